@@ -1,0 +1,72 @@
+//! THE table of calls. A row never changes once shipped: a new need is a new
+//! call in a new generation.
+
+use crate::handshake::Generation;
+use crate::power::{Activate, Activated, Ping, Pong, PowerOff, PoweringOff};
+use crate::process::{ProcessStarted, StartProcess};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// A call as its caller sees it: what to send and what comes back.
+pub trait Request: Serialize + Into<Call> {
+    /// What the agent replies when all went well.
+    type Reply: Serialize + DeserializeOwned + std::fmt::Debug;
+    /// The call's name in errors and events.
+    const NAME: &'static str;
+    /// The first generation that has it.
+    const SINCE: Generation;
+}
+
+macro_rules! calls {
+    ($($request:ident -> $reply:ident, since $since:literal;)*) => {
+        /// Everything that can be asked of the agent.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        pub enum Call {
+            $(
+                #[doc = concat!("Answered by [`", stringify!($reply), "`].")]
+                $request($request),
+            )*
+        }
+
+        impl Call {
+            /// The call's name in errors and events.
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self { $(Call::$request(_) => stringify!($request),)* }
+            }
+        }
+
+        $(
+            impl From<$request> for Call {
+                fn from(request: $request) -> Self {
+                    Call::$request(request)
+                }
+            }
+
+            impl Request for $request {
+                type Reply = $reply;
+                const NAME: &'static str = stringify!($request);
+                const SINCE: Generation = Generation($since);
+            }
+        )*
+
+        /// The surface as data: each call with the schemas of what it sends
+        /// and gets back.
+        #[cfg(feature = "schema")]
+        pub const TABLE: &[(&str, &str, u16, fn() -> (schemars::Schema, schemars::Schema))] = &[
+            $((
+                stringify!($request),
+                stringify!($reply),
+                $since,
+                || (schemars::schema_for!($request), schemars::schema_for!($reply)),
+            ),)*
+        ];
+    };
+}
+
+calls! {
+    Ping -> Pong, since 1;
+    Activate -> Activated, since 1;
+    PowerOff -> PoweringOff, since 1;
+    StartProcess -> ProcessStarted, since 1;
+}
