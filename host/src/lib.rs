@@ -14,9 +14,21 @@
 //! The command line, the MCP server and this library are three faces of one
 //! table, [`operation::OPERATIONS`]. docs/architecture.md draws the layers.
 
+pub mod agent;
 pub mod config;
+pub mod confine;
+pub mod disk;
+pub mod environment;
 pub mod error;
 pub mod event;
+pub mod facts;
+pub mod id;
+pub mod pyro;
+pub mod store;
+pub mod supervisor;
+pub mod vmm;
+pub mod vsock;
+pub mod workspace;
 
 pub use config::Config;
 pub use error::{Error, ErrorKind, Result};
