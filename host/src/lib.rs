@@ -14,10 +14,22 @@
 //! The command line, the MCP server and this library are three faces of one
 //! table, [`operation::OPERATIONS`]. docs/architecture.md draws the layers.
 
+pub mod cli;
 pub mod config;
+pub mod context;
+pub mod doctor;
+pub mod environment;
 pub mod error;
 pub mod event;
+pub mod mcp;
+pub mod operation;
+pub mod supervisor;
+pub mod workspace;
+
+mod pyro;
 
 pub use config::Config;
+pub use context::Context;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Events};
+pub use pyro::Pyro;
