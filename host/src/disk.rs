@@ -52,7 +52,7 @@ async fn formatted(config: &Config, mib: u64) -> Result<PathBuf> {
     if path.exists() {
         return Ok(path);
     }
-    crate::store::create_private_dir(&directory)?;
+    crate::store::private_dir(&directory)?;
     let program = find_mke2fs(config)?;
     let staged = tempfile::Builder::new()
         .prefix(".formatting-")

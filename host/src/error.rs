@@ -50,8 +50,9 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// The exit code of the command line: that of a shell where it has one,
-    /// else 125, which says that pyro failed and not the guest's command.
+    /// The exit code of the command line: that of a shell where it has one, 2
+    /// for a request that makes no sense, else 125, which says that pyro failed
+    /// and not the guest's command.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {
@@ -59,8 +60,8 @@ impl ErrorKind {
             ErrorKind::ProgramNotFound => 127,
             ErrorKind::TimedOut => 124,
             ErrorKind::Cancelled => 130,
-            ErrorKind::InvalidInput
-            | ErrorKind::NotFound
+            ErrorKind::InvalidInput => 2,
+            ErrorKind::NotFound
             | ErrorKind::Conflict
             | ErrorKind::Unsupported
             | ErrorKind::EnvironmentMissing

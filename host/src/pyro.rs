@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::supervisor::launch::Launcher;
 
 /// Everything pyro can do on this host; cheap to clone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Pyro {
     /// Where things are.
     pub config: Config,

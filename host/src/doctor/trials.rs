@@ -1,10 +1,9 @@
 //! What can only be seen by booting a guest.
 
 use super::{Accelerator as Row, Check, State, Trial};
-use crate::context::Context;
 use crate::environment::Environments;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Event;
+use crate::event::{Event, Events};
 use crate::facts::Facts;
 use crate::supervisor::Ready;
 use crate::vmm::Accelerator;
@@ -13,7 +12,7 @@ use std::fs::File;
 
 /// Boots a guest every way there is, the fastest first, and remembers whether
 /// KVM works. Also tells what the VMM of the guest that booted could do.
-pub async fn all(pyro: &Pyro, context: &Context) -> (Vec<Row>, Option<Check>) {
+pub async fn all(pyro: &Pyro, events: &Events) -> (Vec<Row>, Option<Check>) {
     let environment = match built_environment(pyro) {
         Ok(environment) => environment,
         Err(error) => {
@@ -25,7 +24,7 @@ pub async fn all(pyro: &Pyro, context: &Context) -> (Vec<Row>, Option<Check>) {
     let mut rows = Vec::new();
     let mut confinement = None;
     for accelerator in [Accelerator::Kvm, Accelerator::Tcg] {
-        context.events.emit(Event::Stage { name: "trying", subject: accelerator.to_string() }).await;
+        events.emit(Event::Stage { name: "trying", subject: accelerator.to_string() }).await;
         let tried = match openable(accelerator) {
             Ok(()) => workspace::trial(pyro, &environment, accelerator, look).await,
             Err(error) => Err(error),
@@ -77,8 +76,9 @@ fn openable(accelerator: Accelerator) -> Result<()> {
 /// So that `pyro run` need not guess. That it cannot be remembered costs a
 /// guess and nothing else.
 fn remember(pyro: &Pyro, kvm_boots: bool) {
-    if let Ok(facts) = Facts::gather(&pyro.config) {
-        drop(Facts { kvm_boots: Some(kvm_boots), ..facts }.keep(&pyro.config));
+    if let Ok(mut facts) = Facts::gather(&pyro.config) {
+        facts.kvm_boots = Some(kvm_boots);
+        drop(facts.keep(&pyro.config));
     }
 }
 

@@ -38,6 +38,15 @@ enum Supervisor {
     Thread(std::thread::JoinHandle<()>),
 }
 
+impl std::fmt::Debug for Launcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Launcher::Process => "Process",
+            Launcher::InProcess(_) => "InProcess",
+        })
+    }
+}
+
 impl Launcher {
     /// Starts a supervisor on an assignment. `lock` is the workspace's, held
     /// by the supervisor from now on.

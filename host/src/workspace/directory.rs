@@ -36,12 +36,12 @@ impl Directory {
     /// Makes one for a workspace that ends with its owner.
     pub fn create(config: &Config) -> Result<Self> {
         let parent = parent(config);
-        crate::store::create_private_dir(&parent)?;
+        crate::store::private_dir(&parent)?;
         let id = WorkspaceId::random();
         let making = parent.join(format!("{NEW_PREFIX}{id}"));
         let path = parent.join(id.to_string());
         let failed = |error| Error::io(format!("cannot make {}", path.display()), error);
-        crate::store::create_private_dir(&making)?;
+        crate::store::private_dir(&making)?;
         let lock = open_lock(&making, true).map_err(failed)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| failed(errno.into()))?;
         File::create(making.join(EPHEMERAL_NAME)).map_err(failed)?;
