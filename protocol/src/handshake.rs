@@ -58,6 +58,9 @@ impl Hello {
     /// The host's opening in our generation.
     #[must_use]
     pub fn ours() -> Self {
-        Self { magic: MAGIC, generation: GENERATION }
+        Self {
+            magic: MAGIC,
+            generation: GENERATION,
+        }
     }
 }

@@ -57,7 +57,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         while payload.len() < length {
             let start = payload.len();
             payload.resize(length.min(start + GROWTH), 0);
-            self.inner.read_exact(&mut payload[start..]).await.map_err(cut_off)?;
+            self.inner
+                .read_exact(&mut payload[start..])
+                .await
+                .map_err(cut_off)?;
         }
         Ok(Frame { kind, payload })
     }
@@ -65,6 +68,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Reads the next frame, which must be of this kind, and decodes it.
     pub async fn expect<T: DeserializeOwned>(&mut self, kind: FrameKind) -> Result<T, Lost> {
         self.next().await?.decode(kind)
+    }
+
+    /// Reads and forgets until the peer's end.
+    pub async fn discard(&mut self) -> Result<(), Lost> {
+        let mut bytes = [0; 4096];
+        while self.inner.read(&mut bytes).await.map_err(Lost::Io)? != 0 {}
+        Ok(())
     }
 
     /// The transport beneath.
@@ -78,15 +88,19 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if first == 0 {
             return Err(Lost::Closed);
         }
-        self.inner.read_exact(&mut bytes[first..]).await.map_err(cut_off)?;
+        self.inner
+            .read_exact(&mut bytes[first..])
+            .await
+            .map_err(cut_off)?;
         Ok(parse_header(bytes)?)
     }
 }
 
 fn cut_off(error: std::io::Error) -> Lost {
-    match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => Lost::CutOff,
-        _ => Lost::Io(error),
+    if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        Lost::CutOff
+    } else {
+        Lost::Io(error)
     }
 }
 
@@ -94,7 +108,10 @@ impl Frame {
     /// Decodes the payload of a frame that must be of this kind.
     pub fn decode<T: DeserializeOwned>(&self, kind: FrameKind) -> Result<T, Lost> {
         if self.kind != kind {
-            return Err(Lost::OutOfPlace { got: self.kind, wanted: kind.name() });
+            return Err(Lost::OutOfPlace {
+                got: self.kind,
+                wanted: kind.name(),
+            });
         }
         Ok(codec::decode(&self.payload)?)
     }
@@ -110,14 +127,21 @@ pub struct FrameWriter<W> {
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// Writes frames from here on.
     pub fn new(inner: W) -> Self {
-        Self { inner, buffer: Vec::new() }
+        Self {
+            inner,
+            buffer: Vec::new(),
+        }
     }
 
     /// Encodes and sends a value.
     pub async fn send<T: Serialize>(&mut self, kind: FrameKind, value: &T) -> Result<(), Lost> {
         let payload = codec::encode(value)?;
         if payload.len() > kind.limit() {
-            return Err(BadHeader::TooLong { kind, length: payload.len() }.into());
+            return Err(BadHeader::TooLong {
+                kind,
+                length: payload.len(),
+            }
+            .into());
         }
         self.send_raw(kind, &payload).await
     }
