@@ -15,9 +15,15 @@
 //! table, [`operation::OPERATIONS`]. docs/architecture.md draws the layers.
 
 pub mod config;
+pub mod digest;
+pub mod environment;
 pub mod error;
 pub mod event;
+pub mod id;
+pub mod store;
 
 pub use config::Config;
+pub use digest::Digest;
+pub use environment::Environments;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Events};
