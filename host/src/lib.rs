@@ -19,6 +19,7 @@ pub mod cli;
 pub mod config;
 pub mod confine;
 pub mod context;
+pub mod digest;
 pub mod disk;
 pub mod doctor;
 pub mod environment;
@@ -38,6 +39,8 @@ mod pyro;
 
 pub use config::Config;
 pub use context::Context;
+pub use digest::Digest;
+pub use environment::Environments;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Events};
 pub use pyro::Pyro;

@@ -29,16 +29,6 @@ impl std::fmt::Display for Accelerator {
     }
 }
 
-/// The kernels that pyro boots; they need different treatment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KernelFlavor {
-    /// Built by `make kernel`: everything built in, no ACPI needed.
-    Tuned,
-    /// Debian's cloud kernel: needs ACPI and modules from an initial RAM disk.
-    Stock,
-}
-
 /// A computer to start. Its disks are, in this order: the read-only root image
 /// (vda) and the workspace's own disk (vdb).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +39,9 @@ pub struct Machine {
     pub mem_mib: u32,
     /// An uncompressed ELF kernel with a PVH entry.
     pub kernel: PathBuf,
-    /// What the kernel is.
-    pub kernel_flavor: KernelFlavor,
+    /// Whether the kernel finds its devices by ACPI, and not on its command
+    /// line.
+    pub acpi: bool,
     /// The initial RAM disk, when the kernel needs one.
     pub initrd: Option<PathBuf>,
     /// The environment's root image.

@@ -6,7 +6,7 @@ use crate::agent::AgentClient;
 use crate::agent::process::Said;
 use crate::context::Context;
 use crate::disk;
-use crate::environment::Environments;
+use crate::environment::{Bootable, Environments, Flavor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Stream};
 use crate::facts::{self, Facts};
@@ -135,6 +135,8 @@ struct Starting {
     id: WorkspaceId,
     directory: PathBuf,
     lease: Lease,
+    /// Keeps what it boots from in the cache.
+    _bootable: Bootable,
 }
 
 /// Starts a guest in a workspace of its own that ends with its lease. Dropping
@@ -142,12 +144,12 @@ struct Starting {
 async fn start(pyro: &Pyro, environment: &str, shape: Shape, accelerator: Accelerator) -> Result<Starting> {
     directory::sweep(&pyro.config);
     shape.check()?;
-    let (directory, assignment) = prepare(pyro, environment, shape, accelerator).await?;
+    let (directory, assignment, bootable) = prepare(pyro, environment, shape, accelerator).await?;
     let lease = pyro.launcher.launch(&pyro.config, &assignment, directory.lock()).await?;
     let id = directory.id();
     // From here on the directory is the supervisor's to remove.
     directory.hand_over();
-    Ok(Starting { id, directory: assignment.directory, lease })
+    Ok(Starting { id, directory: assignment.directory, lease, _bootable: bootable })
 }
 
 impl Starting {
@@ -243,7 +245,7 @@ async fn prepare(
     environment: &str,
     shape: Shape,
     accelerator: Accelerator,
-) -> Result<(Directory, Assignment)> {
+) -> Result<(Directory, Assignment, Bootable)> {
     let bootable = Environments::new(&pyro.config).resolve(environment)?;
     let program = qemu::find(&pyro.config)?;
     let facts = Facts::gather(&pyro.config)?;
@@ -260,10 +262,10 @@ async fn prepare(
         machine: Machine {
             vcpu_count: shape.vcpu_count,
             mem_mib: shape.mem_mib,
-            kernel: bootable.kernel.vmlinux,
-            kernel_flavor: bootable.kernel.flavor,
-            initrd: bootable.kernel.initrd,
-            root_image: bootable.root_image,
+            kernel: bootable.kernel.vmlinux.clone(),
+            acpi: finds_devices_by_acpi(bootable.kernel.flavor),
+            initrd: bootable.kernel.initrd.clone(),
+            root_image: bootable.root_image.clone(),
             disk: disk_path,
             accelerator,
             verbose: false,
@@ -272,7 +274,16 @@ async fn prepare(
         tsc_khz: facts.tsc_khz,
         boot_deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
     };
-    Ok((directory, assignment))
+    Ok((directory, assignment, bootable))
+}
+
+/// Debian's kernel finds virtio-mmio devices by ACPI only; ours takes them from
+/// its command line, and boots quicker without ACPI.
+const fn finds_devices_by_acpi(kernel: Flavor) -> bool {
+    match kernel {
+        Flavor::Stock => true,
+        Flavor::Tuned => false,
+    }
 }
 
 /// What the user asked for, else what was proven to work, else a good guess.

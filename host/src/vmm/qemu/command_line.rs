@@ -1,6 +1,6 @@
 //! A machine as QEMU's arguments.
 
-use crate::vmm::{Accelerator, KernelFlavor, Machine};
+use crate::vmm::{Accelerator, Machine};
 use std::os::fd::RawFd;
 
 /// Where the kernel is for a confined QEMU.
@@ -45,12 +45,7 @@ impl CommandLine<'_> {
         let mut words: Vec<String> = Vec::with_capacity(64);
         let mut option = |name: &str, value: String| words.extend([format!("-{name}"), value]);
 
-        // Debian's kernel finds virtio-mmio devices by ACPI only; the tuned one
-        // takes them from its command line, and boots quicker without ACPI.
-        let acpi = match machine.kernel_flavor {
-            KernelFlavor::Stock => "on",
-            KernelFlavor::Tuned => "off",
-        };
+        let acpi = if machine.acpi { "on" } else { "off" };
         option("machine", format!("microvm,acpi={acpi},memory-backend=memory"));
         option("object", format!("memory-backend-memfd,id=memory,size={mem_mib}M"));
         option("m", format!("{mem_mib}M"));
