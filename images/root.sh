@@ -72,8 +72,15 @@ tree() {
     epoch "$3"
     case $out in *.tar) ;; *) fail "the tree '$out' must be named *.tar" ;; esac
     need mmdebstrap mmdebstrap
-    [ "$(id -u)" = 0 ] && mode=root
-    [ $mode = root ] || need newuidmap uidmap
+    # As root mmdebstrap mounts /proc and more in the tree. In a mount namespace of
+    # its own nothing stays mounted, however it ends.
+    local apart=()
+    if [ "$(id -u)" = 0 ]; then
+        mode=root
+        unshare --mount -- true 2>/dev/null && apart=(unshare --mount --)
+    else
+        need newuidmap uidmap
+    fi
 
     # Not local: the trap runs after this function has returned.
     part=$out.part
@@ -100,7 +107,7 @@ END"
 
     step "bootstrap Debian $suite with ${packages:-nothing more} ($mode mode)"
     # No mirror is named: mmdebstrap knows Debian's own, security included.
-    SOURCE_DATE_EPOCH=$3 mmdebstrap --verbose --mode=$mode --variant=minbase --format=tar \
+    SOURCE_DATE_EPOCH=$3 "${apart[@]}" mmdebstrap --verbose --mode=$mode --variant=minbase --format=tar \
         ${packages:+--include="$packages"} "${excluded[@]}" "${kept[@]}" \
         --customize-hook="$hook" \
         "$suite" "$part" >"$part.log" 2>&1 || {

@@ -6,7 +6,7 @@ use crate::agent::AgentClient;
 use crate::agent::process::Said;
 use crate::context::Context;
 use crate::disk;
-use crate::environment::{Bootable, Environments, Flavor};
+use crate::environment::{Bootable, Defaults, Environments, Flavor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Stream};
 use crate::facts::{self, Facts};
@@ -53,14 +53,29 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(20);
 pub struct Program {
     /// The program and its arguments, executed as given.
     pub argv: Vec<Vec<u8>>,
-    /// Where; `None` is `/workspace`.
+    /// Where; `None` is the environment's default.
     pub cwd: Option<GuestPath>,
     /// Variables to add.
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
-    /// A name or number, optionally `:group`; `None` is root.
+    /// A name or number, optionally `:group`; `None` is the
+    /// environment's default.
     pub user: Option<String>,
     /// After this, everything it started is killed.
     pub timeout: Option<Duration>,
+}
+
+impl Program {
+    /// Fills in what the environment says where the caller said nothing.
+    fn or_defaults(mut self, defaults: &Defaults) -> Result<Self> {
+        if self.cwd.is_none() {
+            let cwd = GuestPath::new(defaults.cwd.as_str()).map_err(|error| {
+                Error::new(ErrorKind::InvalidInput, "the environment's default directory is none").because(error)
+            })?;
+            self.cwd = Some(cwd);
+        }
+        self.user.get_or_insert_with(|| defaults.user.clone());
+        Ok(self)
+    }
 }
 
 /// How large a guest is.
@@ -135,8 +150,8 @@ struct Starting {
     id: WorkspaceId,
     directory: PathBuf,
     lease: Lease,
-    /// Keeps what it boots from in the cache.
-    _bootable: Bootable,
+    /// What it boots from; kept in the cache meanwhile.
+    bootable: Bootable,
 }
 
 /// Starts a guest in a workspace of its own that ends with its lease. Dropping
@@ -149,13 +164,14 @@ async fn start(pyro: &Pyro, environment: &str, shape: Shape, accelerator: Accele
     let id = directory.id();
     // From here on the directory is the supervisor's to remove.
     directory.hand_over();
-    Ok(Starting { id, directory: assignment.directory, lease, _bootable: bootable })
+    Ok(Starting { id, directory: assignment.directory, lease, bootable })
 }
 
 impl Starting {
     async fn run(&mut self, program: Program, context: Context) -> Result<(Ready, Exit)> {
         let ready = self.lease.ready().await?;
         context.events.emit(Event::Stage { name: "running", subject: self.id.to_string() }).await;
+        let program = program.or_defaults(&self.bootable.defaults)?;
         match execute(&AgentClient::new(&self.directory)?, program, context).await {
             Ok(exit) => Ok((ready, exit)),
             // The supervisor knows more than the broken connection tells.
