@@ -39,9 +39,10 @@ pub struct Machine {
     pub mem_mib: u32,
     /// An uncompressed ELF kernel with a PVH entry.
     pub kernel: PathBuf,
-    /// Whether the kernel finds its devices by ACPI, and not on its command
-    /// line.
-    pub acpi: bool,
+    /// Whether the kernel is pyro's own (images/kernel/tuned.config), which
+    /// finds its devices on its command line and can be told the rate of its
+    /// timer; another needs ACPI.
+    pub tuned_kernel: bool,
     /// The initial RAM disk, when the kernel needs one.
     pub initrd: Option<PathBuf>,
     /// The environment's root image.

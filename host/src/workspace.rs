@@ -279,7 +279,7 @@ async fn prepare(
             vcpu_count: shape.vcpu_count,
             mem_mib: shape.mem_mib,
             kernel: bootable.kernel.vmlinux.clone(),
-            acpi: finds_devices_by_acpi(bootable.kernel.flavor),
+            tuned_kernel: bootable.kernel.flavor == Flavor::Tuned,
             initrd: bootable.kernel.initrd.clone(),
             root_image: bootable.root_image.clone(),
             disk: disk_path,
@@ -291,15 +291,6 @@ async fn prepare(
         boot_deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
     };
     Ok((directory, assignment, bootable))
-}
-
-/// Debian's kernel finds virtio-mmio devices by ACPI only; ours takes them from
-/// its command line, and boots quicker without ACPI.
-const fn finds_devices_by_acpi(kernel: Flavor) -> bool {
-    match kernel {
-        Flavor::Stock => true,
-        Flavor::Tuned => false,
-    }
 }
 
 /// What the user asked for, else what was proven to work, else a good guess.

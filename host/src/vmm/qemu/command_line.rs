@@ -11,6 +11,10 @@ pub const INITRD: &str = "/initrd";
 /// The name of the agent's virtio-serial port; the guest looks for it.
 const PORT_NAME: &str = "pyro.agent";
 
+/// The rate of the timer that QEMU's translator emulates. Finding it out takes
+/// a guest a quarter of a second.
+const TCG_TIMER_HZ: u32 = 1_000_000_000;
+
 /// Descriptors that QEMU inherits, by their numbers in its process.
 #[derive(Debug, Clone, Copy)]
 pub struct Descriptors {
@@ -45,7 +49,7 @@ impl CommandLine<'_> {
         let mut words: Vec<String> = Vec::with_capacity(64);
         let mut option = |name: &str, value: String| words.extend([format!("-{name}"), value]);
 
-        let acpi = if machine.acpi { "on" } else { "off" };
+        let acpi = if machine.tuned_kernel { "off" } else { "on" };
         option("machine", format!("microvm,acpi={acpi},memory-backend=memory"));
         option("object", format!("memory-backend-memfd,id=memory,size={mem_mib}M"));
         option("m", format!("{mem_mib}M"));
@@ -112,6 +116,9 @@ impl CommandLine<'_> {
                 words.push(format!("tsc_early_khz={}", self.tsc_khz));
                 words.extend(["tsc=reliable", "no_timer_check", "mitigations=off"].map(String::from));
                 words.push("cryptomgr.notests".into());
+                if machine.tuned_kernel {
+                    words.push(format!("lapic_timer_hz={TCG_TIMER_HZ}"));
+                }
                 if machine.vcpu_count == 1 {
                     words.push("noreplace-smp".into());
                 }
