@@ -37,6 +37,8 @@ struct Stream {
 /// What the forwarding waits for.
 enum Event {
     Output(FrameKind, usize),
+    /// One of the streams has.
+    Ended,
     Taken(u32),
     Over,
 }
@@ -75,6 +77,7 @@ impl Output {
             };
             match event {
                 Event::Output(kind, length) => self.send(writer, kind, length).await?,
+                Event::Ended => {}
                 Event::Taken(bytes) => {
                     writer
                         .send(FrameKind::StdinTaken, &StdinTaken { bytes })
@@ -87,7 +90,7 @@ impl Output {
         while self.stdout.pipe.is_some() || self.stderr.pipe.is_some() {
             match timeout_at(until, self.next()).await {
                 Ok(Ok(Event::Output(kind, length))) => self.send(writer, kind, length).await?,
-                Ok(Ok(Event::Taken(_) | Event::Over)) => {}
+                Ok(Ok(Event::Ended | Event::Taken(_) | Event::Over)) => {}
                 Ok(Err(error)) => return Err(Lost::Io(error)),
                 Err(_) => break,
             }
@@ -111,7 +114,10 @@ impl Output {
                 ready = stderr.readable() => { ready?; &mut *stderr }
             };
             match stream.pipe.as_ref().map(|pipe| pipe.try_read(chunk)) {
-                Some(Ok(0)) => stream.pipe = None,
+                Some(Ok(0)) => {
+                    stream.pipe = None;
+                    return Ok(Event::Ended);
+                }
                 Some(Ok(length)) => return Ok(Event::Output(stream.kind, length)),
                 Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Some(Err(error)) => return Err(error),
