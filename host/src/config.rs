@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use etcetera::{BaseStrategy, base_strategy::Xdg};
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 /// Every environment variable that pyro reads, and what it is for.
@@ -84,6 +85,13 @@ impl Config {
         })
     }
 
+    /// A variable of the caller's own environment, to be handed to a guest
+    /// because the caller named it.
+    #[must_use]
+    pub fn host_variable(&self, name: &OsStr) -> Option<OsString> {
+        std::env::var_os(name)
+    }
+
     /// The first executable file of this name on `PATH`.
     #[must_use]
     pub fn find_program(&self, name: &str) -> Option<PathBuf> {
@@ -96,7 +104,7 @@ impl Config {
     }
 }
 
-fn variable(name: &str) -> Option<std::ffi::OsString> {
+fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 

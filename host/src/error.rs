@@ -8,7 +8,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, for programs to act on. Serialised in snake case as the
 /// `kind` of a JSON error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// The request itself makes no sense; nothing was touched.
@@ -52,8 +52,9 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// The exit code of the command line: that of a shell where it has one,
-    /// else 125, which says that pyro failed and not the guest's command.
+    /// The exit code of the command line: that of a shell where it has one, 2
+    /// for a request that makes no sense, else 125, which says that pyro failed
+    /// and not the guest's command.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {
@@ -61,8 +62,8 @@ impl ErrorKind {
             ErrorKind::ProgramNotFound => 127,
             ErrorKind::TimedOut => 124,
             ErrorKind::Cancelled => 130,
-            ErrorKind::InvalidInput
-            | ErrorKind::NotFound
+            ErrorKind::InvalidInput => 2,
+            ErrorKind::NotFound
             | ErrorKind::Conflict
             | ErrorKind::Unsupported
             | ErrorKind::EnvironmentMissing
