@@ -1,0 +1,170 @@
+//! One operation from start to exit code.
+
+use super::interrupt::{Cause, Interrupts, Stop};
+use super::render::{self, Format};
+use super::streams::Stdin;
+use crate::event::{Event, Events};
+use crate::mcp::{self, Profile};
+use crate::operation::{AnyAnswer, Context, Entry, Input, Prepared};
+use crate::{Config, Error, ErrorKind, Pyro, Result};
+use rustix::process::Signal;
+use std::io::{IsTerminal, stderr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{mpsc, oneshot};
+
+/// Signals on their way to the guest.
+const FORWARDED_MAX: usize = 4;
+
+/// How long output may still be written after a stop: whoever reads it may be
+/// the one who does not.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Runs an operation and shows how it goes.
+pub(super) fn run(entry: &Entry, prepared: Prepared, format: Format) -> ExitCode {
+    let stop = Stop::default();
+    let ended = in_runtime(|runtime, pyro| {
+        runtime.block_on(converse(&pyro, entry, prepared, format, &stop))
+    });
+    match (ended, stop.cause()) {
+        (Ok(answer), None | Some(Cause::Signal(_))) => {
+            render::answer(&*answer, format, entry.streams)
+        }
+        (Ok(_), Some(cause)) => {
+            let error = Error::new(ErrorKind::Io, "the output could not be written");
+            render::stopped(cause, &error, format)
+        }
+        (Err(error), Some(cause)) if error.kind() == ErrorKind::Cancelled => {
+            render::stopped(cause, &error, format)
+        }
+        (Err(error), _) => render::failure(&error, format),
+    }
+}
+
+/// Serves MCP until the client is gone.
+pub(super) fn serve(profile: &'static Profile) -> ExitCode {
+    let ended = in_runtime(|runtime, pyro| {
+        runtime.block_on(async {
+            let mut interrupts = listen()?;
+            mcp::serve(pyro, profile, async { interrupts.next().await }).await
+        })
+    });
+    match ended {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(signal)) => render::by_signal(signal),
+        Err(error) => render::failure(&error, Format::Text),
+    }
+}
+
+/// One thread is enough: all the work is waiting. A read of standard input that
+/// still blocks is left behind.
+fn in_runtime<T>(work: impl FnOnce(&Runtime, Pyro) -> Result<T>) -> Result<T> {
+    let pyro = Pyro::new(Config::from_environment()?);
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::io("cannot start the event loop", error))?;
+    let ended = work(&runtime, pyro);
+    runtime.shutdown_background();
+    ended
+}
+
+fn listen() -> Result<Interrupts> {
+    Interrupts::listen().map_err(|error| Error::io("cannot listen to signals", error))
+}
+
+async fn converse(
+    pyro: &Pyro,
+    entry: &Entry,
+    prepared: Prepared,
+    format: Format,
+    stop: &Stop,
+) -> Result<Box<dyn AnyAnswer>> {
+    let mut interrupts = listen()?;
+    let pass_streams = entry.streams && format == Format::Text;
+    // Beside a guest's own stderr a remark is for a person only.
+    let remarks = !entry.streams || stderr().is_terminal();
+    let (events, received) = Events::channel();
+    let shown = render::show_events(received, pass_streams, remarks, stop.clone())
+        .map_err(|error| Error::io("cannot start a thread", error))?;
+    let (forward, signals) = mpsc::channel(FORWARDED_MAX);
+    let mut escalation = Escalation { forward, running: Arc::default(), stop };
+    let context = Context {
+        events: escalation.watch(events),
+        stdin: if entry.streams {
+            Stdin::open().map(|stdin| Box::new(stdin) as Input)
+        } else {
+            None
+        },
+        cancel: stop.token(),
+        signals,
+    };
+    let mut work = prepared(pyro, context);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut work => break ended,
+            signal = interrupts.next() => escalation.step(signal)?,
+        }
+    };
+    // The last sender of events goes with the work.
+    drop(work);
+    tokio::select! {
+        () = flushed(shown, stop) => {}
+        signal = interrupts.next() => stop.because(Cause::Signal(signal)),
+    }
+    ended
+}
+
+/// Everything is written, or nobody will wait for it any more.
+async fn flushed(shown: oneshot::Receiver<()>, stop: &Stop) {
+    let token = stop.token();
+    let patience = async {
+        token.cancelled().await;
+        tokio::time::sleep(LAST_WORDS).await;
+    };
+    tokio::select! {
+        _ = shown => {}
+        () = patience => {}
+    }
+}
+
+/// What a signal comes to: the first Ctrl-C is the guest's program's own if it
+/// runs already, then the operation is cancelled, then nobody waits for it.
+struct Escalation<'a> {
+    /// Closed once the program had its chance.
+    forward: mpsc::Sender<u8>,
+    running: Arc<AtomicBool>,
+    stop: &'a Stop,
+}
+
+impl Escalation<'_> {
+    /// The same events, watched for the start of the guest's program.
+    fn watch(&self, events: Events) -> Events {
+        let running = Arc::clone(&self.running);
+        events.tap(move |event| {
+            if *event == Event::ProgramStarted {
+                running.store(true, Ordering::Relaxed);
+            }
+        })
+    }
+
+    /// # Errors
+    /// When there is nothing left but to leave; the supervisor cleans up alone.
+    fn step(&mut self, signal: Signal) -> Result<()> {
+        if self.stop.cause().is_some() {
+            return Err(Error::new(
+                ErrorKind::Cancelled,
+                "stopped before everything was cleaned up",
+            ));
+        }
+        let for_program = signal == Signal::INT && self.running.swap(false, Ordering::Relaxed);
+        let number = u8::try_from(signal.as_raw()).unwrap_or_default();
+        if !for_program || self.forward.try_send(number).is_err() {
+            self.stop.because(Cause::Signal(signal));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! The tree of commands.
+
+use crate::mcp;
+use crate::operation::{Entry, OPERATIONS};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap_complete::Shell;
+
+/// Where the MCP server stands.
+pub(super) const MCP_SERVE: &[&str] = &["mcp", "serve"];
+
+const COMPLETIONS: &str = "completions";
+const SHELL: &str = "shell";
+
+/// What the words that only hold other commands are about.
+const GROUPS: &[(&str, &str)] =
+    &[("env", "What machines are booted from"), ("mcp", "pyro as a server of tools for AI models")];
+
+/// Wider lines are hard to read.
+const WIDTH_MAX: usize = 100;
+
+/// The whole command line of `pyro`.
+#[must_use]
+pub fn command() -> Command {
+    let root = Command::new("pyro")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Disposable Linux computers in microVMs, for coding agents and people")
+        .after_help("Try it:\n  pyro doctor\n  pyro run debian:12 -- git --version")
+        .max_term_width(WIDTH_MAX)
+        .propagate_version(false)
+        .subcommand_required(true)
+        .arg_required_else_help(true);
+    let root =
+        OPERATIONS.iter().fold(root, |tree, entry| graft(tree, entry.path, operation(entry)));
+    graft(root, MCP_SERVE, mcp_serve()).subcommand(completions_command())
+}
+
+/// Hangs a command into the tree, making the groups on its path as needed.
+fn graft(tree: Command, path: &[&'static str], leaf: Command) -> Command {
+    match path {
+        [] | [_] => tree.subcommand(leaf),
+        [head, rest @ ..] if tree.find_subcommand(head).is_some() => {
+            tree.mut_subcommand(head, |group| graft(group, rest, leaf))
+        }
+        [head, rest @ ..] => tree.subcommand(graft(group(head), rest, leaf)),
+    }
+}
+
+fn group(name: &'static str) -> Command {
+    let about = GROUPS.iter().find(|(group, _)| *group == name).map_or("", |(_, about)| about);
+    Command::new(name).about(about).subcommand_required(true).arg_required_else_help(true)
+}
+
+fn operation(entry: &Entry) -> Command {
+    let name = entry.path.last().copied().unwrap_or_default();
+    entry.augment_args(Command::new(name)).arg(
+        Arg::new("json")
+            .long("json")
+            .action(ArgAction::SetTrue)
+            .help("Answer with one JSON document on stdout, also when it fails"),
+    )
+}
+
+fn mcp_serve() -> Command {
+    Command::new("serve")
+        .about("Serve the operations as MCP tools on stdin and stdout")
+        .arg(mcp::Profile::arg())
+        .after_help("Examples:\n  pyro mcp serve\n  claude mcp add pyro -- pyro mcp serve")
+}
+
+fn completions_command() -> Command {
+    Command::new(COMPLETIONS)
+        .about("Print a completion script for a shell")
+        .arg(
+            Arg::new(SHELL)
+                .required(true)
+                .value_name("SHELL")
+                .help("The shell")
+                .value_parser(value_parser!(Shell)),
+        )
+        .after_help("Examples:\n  source <(pyro completions bash)")
+}
+
+/// The script that a `completions` command asks for.
+pub(super) fn completions(matches: &ArgMatches) -> Option<Vec<u8>> {
+    let shell = *matches.get_one::<Shell>(SHELL)?;
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "pyro", &mut script);
+    Some(script)
+}

@@ -1,0 +1,129 @@
+//! Where things are on this host. The only module that reads the environment.
+
+use crate::error::{Error, ErrorKind, Result};
+use etcetera::{BaseStrategy, base_strategy::Xdg};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+/// Every environment variable that pyro reads, and what it is for.
+pub mod variables {
+    /// One directory for everything pyro keeps; overrides the XDG directories.
+    pub const PYRO_HOME: &str = "PYRO_HOME";
+    /// The `qemu-system-x86_64` to use instead of the one on `PATH`.
+    pub const PYRO_QEMU: &str = "PYRO_QEMU";
+    /// The static `pyro-agent` to bake into images instead of the one beside
+    /// `pyro`.
+    pub const PYRO_AGENT: &str = "PYRO_AGENT";
+    /// The `pyro` executable that supervises workspaces, for programs that use
+    /// the library.
+    pub const PYRO_EXECUTABLE: &str = "PYRO_EXECUTABLE";
+    /// `tuned` or `stock`: boot this kernel instead of the best one there is.
+    pub const PYRO_KERNEL: &str = "PYRO_KERNEL";
+    /// `kvm` or `tcg`: run guests this way instead of the fastest proven one.
+    pub const PYRO_ACCELERATOR: &str = "PYRO_ACCELERATOR";
+}
+
+/// Where things are on this host.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What can be made again: kernels, images, facts about the host.
+    pub cache_dir: PathBuf,
+    /// What cannot: workspaces.
+    pub state_dir: PathBuf,
+    /// The VMM to run, when the user named one.
+    pub qemu: Option<PathBuf>,
+    /// The agent to bake into images.
+    pub agent: PathBuf,
+    /// The `pyro` executable that supervises workspaces.
+    pub executable: PathBuf,
+    /// The kernel to boot, when the user named one.
+    pub kernel: Option<String>,
+    /// The accelerator to use, when the user named one.
+    pub accelerator: Option<String>,
+    /// `PATH`, to look programs up in.
+    pub path: Vec<PathBuf>,
+}
+
+impl Config {
+    /// The configuration that the process's environment describes.
+    ///
+    /// # Errors
+    /// When there is neither `PYRO_HOME` nor a home directory.
+    pub fn from_environment() -> Result<Self> {
+        let (cache_dir, state_dir) = match variable(variables::PYRO_HOME) {
+            Some(home) => {
+                let home = absolute(Path::new(&home))?;
+                (home.join("cache"), home.join("state"))
+            }
+            None => {
+                let xdg = Xdg::new().map_err(|error| {
+                    Error::new(ErrorKind::HostRequirement, "there is no home directory")
+                        .hint("set HOME, or PYRO_HOME to a directory of your own")
+                        .because(error)
+                })?;
+                let state = xdg.state_dir().unwrap_or_else(|| xdg.data_dir());
+                (xdg.cache_dir().join("pyro"), state.join("pyro"))
+            }
+        };
+        let executable = variable(variables::PYRO_EXECUTABLE)
+            .map_or_else(own_executable, |path| Ok(path.into()))?;
+        let agent = variable(variables::PYRO_AGENT)
+            .map_or_else(|| executable.with_file_name("pyro-agent"), PathBuf::from);
+        Ok(Self {
+            cache_dir,
+            state_dir,
+            qemu: variable(variables::PYRO_QEMU).map(PathBuf::from),
+            agent,
+            executable,
+            kernel: variable(variables::PYRO_KERNEL)
+                .map(|name| name.to_string_lossy().into_owned()),
+            accelerator: variable(variables::PYRO_ACCELERATOR)
+                .map(|name| name.to_string_lossy().into_owned()),
+            path: variable("PATH")
+                .map(|path| std::env::split_paths(&path).collect())
+                .unwrap_or_default(),
+        })
+    }
+
+    /// A variable of the caller's own environment, to be handed to a guest
+    /// because the caller named it.
+    #[must_use]
+    pub fn host_variable(&self, name: &OsStr) -> Option<OsString> {
+        std::env::var_os(name)
+    }
+
+    /// The first executable file of this name on `PATH`.
+    #[must_use]
+    pub fn find_program(&self, name: &str) -> Option<PathBuf> {
+        use std::os::unix::fs::PermissionsExt;
+        self.path.iter().map(|dir| dir.join(name)).find(|candidate| {
+            candidate
+                .metadata()
+                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        })
+    }
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path)
+        .map_err(|error| Error::io(format!("cannot resolve {}", path.display()), error))
+}
+
+/// The library may be part of another program; only `pyro` itself can stand in
+/// for `pyro`.
+fn own_executable() -> Result<PathBuf> {
+    let own = std::env::current_exe()
+        .map_err(|error| Error::io("cannot find the running executable", error))?;
+    if own.file_name().is_some_and(|name| name == "pyro") {
+        return Ok(own);
+    }
+    let path = variable("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path)
+        .map(|dir| dir.join("pyro"))
+        .find(|candidate| candidate.is_file());
+    Ok(on_path.unwrap_or_else(|| own.with_file_name("pyro")))
+}

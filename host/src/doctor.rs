@@ -1,0 +1,101 @@
+//! What this host can do, found out by trying.
+
+mod checks;
+mod trials;
+
+use crate::{Context, Pyro};
+use serde::Serialize;
+
+/// What this host can do.
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+pub struct Report {
+    /// The accelerator that pyro runs guests with; null when no guest boots.
+    pub chosen: Option<String>,
+    /// Every way to run a guest, the fastest first.
+    pub accelerators: Vec<Accelerator>,
+    /// Everything else that was looked at.
+    pub checks: Vec<Check>,
+}
+
+/// One way to run a guest.
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+pub struct Accelerator {
+    /// Such as `kvm` or `tcg`.
+    pub name: String,
+    /// The VMM it was tried with.
+    pub vmm: String,
+    /// What came of trying.
+    #[serde(flatten)]
+    pub trial: Trial,
+}
+
+/// What came of booting a guest.
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Trial {
+    /// A guest booted and its agent answered.
+    Proven {
+        /// From starting the VMM to the agent's answer, in milliseconds.
+        boot_ms: u64,
+    },
+    /// No guest boots this way.
+    Failed {
+        /// Why not.
+        reason: String,
+        /// What to do about it, if anybody knows.
+        next_step: Option<String>,
+    },
+    /// It was not tried.
+    Skipped {
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// Something that was looked at.
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+pub struct Check {
+    /// What, in a word or two.
+    pub name: String,
+    /// How it is.
+    pub state: State,
+    /// What was found.
+    pub detail: String,
+    /// What to do about it; null when nothing needs to be done.
+    pub next_step: Option<String>,
+}
+
+/// How something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// Not as good as it could be; pyro works all the same.
+    Warning,
+    /// In the way of what pyro does.
+    Failed,
+    /// Not looked at.
+    Skipped,
+}
+
+impl Report {
+    /// Whether a guest boots at all.
+    #[must_use]
+    pub fn can_boot(&self) -> bool {
+        self.chosen.is_some()
+    }
+}
+
+/// Looks at everything and tries every way to run a guest. Whatever is broken
+/// becomes a line of the report, never an error.
+pub async fn examine(pyro: &Pyro, context: Context) -> Report {
+    let mut checks = checks::all(pyro);
+    let (accelerators, confinement) = trials::all(pyro, &context.events).await;
+    checks.extend(confinement);
+    let chosen = accelerators
+        .iter()
+        .find(|accelerator| matches!(accelerator.trial, Trial::Proven { .. }))
+        .map(|accelerator| accelerator.name.clone());
+    Report { chosen, accelerators, checks }
+}

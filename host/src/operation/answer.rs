@@ -1,0 +1,123 @@
+//! What an operation answers, for programs and for readers.
+
+use anstyle::Style;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+use std::fmt::{self, Write};
+
+/// What an operation answers.
+pub trait Answer: Serialize + JsonSchema + Send + 'static {
+    /// Writes the whole answer for a reader who has seen nothing of it yet.
+    ///
+    /// # Errors
+    /// Those of the page.
+    fn render(&self, page: &mut Page) -> fmt::Result;
+
+    /// One line worth adding, on a terminal, for a reader who has already seen
+    /// what the guest's program wrote.
+    fn note(&self) -> Option<String> {
+        None
+    }
+
+    /// The exit code of the command line.
+    fn exit_code(&self) -> u8 {
+        0
+    }
+}
+
+/// An [`Answer`] with its type erased.
+pub trait AnyAnswer: Send {
+    /// The answer as one JSON document.
+    ///
+    /// # Errors
+    /// When a map of it has keys that are no strings: a defect of the operation.
+    fn to_json(&self) -> serde_json::Result<Value>;
+    /// The answer as text.
+    fn to_text(&self, ink: Ink) -> String;
+    /// See [`Answer::note`].
+    fn note(&self) -> Option<String>;
+    /// See [`Answer::exit_code`].
+    fn exit_code(&self) -> u8;
+}
+
+impl<A: Answer> AnyAnswer for A {
+    fn to_json(&self) -> serde_json::Result<Value> {
+        serde_json::to_value(self)
+    }
+
+    fn to_text(&self, ink: Ink) -> String {
+        let mut page = Page { text: String::new(), ink };
+        // A page is a string: writing to it cannot fail.
+        let _ = self.render(&mut page);
+        page.text
+    }
+
+    fn note(&self) -> Option<String> {
+        Answer::note(self)
+    }
+
+    fn exit_code(&self) -> u8 {
+        Answer::exit_code(self)
+    }
+}
+
+/// Whether a page may have colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ink {
+    /// Text alone.
+    Plain,
+    /// Text with ANSI styles.
+    Coloured,
+}
+
+/// What an answer is rendered on.
+#[derive(Debug)]
+pub struct Page {
+    text: String,
+    ink: Ink,
+}
+
+impl Page {
+    /// A text in a style, when the page has colours.
+    pub fn paint(&self, style: Style, text: impl fmt::Display) -> String {
+        match self.ink {
+            Ink::Plain => text.to_string(),
+            Ink::Coloured => format!("{style}{text}{style:#}"),
+        }
+    }
+
+    /// Rows of cells, each column as wide as its widest cell. A row may leave
+    /// out cells at its end.
+    ///
+    /// # Errors
+    /// Never; the signature lets it stand among `writeln!`s.
+    pub fn table<const N: usize>(&mut self, rows: &[[String; N]]) -> fmt::Result {
+        let mut widths = [0; N];
+        for row in rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(visible_width(cell));
+            }
+        }
+        for row in rows {
+            let mut line = String::new();
+            for (width, cell) in widths.iter().zip(row) {
+                let padding = width - visible_width(cell);
+                write!(line, "{cell}{:padding$}  ", "")?;
+            }
+            writeln!(self, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+fn visible_width(cell: &str) -> usize {
+    anstream::adapter::strip_str(cell).to_string().chars().count()
+}
+
+impl Write for Page {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.text.push_str(text);
+        Ok(())
+    }
+}

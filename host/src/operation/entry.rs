@@ -1,0 +1,123 @@
+//! A row of the table: an operation with its type erased.
+
+use super::{AnyAnswer, Effect, Operation, schema};
+use crate::{Context, Error, ErrorKind, Pyro, Result};
+use clap::ArgMatches;
+use futures::future::BoxFuture;
+use serde_json::{Map, Value};
+
+/// An operation whose arguments are known and checked.
+pub type Prepared =
+    Box<dyn for<'a> FnOnce(&'a Pyro, Context) -> BoxFuture<'a, Result<Box<dyn AnyAnswer>>> + Send>;
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// See [`Operation::PATH`].
+    pub path: &'static [&'static str],
+    /// See [`Operation::TOOL`].
+    pub tool: Option<&'static str>,
+    /// See [`Operation::EFFECT`].
+    pub effect: Effect,
+    /// See [`Operation::STREAMS`].
+    pub streams: bool,
+    augment_args: fn(clap::Command) -> clap::Command,
+    from_arg_matches: fn(&mut ArgMatches) -> Result<Prepared, clap::Error>,
+    from_value: fn(Value) -> Result<Prepared, Misfit>,
+    arguments: fn() -> Map<String, Value>,
+    answer: fn() -> Map<String, Value>,
+}
+
+type Misfit = serde_path_to_error::Error<serde_json::Error>;
+
+impl Entry {
+    /// The row of this operation.
+    #[must_use]
+    pub const fn of<O: Operation>() -> Self {
+        Self {
+            path: O::PATH,
+            tool: O::TOOL,
+            effect: O::EFFECT,
+            streams: O::STREAMS,
+            augment_args: O::augment_args,
+            from_arg_matches: |matches| O::from_arg_matches_mut(matches).map(prepare),
+            from_value: |value| serde_path_to_error::deserialize::<_, O>(value).map(prepare),
+            arguments: schema::of_arguments::<O>,
+            answer: schema::of_answer::<O::Output>,
+        }
+    }
+
+    /// Its arguments and help, added to a command.
+    #[must_use]
+    pub fn augment_args(&self, command: clap::Command) -> clap::Command {
+        (self.augment_args)(command)
+    }
+
+    /// The operation that the command line's words ask for.
+    ///
+    /// # Errors
+    /// When words that passed the parser do not fit together.
+    pub fn from_arg_matches(&self, matches: &mut ArgMatches) -> Result<Prepared, clap::Error> {
+        (self.from_arg_matches)(matches)
+    }
+
+    /// The operation that a JSON object asks for.
+    ///
+    /// # Errors
+    /// `InvalidInput`, naming the argument that is unknown, missing or wrong.
+    pub fn from_object(&self, object: Map<String, Value>) -> Result<Prepared> {
+        let known = self.argument_names();
+        if let Some(stranger) = object.keys().find(|key| !known.contains(key)) {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("there is no argument `{stranger}`"),
+            )
+            .hint(format!("the arguments are {}", known.join(", "))));
+        }
+        (self.from_value)(Value::Object(object)).map_err(|misfit| {
+            let path = misfit.path().to_string();
+            let what = misfit.into_inner().to_string();
+            let message = match path.as_str() {
+                "." | "?" => what,
+                path => format!("argument `{path}`: {what}"),
+            };
+            Error::new(ErrorKind::InvalidInput, message)
+                .hint("the tool's input schema says what each argument may be")
+        })
+    }
+
+    /// The schema of its arguments, always of one closed object.
+    #[must_use]
+    pub fn arguments_schema(&self) -> Map<String, Value> {
+        (self.arguments)()
+    }
+
+    /// The schema of its answer.
+    #[must_use]
+    pub fn answer_schema(&self) -> Map<String, Value> {
+        (self.answer)()
+    }
+
+    /// What it does, as its doc comment tells.
+    #[must_use]
+    pub fn description(&self) -> String {
+        let schema = self.arguments_schema();
+        schema.get("description").and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
+    fn argument_names(&self) -> Vec<String> {
+        match self.arguments_schema().get("properties") {
+            Some(Value::Object(properties)) => properties.keys().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn prepare<O: Operation>(operation: O) -> Prepared {
+    Box::new(move |pyro, context| {
+        Box::pin(async move {
+            let answer = operation.run(pyro, context).await?;
+            Ok(Box::new(answer) as Box<dyn AnyAnswer>)
+        })
+    })
+}

@@ -1,0 +1,294 @@
+//! One program in a fresh machine.
+
+mod collected;
+
+pub use collected::Encoding;
+
+use super::argument::{
+    CommandLine, MemMib, OutputLimit, PathInGuest, TimeoutSeconds, Variable, Variables, VcpuCount,
+};
+use super::{Answer, Context, Effect, Operation, Page};
+use crate::workspace::{self, Program, RunRequest, Shape};
+use crate::{Event, Pyro, Result, disk};
+use anstyle::Style;
+use collected::{Captured, Collected};
+use pyro_protocol::process::Outcome;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Run a program in a fresh microVM, then remove the machine.
+///
+/// Nothing of the host is visible to the program, it has no network, and nothing
+/// of what it writes is kept. A program that fails is an answer, not an error:
+/// look at its exit code, which is 124 after a time-out and 128+N after signal
+/// N. Errors mean that the program never ran or that the machine was lost.
+#[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
+#[command(override_usage = USAGE, after_help = EXAMPLES)]
+pub struct Run {
+    /// The environment to boot, such as `debian:12`
+    pub environment: String,
+    /// What to run: a string is a line for the guest's shell, an array is a
+    /// program and its arguments
+    #[command(flatten)]
+    pub command: CommandLine,
+    /// Where to run it in the guest, `/workspace` if not given
+    #[arg(long, value_name = "DIR")]
+    #[serde(default)]
+    #[schemars(with = "PathInGuest")]
+    pub cwd: Option<PathInGuest>,
+    /// A variable for the program, on top of the guest's own; NAME alone hands on
+    /// the caller's value
+    #[arg(long = "env", value_name = "NAME[=VALUE]")]
+    #[serde(default, deserialize_with = "Variables::deserialize", rename = "env")]
+    #[schemars(with = "Variables")]
+    pub env: Vec<Variable>,
+    /// The guest's user to run it as, by name or number, and optionally a group:
+    /// `USER[:GROUP]`; root if not given
+    #[arg(long, value_name = "USER")]
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub user: Option<String>,
+    /// Kill everything the program started after so many seconds; 0 is no limit
+    #[arg(long, value_name = "N", default_value_t)]
+    #[serde(default)]
+    pub timeout_seconds: TimeoutSeconds,
+    /// How many virtual CPUs the machine has, 1 to 32
+    #[arg(long, value_name = "N", default_value_t)]
+    #[serde(default)]
+    pub vcpu_count: VcpuCount,
+    /// How much memory the machine has, in MiB, at least 128
+    #[arg(long, value_name = "N", default_value_t)]
+    #[serde(default)]
+    pub mem_mib: MemMib,
+    /// How many bytes of stdout, and of stderr, the answer holds: the first half
+    /// and the last half of what was written
+    ///
+    /// Output that is streamed to a terminal, a pipe or a file is never cut.
+    #[arg(long, value_name = "N", default_value_t)]
+    #[serde(default)]
+    pub output_limit_bytes: OutputLimit,
+}
+
+const USAGE: &str = "\
+pyro run [OPTIONS] <ENVIRONMENT> -- <ARG>...
+       pyro run [OPTIONS] <ENVIRONMENT> --shell <LINE>";
+
+const EXAMPLES: &str = "\
+Examples:
+  pyro run debian:12 -- git --version
+  pyro run debian:12 --shell 'ls /etc | wc -l'
+  tar c . | pyro run debian:12 --mem-mib 2048 -- sh -c 'tar x && make test'
+  pyro run debian:12 --json -- python3 -c 'print(6 * 7)'
+
+Exit codes: the program's own; 124 timed out, 125 pyro failed, 126 not
+executable, 127 not found, 128+N killed by signal N, 2 wrong usage.";
+
+impl Run {
+    /// A program and its arguments in an environment, everything else by default.
+    pub fn new(environment: impl Into<String>, command: impl Into<CommandLine>) -> Self {
+        Self {
+            environment: environment.into(),
+            command: command.into(),
+            cwd: None,
+            env: Vec::new(),
+            user: None,
+            timeout_seconds: TimeoutSeconds::default(),
+            vcpu_count: VcpuCount::default(),
+            mem_mib: MemMib::default(),
+            output_limit_bytes: OutputLimit::default(),
+        }
+    }
+}
+
+/// How the program ended, what it wrote, what it took.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct RunAnswer {
+    /// The environment that was booted.
+    pub environment: String,
+    /// The command as it was asked for.
+    #[schemars(with = "CommandLine")]
+    pub command: CommandLine,
+    /// The program's exit code; 124 after a time-out, 128+N after signal N.
+    pub exit_code: u8,
+    /// The number of the signal that ended the program.
+    pub signal: Option<u8>,
+    /// Whether the program was killed because its time was over.
+    pub timed_out: bool,
+    /// What the program wrote to its standard output, or the first part of it.
+    pub stdout: String,
+    /// How `stdout` and `stdout_tail` spell bytes.
+    pub stdout_encoding: Encoding,
+    /// How many bytes are missing between `stdout` and `stdout_tail`.
+    pub stdout_omitted_bytes: u64,
+    /// The last part, when bytes are missing before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub stdout_tail: Option<String>,
+    /// What the program wrote to its standard error, or the first part of it.
+    pub stderr: String,
+    /// How `stderr` and `stderr_tail` spell bytes.
+    pub stderr_encoding: Encoding,
+    /// How many bytes are missing between `stderr` and `stderr_tail`.
+    pub stderr_omitted_bytes: u64,
+    /// The last part, when bytes are missing before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub stderr_tail: Option<String>,
+    /// How long the program ran, in milliseconds.
+    pub duration_ms: u64,
+    /// How long the machine took until it could run anything, in milliseconds.
+    pub boot_ms: u64,
+    /// The machine's id.
+    pub vm_id: String,
+    /// What became of the machine.
+    pub cleanup: Cleanup,
+}
+
+/// What became of a machine.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Cleanup {
+    /// The machine's id.
+    pub vm_id: String,
+    /// Whether the machine and all that was made for it are gone.
+    pub deleted: bool,
+    /// Why it was removed.
+    pub reason: String,
+}
+
+impl Operation for Run {
+    const PATH: &'static [&'static str] = &["run"];
+    const TOOL: Option<&'static str> = Some("vm_run");
+    const EFFECT: Effect = Effect::Changes;
+    const STREAMS: bool = true;
+    type Output = RunAnswer;
+
+    async fn run(self, pyro: &Pyro, mut context: Context) -> Result<RunAnswer> {
+        let collected = Arc::new(Mutex::new(Collected::new(self.output_limit_bytes.get())));
+        context.events = context.events.tap({
+            let collected = Arc::clone(&collected);
+            move |event| {
+                if let Event::Output { stream, bytes } = event {
+                    lock(&collected).push(*stream, bytes);
+                }
+            }
+        });
+        let request = RunRequest {
+            environment: self.environment.clone(),
+            shape: Shape {
+                vcpu_count: self.vcpu_count.get(),
+                mem_mib: self.mem_mib.get(),
+                disk_mib: disk::DEFAULT_MIB,
+            },
+            program: Program {
+                argv: self.command.clone().into_argv(),
+                cwd: self.cwd.map(|PathInGuest(path)| path),
+                env: self.env.into_iter().filter_map(|v| v.resolve(&pyro.config)).collect(),
+                user: self.user,
+                timeout: match self.timeout_seconds.get() {
+                    0 => None,
+                    seconds => Some(Duration::from_secs(seconds.into())),
+                },
+            },
+        };
+        let ran = workspace::run(pyro, request, context).await?;
+        let (stdout, stderr) = std::mem::take(&mut *lock(&collected)).finish();
+        let (exit_code, signal, timed_out) = verdict(ran.outcome);
+        Ok(RunAnswer {
+            environment: self.environment,
+            command: self.command,
+            exit_code,
+            signal,
+            timed_out,
+            stdout: stdout.text,
+            stdout_encoding: stdout.encoding,
+            stdout_omitted_bytes: stdout.omitted_bytes,
+            stdout_tail: stdout.tail,
+            stderr: stderr.text,
+            stderr_encoding: stderr.encoding,
+            stderr_omitted_bytes: stderr.omitted_bytes,
+            stderr_tail: stderr.tail,
+            duration_ms: milliseconds(ran.took),
+            boot_ms: milliseconds(ran.boot),
+            vm_id: ran.id.to_string(),
+            // `workspace::run` answers only once the machine is gone.
+            cleanup: Cleanup { vm_id: ran.id.to_string(), deleted: true, reason: "post_exec_cleanup".into() },
+        })
+    }
+}
+
+fn lock(collected: &Mutex<Collected>) -> std::sync::MutexGuard<'_, Collected> {
+    collected.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Exit code, signal and whether the time was over, as shells tell them.
+fn verdict(outcome: Outcome) -> (u8, Option<u8>, bool) {
+    match outcome {
+        Outcome::Exited { code } => (code, None, false),
+        Outcome::Signaled { signal } => (128_u8.saturating_add(signal), Some(signal), false),
+        Outcome::TimedOut => (124, None, true),
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Answer for RunAnswer {
+    fn render(&self, page: &mut Page) -> fmt::Result {
+        writeln!(page, "{} after {} ms", self.ending(), self.duration_ms)?;
+        let stdout = Captured {
+            text: self.stdout.as_str(),
+            encoding: self.stdout_encoding,
+            omitted_bytes: self.stdout_omitted_bytes,
+            tail: self.stdout_tail.as_deref(),
+        };
+        let stderr = Captured {
+            text: self.stderr.as_str(),
+            encoding: self.stderr_encoding,
+            omitted_bytes: self.stderr_omitted_bytes,
+            tail: self.stderr_tail.as_deref(),
+        };
+        render_stream(page, "stdout", &stdout)?;
+        render_stream(page, "stderr", &stderr)
+    }
+
+    fn note(&self) -> Option<String> {
+        self.timed_out.then(|| {
+            format!("the time was over after {} ms; everything was killed", self.duration_ms)
+        })
+    }
+
+    fn exit_code(&self) -> u8 {
+        self.exit_code
+    }
+}
+
+impl RunAnswer {
+    fn ending(&self) -> String {
+        match self.signal {
+            _ if self.timed_out => "timed out".into(),
+            Some(signal) => format!("killed by signal {signal}"),
+            None => format!("exit code {}", self.exit_code),
+        }
+    }
+}
+
+fn render_stream(page: &mut Page, name: &str, captured: &Captured<&str>) -> fmt::Result {
+    if captured.text.is_empty() && captured.omitted_bytes == 0 {
+        return Ok(());
+    }
+    let encoding = match captured.encoding {
+        Encoding::Utf8 => "",
+        Encoding::Base64 => " (base64)",
+    };
+    let heading = page.paint(Style::new().bold(), format_args!("{name}{encoding}:"));
+    writeln!(page, "{heading}\n{}", captured.text.trim_end_matches('\n'))?;
+    if let Some(tail) = captured.tail {
+        writeln!(page, "[{} bytes left out]", captured.omitted_bytes)?;
+        writeln!(page, "{}", tail.trim_end_matches('\n'))?;
+    }
+    Ok(())
+}

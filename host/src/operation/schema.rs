@@ -1,0 +1,54 @@
+//! JSON Schemas of what operations take and answer, as MCP clients like them:
+//! one self-contained object without references.
+
+use schemars::generate::SchemaSettings;
+use schemars::transform::transform_subschemas;
+use schemars::{JsonSchema, Schema};
+use serde_json::{Map, Value};
+
+/// The schema of an operation's arguments: an object that admits no others.
+pub(super) fn of_arguments<T: JsonSchema>() -> Map<String, Value> {
+    let mut schema = object_of::<T>(settings().for_deserialize());
+    schema.insert("additionalProperties".into(), false.into());
+    schema
+}
+
+/// The schema of an answer.
+pub(super) fn of_answer<T: JsonSchema>() -> Map<String, Value> {
+    object_of::<T>(settings().for_serialize())
+}
+
+fn settings() -> SchemaSettings {
+    SchemaSettings::draft2020_12().with(|settings| {
+        settings.inline_subschemas = true;
+        settings.meta_schema = None;
+    })
+}
+
+fn object_of<T: JsonSchema>(settings: SchemaSettings) -> Map<String, Value> {
+    let mut schema = settings.into_generator().into_root_schema_for::<T>();
+    tidy(&mut schema);
+    let mut object = match Value::from(schema) {
+        Value::Object(object) => object,
+        other => Map::from_iter([("const".to_owned(), other)]),
+    };
+    object.insert("type".into(), "object".into());
+    object.entry("properties").or_insert_with(|| Map::new().into());
+    object
+}
+
+/// Joins the lines of each paragraph of a doc comment, and drops the titles and
+/// formats that only name Rust types.
+fn tidy(schema: &mut Schema) {
+    schema.remove("title");
+    schema.remove("format");
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        *text = unwrap_lines(text);
+    }
+    transform_subschemas(&mut tidy, schema);
+}
+
+fn unwrap_lines(text: &str) -> String {
+    let paragraphs = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));
+    paragraphs.collect::<Vec<_>>().join("\n\n")
+}

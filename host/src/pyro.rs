@@ -1,0 +1,21 @@
+//! The library's front door.
+
+use crate::config::Config;
+use crate::supervisor::launch::Launcher;
+
+/// Everything pyro can do on this host; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Pyro {
+    /// Where things are.
+    pub config: Config,
+    /// How supervisors come to be.
+    pub launcher: Launcher,
+}
+
+impl Pyro {
+    /// Works on this host as configured.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { config, launcher: Launcher::Process }
+    }
+}
