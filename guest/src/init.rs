@@ -35,9 +35,7 @@ pub fn run() -> ! {
         true => initramfs::switch().unwrap_err(),
         false => init().unwrap_err(),
     };
-    log::fatal(format_args!(
-        "init gives up, the machine goes off: {reason}"
-    ));
+    log::fatal(format_args!("init gives up, the machine goes off: {reason}"));
     rustix::fs::sync();
     let refusal = power::reboot();
     // The kernel panics when PID 1 ends, and panic=-1 restarts: the same end.

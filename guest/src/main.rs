@@ -34,8 +34,6 @@ fn serve() -> io::Result<io::Error> {
     std::fs::write("/proc/self/oom_score_adj", OOM_SCORE)?;
     // Started by way of /proc/self/exe, ps would call it "exe".
     rustix::thread::set_name(c"pyro-agent")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { Ok(serve_machine(Guest::of_this_machine()?).await) })
 }

@@ -54,17 +54,11 @@ fn read(path: &str) -> io::Result<String> {
 fn hosts(old: &str, hostname: &str) -> String {
     let own = format!("{OWN_ADDRESS} {hostname}");
     let is_own = |line: &str| line.split_whitespace().next() == Some(OWN_ADDRESS);
-    let has_localhost = old.lines().any(|line| {
-        line.split_whitespace()
-            .skip(1)
-            .any(|name| name == "localhost")
-    });
+    let has_localhost =
+        old.lines().any(|line| line.split_whitespace().skip(1).any(|name| name == "localhost"));
     let mut lines = Vec::new();
     if !has_localhost {
-        lines.extend([
-            "127.0.0.1 localhost",
-            "::1 localhost ip6-localhost ip6-loopback",
-        ]);
+        lines.extend(["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]);
     }
     let mut placed = false;
     for line in old.lines() {
@@ -113,14 +107,8 @@ mod tests {
 
     #[test]
     fn the_users_lines_stay() {
-        let table = hosts(
-            "127.0.0.1 localhost\n127.0.1.1 old\n10.0.0.1 mirror\n",
-            "new",
-        );
-        assert_eq!(
-            table,
-            "127.0.0.1 localhost\n127.0.1.1 new\n10.0.0.1 mirror\n"
-        );
+        let table = hosts("127.0.0.1 localhost\n127.0.1.1 old\n10.0.0.1 mirror\n", "new");
+        assert_eq!(table, "127.0.0.1 localhost\n127.0.1.1 new\n10.0.0.1 mirror\n");
     }
 
     #[test]

@@ -69,13 +69,7 @@ impl Disk {
     /// descriptor of it.
     fn reopen() -> io::Result<Self> {
         make_directory(DISK)?;
-        mount_fs(
-            DEVICE,
-            DISK,
-            "ext4",
-            MountFlags::NOATIME,
-            Some(DISK_OPTIONS),
-        )?;
+        mount_fs(DEVICE, DISK, "ext4", MountFlags::NOATIME, Some(DISK_OPTIONS))?;
         let disk = Self::open();
         unmount(DISK, UnmountFlags::DETACH)?;
         disk
@@ -83,9 +77,7 @@ impl Disk {
 
     fn open() -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self {
-            root: rustix::fs::open(DISK, flags, Mode::empty())?,
-        })
+        Ok(Self { root: rustix::fs::open(DISK, flags, Mode::empty())? })
     }
 
     /// Writes everything out.
@@ -109,40 +101,22 @@ pub(super) fn mount() -> io::Result<Disk> {
     await_node(Path::new(DEVICE), DEVICE_DEADLINE)?;
     make_directory(DISK)?;
     make_directory(ROOT)?;
-    mount_fs(
-        DEVICE,
-        DISK,
-        "ext4",
-        MountFlags::NOATIME,
-        Some(DISK_OPTIONS),
-    )
-    .map_err(|error| named(DEVICE, error))?;
+    mount_fs(DEVICE, DISK, "ext4", MountFlags::NOATIME, Some(DISK_OPTIONS))
+        .map_err(|error| named(DEVICE, error))?;
     let disk = Disk::open()?;
     for layer in LAYERS {
         for part in ["upper", "work"] {
             make_directory(&format!("{DISK}/{layer}/{part}"))?;
         }
     }
-    mount_fs(
-        "overlay",
-        ROOT,
-        "overlay",
-        MountFlags::NOATIME,
-        Some(OVERLAY_OPTIONS),
-    )
-    .map_err(|error| named("the root's overlay", error))?;
+    mount_fs("overlay", ROOT, "overlay", MountFlags::NOATIME, Some(OVERLAY_OPTIONS))
+        .map_err(|error| named("the root's overlay", error))?;
     for tree in KERNEL_TREES {
         mount_move(format!("/{tree}"), format!("{ROOT}/{tree}"))
             .map_err(|error| named(tree, error))?;
     }
     // Nothing that lives in the old one is needed in the new.
-    mount_fs(
-        "tmpfs",
-        format!("{ROOT}/run"),
-        "tmpfs",
-        run_flags(),
-        Some(RUN_OPTIONS),
-    )?;
+    mount_fs("tmpfs", format!("{ROOT}/run"), "tmpfs", run_flags(), Some(RUN_OPTIONS))?;
     switch()?;
     make_directory(crate::guest::WORKSPACE)?;
     Ok(disk)
@@ -159,10 +133,7 @@ pub(crate) const fn run_flags() -> MountFlags {
 /// Puts the new root over the old one and lets the old one go, with all that
 /// is mounted in it. The kernel takes every process along.
 fn switch() -> io::Result<()> {
-    mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     rustix::process::chdir(ROOT)?;
     rustix::process::pivot_root(".", ".").map_err(|error| named("pivot_root", error))?;
     unmount(".", UnmountFlags::DETACH)?;

@@ -46,14 +46,8 @@ enum Event {
 impl Output {
     pub(super) fn new(stdout: Receiver, stderr: Receiver) -> Self {
         Self {
-            stdout: Stream {
-                kind: FrameKind::Stdout,
-                pipe: Some(stdout),
-            },
-            stderr: Stream {
-                kind: FrameKind::Stderr,
-                pipe: Some(stderr),
-            },
+            stdout: Stream { kind: FrameKind::Stdout, pipe: Some(stdout) },
+            stderr: Stream { kind: FrameKind::Stderr, pipe: Some(stderr) },
             chunk: vec![0; CHUNK],
         }
     }
@@ -79,9 +73,7 @@ impl Output {
                 Event::Output(kind, length) => self.send(writer, kind, length).await?,
                 Event::Ended => {}
                 Event::Taken(bytes) => {
-                    writer
-                        .send(FrameKind::StdinTaken, &StdinTaken { bytes })
-                        .await?;
+                    writer.send(FrameKind::StdinTaken, &StdinTaken { bytes }).await?;
                 }
                 Event::Over => break,
             }
@@ -103,11 +95,7 @@ impl Output {
 
     /// Waits for output and reads it. Cancelled, it has read nothing.
     async fn next(&mut self) -> io::Result<Event> {
-        let Self {
-            stdout,
-            stderr,
-            chunk,
-        } = self;
+        let Self { stdout, stderr, chunk } = self;
         loop {
             let stream = tokio::select! {
                 ready = stdout.readable() => { ready?; &mut *stdout }
@@ -132,9 +120,7 @@ impl Output {
         kind: FrameKind,
         length: usize,
     ) -> Result<(), Lost> {
-        writer
-            .send_raw(kind, self.chunk.get(..length).unwrap_or_default())
-            .await
+        writer.send_raw(kind, self.chunk.get(..length).unwrap_or_default()).await
     }
 }
 
@@ -169,9 +155,7 @@ impl Stream {
                 Err(error) => return Err(Lost::Io(error.into())),
             };
             left = left.saturating_sub(length);
-            writer
-                .send_raw(self.kind, chunk.get(..length).unwrap_or_default())
-                .await?;
+            writer.send_raw(self.kind, chunk.get(..length).unwrap_or_default()).await?;
         }
         Ok(())
     }
