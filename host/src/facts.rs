@@ -27,7 +27,9 @@ impl Facts {
     /// The facts of this boot, measured if nobody has yet.
     pub fn gather(config: &Config) -> Result<Self> {
         let boot_id = read("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
-        let known = fs::read(path(config)).ok().and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
+        let known = fs::read(path(config))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
         if let Some(facts) = known.filter(|facts| facts.boot_id == boot_id) {
             return Ok(facts);
         }
@@ -38,8 +40,9 @@ impl Facts {
 
     /// Remembers these facts until the host boots again.
     pub fn keep(&self, config: &Config) -> Result<()> {
-        let text = serde_json::to_vec(self)
-            .map_err(|error| Error::new(ErrorKind::Internal, "cannot encode facts").because(error))?;
+        let text = serde_json::to_vec(self).map_err(|error| {
+            Error::new(ErrorKind::Internal, "cannot encode facts").because(error)
+        })?;
         crate::store::write_atomically(&path(config), &text)
     }
 }
@@ -90,9 +93,9 @@ pub fn available_mem_mib() -> Result<u64> {
 #[must_use]
 pub fn processor_claims_kvm() -> bool {
     let flags = |text: String| {
-        text.lines()
-            .find_map(|line| line.strip_prefix("flags"))
-            .is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "svm" || flag == "vmx"))
+        text.lines().find_map(|line| line.strip_prefix("flags")).is_some_and(|flags| {
+            flags.split_whitespace().any(|flag| flag == "svm" || flag == "vmx")
+        })
     };
     fs::File::options().read(true).write(true).open("/dev/kvm").is_ok()
         && fs::read_to_string("/proc/cpuinfo").is_ok_and(flags)

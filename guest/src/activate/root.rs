@@ -1,6 +1,7 @@
 //! The workspace's root: an overlay of the read-only base and the workspace's
 //! own disk.
 
+use super::{Identity, identity};
 use crate::device::await_node;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
@@ -30,11 +31,14 @@ const DISK: &str = "/run/pyro/disk";
 const ROOT: &str = "/run/pyro/root";
 
 /// What each layered tree keeps on the disk.
-const LAYERS: [&str; 2] = ["root", "workspace"];
+const LAYERS: [&str; 4] = ["root/upper", "root/work", "workspace/upper", "workspace/work"];
 
-/// The inode tables stay uninitialised: filling 16 GiB's worth in the
-/// background would cost the guest's CPU and make the host's sparse file big.
-const DISK_OPTIONS: &CStr = c"noinit_itable,errors=remount-ro";
+/// The root's upper layer, as the overlay's options name it.
+const UPPER: &str = "/run/pyro/disk/root/upper";
+
+/// Nothing in the background: filling 16 GiB's worth of inode tables and reading
+/// all bitmaps would cost the guest's CPU and make the host's sparse file big.
+const DISK_OPTIONS: &CStr = c"noinit_itable,no_prefetch_block_bitmaps,errors=remount-ro";
 
 /// Kernel defaults are off, and then renaming a directory of the base fails,
 /// hard links break apart, and files without data confuse the diff.
@@ -97,17 +101,20 @@ impl Disk {
 }
 
 /// Mounts the workspace's disk, and makes its root everybody's, PID 1's too.
-pub(super) fn mount() -> io::Result<Disk> {
+pub(super) fn mount(who: &Identity) -> io::Result<Disk> {
     await_node(Path::new(DEVICE), DEVICE_DEADLINE)?;
     make_directory(DISK)?;
     make_directory(ROOT)?;
     mount_fs(DEVICE, DISK, "ext4", MountFlags::NOATIME, Some(DISK_OPTIONS))
         .map_err(|error| named(DEVICE, error))?;
     let disk = Disk::open()?;
-    for layer in LAYERS {
-        for part in ["upper", "work"] {
-            make_directory(&format!("{DISK}/{layer}/{part}"))?;
-        }
+    for directory in LAYERS {
+        make_directory(&format!("{DISK}/{directory}"))?;
+    }
+    let upper = Path::new(UPPER);
+    let is_fresh = !upper.join("etc").exists();
+    if is_fresh {
+        identity::write_beneath(Path::new("/"), upper, who)?;
     }
     mount_fs("overlay", ROOT, "overlay", MountFlags::NOATIME, Some(OVERLAY_OPTIONS))
         .map_err(|error| named("the root's overlay", error))?;
@@ -118,6 +125,9 @@ pub(super) fn mount() -> io::Result<Disk> {
     // Nothing that lives in the old one is needed in the new.
     mount_fs("tmpfs", format!("{ROOT}/run"), "tmpfs", run_flags(), Some(RUN_OPTIONS))?;
     switch()?;
+    if !is_fresh {
+        identity::write(Path::new("/"), who)?;
+    }
     make_directory(crate::guest::WORKSPACE)?;
     Ok(disk)
 }

@@ -115,7 +115,9 @@ impl CommandLine<'_> {
                 // with ACPI hangs. The rest skips what is slow to emulate and
                 // of no use inside one tenant's throw-away machine.
                 words.push(format!("tsc_early_khz={}", self.tsc_khz));
-                words.extend(["tsc=reliable", "no_timer_check", "mitigations=off"].map(String::from));
+                words.extend(
+                    ["tsc=reliable", "no_timer_check", "mitigations=off"].map(String::from),
+                );
                 words.push("cryptomgr.notests".into());
                 if machine.vcpu_count == 1 {
                     words.push("noreplace-smp".into());
