@@ -14,16 +14,10 @@ use std::os::unix::fs::{DirBuilderExt, symlink};
 
 /// Descriptors that a program may have open, and may allow itself: the lower
 /// bound is small because some programs close every possible one at start.
-const NOFILE: Rlimit = Rlimit {
-    current: Some(8 * 1024),
-    maximum: Some(512 * 1024),
-};
+const NOFILE: Rlimit = Rlimit { current: Some(8 * 1024), maximum: Some(512 * 1024) };
 
 /// Of no use on a disposable machine.
-const CORE: Rlimit = Rlimit {
-    current: Some(0),
-    maximum: None,
-};
+const CORE: Rlimit = Rlimit { current: Some(0), maximum: None };
 
 /// What the cgroups of processes may be limited in.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
@@ -44,27 +38,13 @@ enum Need {
 }
 
 const fn quiet() -> MountFlags {
-    MountFlags::NOSUID
-        .union(MountFlags::NODEV)
-        .union(MountFlags::NOEXEC)
+    MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC)
 }
 
 /// In the order of mounting. /dev and what precedes it may already be there.
 const FILE_SYSTEMS: &[FileSystem] = &[
-    FileSystem {
-        kind: "proc",
-        at: "/proc",
-        flags: quiet(),
-        options: None,
-        need: Need::Unusable,
-    },
-    FileSystem {
-        kind: "sysfs",
-        at: "/sys",
-        flags: quiet(),
-        options: None,
-        need: Need::Unusable,
-    },
+    FileSystem { kind: "proc", at: "/proc", flags: quiet(), options: None, need: Need::Unusable },
+    FileSystem { kind: "sysfs", at: "/sys", flags: quiet(), options: None, need: Need::Unusable },
     FileSystem {
         kind: "devtmpfs",
         at: "/dev",
@@ -126,10 +106,7 @@ pub(crate) fn prepare() -> io::Result<()> {
         match (mount_one(file_system), need) {
             (Ok(()), _) => {}
             (Err(error), Need::Unusable) => {
-                return Err(io::Error::new(
-                    error.kind(),
-                    format!("{kind} on {at}: {error}"),
-                ));
+                return Err(io::Error::new(error.kind(), format!("{kind} on {at}: {error}")));
             }
             (Err(error), Need::Poorer) => log::warn(format_args!("{kind} on {at}: {error}")),
         }
@@ -152,13 +129,7 @@ pub(crate) fn prepare() -> io::Result<()> {
 
 /// Mounts it unless the kernel, or a run before ours, has.
 fn mount_one(file_system: &FileSystem) -> io::Result<()> {
-    let FileSystem {
-        kind,
-        at,
-        flags,
-        options,
-        need: _,
-    } = *file_system;
+    let FileSystem { kind, at, flags, options, need: _ } = *file_system;
     match DirBuilder::new().mode(0o755).create(at) {
         // On the read-only base it exists, or the mount will say what is wrong.
         Ok(()) | Err(_) => {}
@@ -183,9 +154,7 @@ fn link_devices() -> io::Result<()> {
 /// kernel has of those wanted.
 fn divide_cgroups() -> io::Result<()> {
     let present = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")?;
-    let wanted = CONTROLLERS
-        .iter()
-        .filter(|name| present.split_whitespace().any(|p| p == **name));
+    let wanted = CONTROLLERS.iter().filter(|name| present.split_whitespace().any(|p| p == **name));
     let enable: Vec<String> = wanted.map(|name| format!("+{name}")).collect();
     fs::write("/sys/fs/cgroup/cgroup.subtree_control", enable.join(" "))?;
     match fs::create_dir(cgroup::PROCESSES) {
@@ -207,13 +176,7 @@ fn raise_loopback() -> io::Result<()> {
     request.ifr_name[1] = b'o'.cast_signed();
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: the ioctl reads an ifreq, and `request` is one.
-    match unsafe {
-        libc::ioctl(
-            socket.as_raw_fd(),
-            libc::SIOCSIFFLAGS as _,
-            &raw const request,
-        )
-    } {
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -49,11 +49,7 @@ impl Cgroups {
         }
         // Names of the dead agent's that could not be removed are not reused.
         let next = AtomicU64::new(u64::from(std::process::id()) << 32);
-        Ok(Self {
-            root,
-            next,
-            left_behind: Mutex::default(),
-        })
+        Ok(Self { root, next, left_behind: Mutex::default() })
     }
 
     /// Makes a new one, and clears up to [`SWEEP_MAX`] that are empty by now.
@@ -61,10 +57,7 @@ impl Cgroups {
         self.sweep();
         let name = format!("{:x}", self.next.fetch_add(1, Ordering::Relaxed));
         rustix::fs::mkdirat(&self.root, &*name, Mode::from_raw_mode(0o755))?;
-        Ok(Cgroup {
-            directory: open_directory(self.root.as_fd(), &*name)?,
-            name,
-        })
+        Ok(Cgroup { directory: open_directory(self.root.as_fd(), &*name)?, name })
     }
 
     /// Removes one whose process is gone, now or when what it left behind is.
@@ -87,12 +80,7 @@ impl Cgroups {
     /// The file that says whether anything lives in them, and signals a change
     /// as an exceptional condition.
     pub(crate) fn events(&self) -> io::Result<OwnedFd> {
-        Ok(openat(
-            &self.root,
-            "cgroup.events",
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?)
+        Ok(openat(&self.root, "cgroup.events", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
     }
 
     fn sweep(&self) {
@@ -128,34 +116,20 @@ pub(crate) fn populated(events: &OwnedFd) -> io::Result<bool> {
     let mut buffer = [0; 256];
     let length = rustix::io::pread(events, &mut buffer, 0)?;
     let text = buffer.get(..length).unwrap_or_default();
-    Ok(text
-        .split(|byte| *byte == b'\n')
-        .any(|line| line == b"populated 1"))
+    Ok(text.split(|byte| *byte == b'\n').any(|line| line == b"populated 1"))
 }
 
 fn open_directory<P: rustix::path::Arg>(at: BorrowedFd<'_>, path: P) -> io::Result<OwnedFd> {
-    Ok(openat(
-        at,
-        path,
-        OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
+    Ok(openat(at, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 fn write_at(directory: &OwnedFd, name: &str, text: &[u8]) -> io::Result<()> {
-    let file = openat(
-        directory,
-        name,
-        OFlags::WRONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let file = openat(directory, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::io::write(&file, text)?;
     Ok(())
 }
 
 /// A poisoned list of names is still a list of names.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

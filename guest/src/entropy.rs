@@ -26,15 +26,9 @@ const _: () = assert!(CREDIT_BITS >= 256);
 /// Mixes the host's random bytes in and makes the kernel's generator start
 /// over from them. A plain write to /dev/urandom does neither.
 pub(crate) fn reseed(bytes: [u8; ENTROPY_LEN]) -> io::Result<()> {
-    let urandom = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/urandom")?;
-    let pool = Pool {
-        entropy_count: CREDIT_BITS,
-        buf_size: ENTROPY_LEN as libc::c_int,
-        buf: bytes,
-    };
+    let urandom = File::options().read(true).write(true).open("/dev/urandom")?;
+    let pool =
+        Pool { entropy_count: CREDIT_BITS, buf_size: ENTROPY_LEN as libc::c_int, buf: bytes };
     // SAFETY: the ioctl reads a rand_pool_info whose buf_size bytes follow it,
     // and `pool` is just that.
     check(unsafe { libc::ioctl(urandom.as_raw_fd(), RNDADDENTROPY, &raw const pool) })?;
@@ -43,9 +37,5 @@ pub(crate) fn reseed(bytes: [u8; ENTROPY_LEN]) -> io::Result<()> {
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -67,9 +67,7 @@ impl Guest {
     /// in its own process group; `workspace` stands for `/workspace`; `Activate`
     /// only checks its arguments; power-off is [`Guest::powered_off`].
     pub fn in_process(workspace: impl Into<PathBuf>, phase: Phase) -> Arc<Self> {
-        let machine = Machine::InProcess {
-            workspace: workspace.into(),
-        };
+        let machine = Machine::InProcess { workspace: workspace.into() };
         let state = match phase {
             Phase::Waiting => State::Waiting,
             Phase::Activated => State::Activated(None),
@@ -80,9 +78,7 @@ impl Guest {
     /// The machine that this process is the agent of. One whose root already is
     /// a workspace's was activated by an agent that died.
     pub fn of_this_machine() -> std::io::Result<Arc<Self>> {
-        let machine = Machine::Virtual {
-            cgroups: Cgroups::open()?,
-        };
+        let machine = Machine::Virtual { cgroups: Cgroups::open()? };
         let state = match Disk::of_activated_root() {
             Some(disk) => State::Activated(Some(disk?)),
             None => State::Waiting,
@@ -92,12 +88,7 @@ impl Guest {
 
     fn new(machine: Machine, state: State) -> Self {
         let off = watch::Sender::new(false);
-        Self {
-            machine,
-            running: Registry::default(),
-            state: Mutex::new(state),
-            off,
-        }
+        Self { machine, running: Registry::default(), state: Mutex::new(state), off }
     }
 
     /// Returns when a `PowerOff` call has been answered.

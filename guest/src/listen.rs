@@ -43,10 +43,7 @@ impl Service {
         [(CALL_PORT, Service::Calls), (ECHO_PORT, Service::Echo)];
 
     fn on(port: VsockPort) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .find(|(own, _)| *own == port)
-            .map(|(_, service)| *service)
+        Self::ALL.iter().find(|(own, _)| *own == port).map(|(_, service)| *service)
     }
 }
 
@@ -59,10 +56,7 @@ struct Desk {
 
 impl Desk {
     fn new(guest: Arc<Guest>) -> Self {
-        Self {
-            guest,
-            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-        }
+        Self { guest, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
     }
 
     /// A place for one more connection; `None` if all are taken.
@@ -130,11 +124,8 @@ async fn find_transport() -> io::Result<Transport> {
 
 /// Tells the host that we listen.
 async fn announce<W: AsyncWrite + Unpin>(stream: W) -> Result<(), Lost> {
-    let announcement = Announcement {
-        magic: MAGIC,
-        generation: GENERATION,
-        uptime_us: clock::uptime_us(),
-    };
+    let announcement =
+        Announcement { magic: MAGIC, generation: GENERATION, uptime_us: clock::uptime_us() };
     let mut writer = FrameWriter::new(stream);
     writer.send(FrameKind::Announcement, &announcement).await?;
     writer.shutdown().await
@@ -148,9 +139,7 @@ where
 {
     let told = async {
         match connecting.await {
-            Ok(stream) => announce(stream)
-                .await
-                .map_err(|lost| log::Chain(&lost).to_string()),
+            Ok(stream) => announce(stream).await.map_err(|lost| log::Chain(&lost).to_string()),
             Err(error) => Err(log::Chain(&error).to_string()),
         }
     };
@@ -168,9 +157,7 @@ async fn echo<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()
         if length == 0 {
             return stream.shutdown().await;
         }
-        stream
-            .write_all(chunk.get(..length).unwrap_or_default())
-            .await?;
+        stream.write_all(chunk.get(..length).unwrap_or_default()).await?;
         stream.flush().await?;
     }
 }

@@ -42,9 +42,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let timeout = call.timeout_ms.map(Duration::from_millis);
-    let command = guest
-        .require_activated()
-        .and_then(|()| command::prepare(guest, call));
+    let command = guest.require_activated().and_then(|()| command::prepare(guest, call));
     let spawned = match command {
         Ok(command) => fork::spawn(guest, command).await,
         Err(error) => Err(error),
@@ -81,15 +79,9 @@ async fn stream<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let started = ProcessStarted {
-        pid: process.leash.pid(),
-    };
+    let started = ProcessStarted { pid: process.leash.pid() };
     connection.reply(Ok(started)).await?;
-    let Process {
-        leash,
-        stdin,
-        output,
-    } = process;
+    let Process { leash, stdin, output } = process;
     let leash = &*leash;
     let (mut intake, feed) = input::channel(stdin.take());
     let taken = feed.taken();

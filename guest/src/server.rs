@@ -77,9 +77,7 @@ where
         Call::StartProcess(call) => process::run(guest, call, connection).await?,
         Call::PowerOff(call) => {
             let off = power::run(guest, call).await;
-            let served = off
-                .as_ref()
-                .map_or(Served::Answered, |_| Served::PoweredOff);
+            let served = off.as_ref().map_or(Served::Answered, |_| Served::PoweredOff);
             connection.reply(off).await.or_else(|lost| match served {
                 Served::Answered => Err(lost),
                 // Whoever asked has gone; the machine still goes off.
@@ -96,10 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn opening(&mut self, guest: &Guest) -> Result<Call, Lost> {
         let hello: Hello = self.reader.expect(FrameKind::Hello).await?;
         if hello.magic != MAGIC || hello.generation < FIRST {
-            return Err(Lost::OutOfPlace {
-                got: FrameKind::Hello,
-                wanted: "a Hello of pyro's",
-            });
+            return Err(Lost::OutOfPlace { got: FrameKind::Hello, wanted: "a Hello of pyro's" });
         }
         let welcome = Welcome {
             magic: MAGIC,

@@ -25,7 +25,7 @@ mod script;
 mod verify;
 
 pub use build::BuildOptions;
-pub use kernel::{Flavor, Kernel};
+pub use kernel::Kernel;
 pub use manifest::{BakedAgent, Manifest, Package};
 pub use prune::{Pins, PruneOptions, Pruned, Removed, pinned_digests};
 pub use recipe::{Defaults, Name, Recipe};
@@ -35,6 +35,7 @@ use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
 use crate::store::record::{self, RecordError};
 use crate::store::shelf::{self, Held};
+use crate::vmm::KernelFlavor;
 use jiff::Timestamp;
 use manifest::Current;
 use schemars::JsonSchema;
@@ -121,7 +122,7 @@ pub struct Installed {
     /// The kernel that boots it.
     pub kernel: PathBuf,
     /// Whose configuration the kernel has.
-    pub kernel_flavor: Flavor,
+    pub kernel_flavor: KernelFlavor,
     /// The kernel's release, such as `6.12.117`.
     pub kernel_version: String,
     /// The kernel's digest.

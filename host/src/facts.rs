@@ -96,9 +96,9 @@ pub fn available_mem_mib() -> Result<u64> {
 #[must_use]
 pub fn processor_claims_kvm() -> bool {
     let flags = |text: String| {
-        text.lines()
-            .find_map(|line| line.strip_prefix("flags"))
-            .is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "svm" || flag == "vmx"))
+        text.lines().find_map(|line| line.strip_prefix("flags")).is_some_and(|flags| {
+            flags.split_whitespace().any(|flag| flag == "svm" || flag == "vmx")
+        })
     };
     fs::File::options().read(true).write(true).open("/dev/kvm").is_ok()
         && fs::read_to_string("/proc/cpuinfo").is_ok_and(flags)

@@ -6,6 +6,7 @@ pub mod qemu;
 use crate::error::Result;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use tokio::net::UnixStream;
@@ -29,6 +30,36 @@ impl std::fmt::Display for Accelerator {
     }
 }
 
+/// The kernels that pyro boots; they need different treatment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KernelFlavor {
+    /// Built by `make kernel`: everything built in, no ACPI needed.
+    Tuned,
+    /// Debian's cloud kernel: needs ACPI and modules from an initial RAM disk.
+    Stock,
+}
+
+impl KernelFlavor {
+    /// Both, the quicker to boot first.
+    pub const ALL: [Self; 2] = [Self::Tuned, Self::Stock];
+
+    /// Its name, as in commands and directories.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tuned => "tuned",
+            Self::Stock => "stock",
+        }
+    }
+}
+
+impl fmt::Display for KernelFlavor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// A computer to start. Its disks are, in this order: the read-only root image
 /// (vda) and the workspace's own disk (vdb).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,10 +70,8 @@ pub struct Machine {
     pub mem_mib: u32,
     /// An uncompressed ELF kernel with a PVH entry.
     pub kernel: PathBuf,
-    /// Whether the kernel is pyro's own (images/kernel/tuned.config), which
-    /// finds its devices on its command line and can be told the rate of its
-    /// timer; another needs ACPI.
-    pub tuned_kernel: bool,
+    /// What the kernel is.
+    pub kernel_flavor: KernelFlavor,
     /// The initial RAM disk, when the kernel needs one.
     pub initrd: Option<PathBuf>,
     /// The environment's root image.

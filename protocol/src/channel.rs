@@ -108,14 +108,7 @@ pub struct Inbound {
 pub async fn connect<T>(
     mut io: T,
     side: Side,
-) -> Result<
-    (
-        Opener,
-        Acceptor,
-        impl Future<Output = Result<(), ChannelError>>,
-    ),
-    ChannelError,
->
+) -> Result<(Opener, Acceptor, impl Future<Output = Result<(), ChannelError>>), ChannelError>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -137,9 +130,7 @@ where
         }
     };
     let mut config = yamux::Config::default();
-    config
-        .set_max_num_streams(STREAMS_MAX)
-        .set_max_connection_receive_window(Some(WINDOW_MAX));
+    config.set_max_num_streams(STREAMS_MAX).set_max_connection_receive_window(Some(WINDOW_MAX));
     let connection = yamux::Connection::new(io.compat(), config, mode);
     let (requests, requests_end) = mpsc::channel(BACKLOG);
     let (inbound_end, inbound) = mpsc::channel(BACKLOG);
@@ -218,10 +209,7 @@ impl Opener {
     /// Connects to a port of the other side.
     pub async fn open(&self, port: VsockPort) -> Result<Stream, ChannelError> {
         let (request, answer) = oneshot::channel();
-        self.requests
-            .send(request)
-            .await
-            .map_err(|_| ChannelError::Closed)?;
+        self.requests.send(request).await.map_err(|_| ChannelError::Closed)?;
         let mut stream = answer.await.map_err(|_| ChannelError::Closed)??.compat();
         stream.write_u32_le(port.0).await?;
         stream.flush().await?;

@@ -109,12 +109,8 @@ pub enum BadHeader {
 #[must_use]
 pub fn header(kind: FrameKind, length: usize) -> [u8; HEADER_LEN] {
     assert!(length <= kind.limit(), "a {kind:?} frame of {length} bytes");
-    let length = u32::try_from(length)
-        .expect("limits fit a u32")
-        .to_le_bytes();
-    [
-        kind as u8, 0, 0, 0, length[0], length[1], length[2], length[3],
-    ]
+    let length = u32::try_from(length).expect("limits fit a u32").to_le_bytes();
+    [kind as u8, 0, 0, 0, length[0], length[1], length[2], length[3]]
 }
 
 /// Reads a header: the kind and the length of the payload that follows.

@@ -58,9 +58,6 @@ impl Hello {
     /// The host's opening in our generation.
     #[must_use]
     pub fn ours() -> Self {
-        Self {
-            magic: MAGIC,
-            generation: GENERATION,
-        }
+        Self { magic: MAGIC, generation: GENERATION }
     }
 }

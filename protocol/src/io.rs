@@ -57,10 +57,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         while payload.len() < length {
             let start = payload.len();
             payload.resize(length.min(start + GROWTH), 0);
-            self.inner
-                .read_exact(&mut payload[start..])
-                .await
-                .map_err(cut_off)?;
+            self.inner.read_exact(&mut payload[start..]).await.map_err(cut_off)?;
         }
         Ok(Frame { kind, payload })
     }
@@ -88,30 +85,20 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if first == 0 {
             return Err(Lost::Closed);
         }
-        self.inner
-            .read_exact(&mut bytes[first..])
-            .await
-            .map_err(cut_off)?;
+        self.inner.read_exact(&mut bytes[first..]).await.map_err(cut_off)?;
         Ok(parse_header(bytes)?)
     }
 }
 
 fn cut_off(error: std::io::Error) -> Lost {
-    if error.kind() == std::io::ErrorKind::UnexpectedEof {
-        Lost::CutOff
-    } else {
-        Lost::Io(error)
-    }
+    if error.kind() == std::io::ErrorKind::UnexpectedEof { Lost::CutOff } else { Lost::Io(error) }
 }
 
 impl Frame {
     /// Decodes the payload of a frame that must be of this kind.
     pub fn decode<T: DeserializeOwned>(&self, kind: FrameKind) -> Result<T, Lost> {
         if self.kind != kind {
-            return Err(Lost::OutOfPlace {
-                got: self.kind,
-                wanted: kind.name(),
-            });
+            return Err(Lost::OutOfPlace { got: self.kind, wanted: kind.name() });
         }
         Ok(codec::decode(&self.payload)?)
     }
@@ -127,21 +114,14 @@ pub struct FrameWriter<W> {
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// Writes frames from here on.
     pub fn new(inner: W) -> Self {
-        Self {
-            inner,
-            buffer: Vec::new(),
-        }
+        Self { inner, buffer: Vec::new() }
     }
 
     /// Encodes and sends a value.
     pub async fn send<T: Serialize>(&mut self, kind: FrameKind, value: &T) -> Result<(), Lost> {
         let payload = codec::encode(value)?;
         if payload.len() > kind.limit() {
-            return Err(BadHeader::TooLong {
-                kind,
-                length: payload.len(),
-            }
-            .into());
+            return Err(BadHeader::TooLong { kind, length: payload.len() }.into());
         }
         self.send_raw(kind, &payload).await
     }

@@ -1,7 +1,9 @@
 //! The few files of /etc that say who a machine is.
 
-use std::fs;
+use super::Identity;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 /// The most of an existing file that is looked at.
@@ -14,32 +16,47 @@ const OWN_ADDRESS: &str = "127.0.1.1";
 /// asking servers that are not there.
 const RESOLV_CONF: &str = "# pyro: names are not resolved without a network policy\n";
 
-/// Writes them, each only if it would change: a write copies it up.
-pub(super) fn write(hostname: &str, machine_id: &str) -> io::Result<()> {
-    set("/etc/hostname", |_| format!("{hostname}\n"))?;
-    set("/etc/machine-id", |_| format!("{machine_id}\n"))?;
-    set("/etc/hosts", |text| hosts(text, hostname))?;
-    if !Path::new("/etc/resolv.conf").exists() {
-        set("/etc/resolv.conf", |_| RESOLV_CONF.to_owned())?;
+/// Writes them into an upper layer that has no /etc yet, beneath which `base`
+/// is to be. Through the overlay each would be copied up first.
+pub(super) fn write_beneath(base: &Path, upper: &Path, who: &Identity) -> io::Result<()> {
+    DirBuilder::new().mode(0o755).create(upper.join("etc"))?;
+    for (path, content) in files(base, who)? {
+        fs::write(upper.join(path), content)?;
     }
     Ok(())
 }
 
-fn set(path: &str, change: impl FnOnce(&str) -> String) -> io::Result<()> {
-    let old = read(path)?;
-    let new = change(&old);
-    if new == old {
-        return Ok(());
+/// Writes what is not as it should be.
+pub(super) fn write(root: &Path, who: &Identity) -> io::Result<()> {
+    for (path, content) in files(root, who)? {
+        let path = root.join(path);
+        if read(&path)? == content {
+            continue;
+        }
+        // A link is replaced, not followed: who knows what it leads to.
+        if fs::symlink_metadata(&path).is_ok_and(|meta| !meta.is_file()) {
+            fs::remove_file(&path)?;
+        }
+        fs::write(path, content)?;
     }
-    // A link is replaced, not followed: who knows what it leads to.
-    if fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
-        fs::remove_file(path)?;
+    Ok(())
+}
+
+/// What they are to contain, given what they do.
+fn files(root: &Path, who: &Identity) -> io::Result<Vec<(&'static str, String)>> {
+    let mut files = vec![
+        ("etc/hostname", format!("{}\n", who.hostname)),
+        ("etc/machine-id", format!("{}\n", who.machine_id)),
+        ("etc/hosts", hosts(&read(&root.join("etc/hosts"))?, &who.hostname)),
+    ];
+    if !root.join("etc/resolv.conf").exists() {
+        files.push(("etc/resolv.conf", RESOLV_CONF.to_owned()));
     }
-    fs::write(path, new)
+    Ok(files)
 }
 
 /// An absent file is an empty one; what is too long or no text starts over.
-fn read(path: &str) -> io::Result<String> {
+fn read(path: &Path) -> io::Result<String> {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_file() && meta.len() <= FILE_MAX => {
             Ok(String::from_utf8(fs::read(path)?).unwrap_or_default())
@@ -54,17 +71,11 @@ fn read(path: &str) -> io::Result<String> {
 fn hosts(old: &str, hostname: &str) -> String {
     let own = format!("{OWN_ADDRESS} {hostname}");
     let is_own = |line: &str| line.split_whitespace().next() == Some(OWN_ADDRESS);
-    let has_localhost = old.lines().any(|line| {
-        line.split_whitespace()
-            .skip(1)
-            .any(|name| name == "localhost")
-    });
+    let has_localhost =
+        old.lines().any(|line| line.split_whitespace().skip(1).any(|name| name == "localhost"));
     let mut lines = Vec::new();
     if !has_localhost {
-        lines.extend([
-            "127.0.0.1 localhost",
-            "::1 localhost ip6-localhost ip6-loopback",
-        ]);
+        lines.extend(["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]);
     }
     let mut placed = false;
     for line in old.lines() {
@@ -113,14 +124,8 @@ mod tests {
 
     #[test]
     fn the_users_lines_stay() {
-        let table = hosts(
-            "127.0.0.1 localhost\n127.0.1.1 old\n10.0.0.1 mirror\n",
-            "new",
-        );
-        assert_eq!(
-            table,
-            "127.0.0.1 localhost\n127.0.1.1 new\n10.0.0.1 mirror\n"
-        );
+        let table = hosts("127.0.0.1 localhost\n127.0.1.1 old\n10.0.0.1 mirror\n", "new");
+        assert_eq!(table, "127.0.0.1 localhost\n127.0.1.1 new\n10.0.0.1 mirror\n");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The workspace's root: an overlay of the read-only base and the workspace's
 //! own disk.
 
+use super::{Identity, identity};
 use crate::device::await_node;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
@@ -30,11 +31,14 @@ const DISK: &str = "/run/pyro/disk";
 const ROOT: &str = "/run/pyro/root";
 
 /// What each layered tree keeps on the disk.
-const LAYERS: [&str; 2] = ["root", "workspace"];
+const LAYERS: [&str; 4] = ["root/upper", "root/work", "workspace/upper", "workspace/work"];
 
-/// The inode tables stay uninitialised: filling 16 GiB's worth in the
-/// background would cost the guest's CPU and make the host's sparse file big.
-const DISK_OPTIONS: &CStr = c"noinit_itable,errors=remount-ro";
+/// The root's upper layer, as the overlay's options name it.
+const UPPER: &str = "/run/pyro/disk/root/upper";
+
+/// Nothing in the background: filling 16 GiB's worth of inode tables and reading
+/// all bitmaps would cost the guest's CPU and make the host's sparse file big.
+const DISK_OPTIONS: &CStr = c"noinit_itable,no_prefetch_block_bitmaps,errors=remount-ro";
 
 /// Kernel defaults are off, and then renaming a directory of the base fails,
 /// hard links break apart, and files without data confuse the diff.
@@ -69,13 +73,7 @@ impl Disk {
     /// descriptor of it.
     fn reopen() -> io::Result<Self> {
         make_directory(DISK)?;
-        mount_fs(
-            DEVICE,
-            DISK,
-            "ext4",
-            MountFlags::NOATIME,
-            Some(DISK_OPTIONS),
-        )?;
+        mount_fs(DEVICE, DISK, "ext4", MountFlags::NOATIME, Some(DISK_OPTIONS))?;
         let disk = Self::open();
         unmount(DISK, UnmountFlags::DETACH)?;
         disk
@@ -83,9 +81,7 @@ impl Disk {
 
     fn open() -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self {
-            root: rustix::fs::open(DISK, flags, Mode::empty())?,
-        })
+        Ok(Self { root: rustix::fs::open(DISK, flags, Mode::empty())? })
     }
 
     /// Writes everything out.
@@ -105,45 +101,33 @@ impl Disk {
 }
 
 /// Mounts the workspace's disk, and makes its root everybody's, PID 1's too.
-pub(super) fn mount() -> io::Result<Disk> {
+pub(super) fn mount(who: &Identity) -> io::Result<Disk> {
     await_node(Path::new(DEVICE), DEVICE_DEADLINE)?;
     make_directory(DISK)?;
     make_directory(ROOT)?;
-    mount_fs(
-        DEVICE,
-        DISK,
-        "ext4",
-        MountFlags::NOATIME,
-        Some(DISK_OPTIONS),
-    )
-    .map_err(|error| named(DEVICE, error))?;
+    mount_fs(DEVICE, DISK, "ext4", MountFlags::NOATIME, Some(DISK_OPTIONS))
+        .map_err(|error| named(DEVICE, error))?;
     let disk = Disk::open()?;
-    for layer in LAYERS {
-        for part in ["upper", "work"] {
-            make_directory(&format!("{DISK}/{layer}/{part}"))?;
-        }
+    for directory in LAYERS {
+        make_directory(&format!("{DISK}/{directory}"))?;
     }
-    mount_fs(
-        "overlay",
-        ROOT,
-        "overlay",
-        MountFlags::NOATIME,
-        Some(OVERLAY_OPTIONS),
-    )
-    .map_err(|error| named("the root's overlay", error))?;
+    let upper = Path::new(UPPER);
+    let is_fresh = !upper.join("etc").exists();
+    if is_fresh {
+        identity::write_beneath(Path::new("/"), upper, who)?;
+    }
+    mount_fs("overlay", ROOT, "overlay", MountFlags::NOATIME, Some(OVERLAY_OPTIONS))
+        .map_err(|error| named("the root's overlay", error))?;
     for tree in KERNEL_TREES {
         mount_move(format!("/{tree}"), format!("{ROOT}/{tree}"))
             .map_err(|error| named(tree, error))?;
     }
     // Nothing that lives in the old one is needed in the new.
-    mount_fs(
-        "tmpfs",
-        format!("{ROOT}/run"),
-        "tmpfs",
-        run_flags(),
-        Some(RUN_OPTIONS),
-    )?;
+    mount_fs("tmpfs", format!("{ROOT}/run"), "tmpfs", run_flags(), Some(RUN_OPTIONS))?;
     switch()?;
+    if !is_fresh {
+        identity::write(Path::new("/"), who)?;
+    }
     make_directory(crate::guest::WORKSPACE)?;
     Ok(disk)
 }
@@ -159,10 +143,7 @@ pub(crate) const fn run_flags() -> MountFlags {
 /// Puts the new root over the old one and lets the old one go, with all that
 /// is mounted in it. The kernel takes every process along.
 fn switch() -> io::Result<()> {
-    mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     rustix::process::chdir(ROOT)?;
     rustix::process::pivot_root(".", ".").map_err(|error| named("pivot_root", error))?;
     unmount(".", UnmountFlags::DETACH)?;

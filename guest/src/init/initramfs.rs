@@ -72,9 +72,7 @@ pub(super) fn switch() -> io::Result<Infallible> {
 /// what is will be missed soon enough.
 fn load_modules() -> io::Result<()> {
     let mut paths = match fs::read_dir(MODULES) {
-        Ok(entries) => entries
-            .map(|entry| Ok(entry?.path()))
-            .collect::<io::Result<Vec<_>>>()?,
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };

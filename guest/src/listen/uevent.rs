@@ -20,16 +20,10 @@ impl Events {
     /// Hears everything from here on.
     pub(super) fn listen() -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(
-            AddressFamily::NETLINK,
-            SocketType::DGRAM,
-            flags,
-            Some(KOBJECT_UEVENT),
-        )?;
+        let socket =
+            socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(KOBJECT_UEVENT))?;
         bind(&socket, &SocketAddrNetlink::new(0, KERNEL_GROUP))?;
-        Ok(Self {
-            socket: watch(socket, Interest::READABLE)?,
-        })
+        Ok(Self { socket: watch(socket, Interest::READABLE)? })
     }
 
     /// Waits for at least one event and takes all there are.

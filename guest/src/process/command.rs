@@ -24,27 +24,16 @@ pub(super) struct Command {
 impl Command {
     /// The program as the caller named it, for errors.
     pub(super) fn program(&self) -> String {
-        self.argv
-            .first()
-            .map_or_else(String::new, |word| word.to_string_lossy().into_owned())
+        self.argv.first().map_or_else(String::new, |word| word.to_string_lossy().into_owned())
     }
 }
 
 /// Checks a call.
 pub(super) fn prepare(guest: &Guest, call: StartProcess) -> Result<Command, AgentError> {
-    let StartProcess {
-        argv,
-        cwd,
-        env,
-        user,
-        stdin,
-        timeout_ms: _,
-    } = call;
+    let StartProcess { argv, cwd, env, user, stdin, timeout_ms: _ } = call;
     let user = find_user(guest, user.as_deref())?;
     let mut environment = Environment::defaults(&user);
-    environment
-        .merge(env)
-        .map_err(|error| invalid(error.to_string()))?;
+    environment.merge(env).map_err(|error| invalid(error.to_string()))?;
     let Some(ByteString(program)) = argv.first() else {
         return Err(invalid("there is no program to run"));
     };
@@ -52,14 +41,9 @@ pub(super) fn prepare(guest: &Guest, call: StartProcess) -> Result<Command, Agen
     let argv = argv.into_iter().map(|ByteString(word)| word);
     Ok(Command {
         candidates,
-        argv: argv
-            .map(|word| c_string(word, "an argument"))
-            .collect::<Result<_, _>>()?,
+        argv: argv.map(|word| c_string(word, "an argument")).collect::<Result<_, _>>()?,
         envp: environment.to_strings(),
-        cwd: c_string(
-            guest.directory(cwd.as_ref()).as_os_str().as_bytes(),
-            "the directory",
-        )?,
+        cwd: c_string(guest.directory(cwd.as_ref()).as_os_str().as_bytes(), "the directory")?,
         identity: is_another(&user).then_some(user),
         stdin,
     })
@@ -68,10 +52,7 @@ pub(super) fn prepare(guest: &Guest, call: StartProcess) -> Result<Command, Agen
 /// In a machine nobody is root. In process nobody is whoever runs it.
 fn find_user(guest: &Guest, who: Option<&str>) -> Result<User, AgentError> {
     let tables = Tables::read().map_err(|error| {
-        AgentError::new(
-            AgentErrorKind::System,
-            format!("the table of users: {error}"),
-        )
+        AgentError::new(AgentErrorKind::System, format!("the table of users: {error}"))
     })?;
     match (who, &guest.machine) {
         (Some(who), _) => tables.find(who).map_err(|error: NoUser| {
@@ -98,9 +79,7 @@ fn candidates(program: &[u8], path: &[u8]) -> Result<Vec<CString>, AgentError> {
     if program.is_empty() {
         return Ok(Vec::new());
     }
-    let directories = path
-        .split(|byte| *byte == b':')
-        .take(environment::PATH_ENTRIES_MAX);
+    let directories = path.split(|byte| *byte == b':').take(environment::PATH_ENTRIES_MAX);
     directories
         .map(|directory| match directory {
             b"" => c_string([b"./", program].concat(), "the program"),

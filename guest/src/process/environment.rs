@@ -51,10 +51,7 @@ impl Environment {
     /// A variable's value.
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        self.0
-            .iter()
-            .find(|(own, _)| own == name)
-            .map(|(_, value)| value.as_slice())
+        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_slice())
     }
 
     /// As exec wants them. Those with a NUL, which [`Environment::merge`] lets

@@ -57,10 +57,7 @@ pub(super) async fn spawn(guest: &Guest, command: Command) -> Result<Process<'_>
         (Ok(()), []) => Ok(process),
         (Ok(()), [step, errno @ ..]) => {
             process.leash.end().await;
-            let errno = errno
-                .try_into()
-                .map(i32::from_le_bytes)
-                .unwrap_or(libc::EIO);
+            let errno = errno.try_into().map(i32::from_le_bytes).unwrap_or(libc::EIO);
             Err(never_ran(*step, errno, &command))
         }
         (Err(error), _) => {
@@ -103,24 +100,10 @@ fn start<'guest>(
         pipe::Receiver::from_owned_fd(stdout_reader)?,
         pipe::Receiver::from_owned_fd(stderr_reader)?,
     );
-    let child = Child {
-        command,
-        own_oom_score,
-        stdin,
-        stdout,
-        stderr,
-        report,
-    };
+    let child = Child { command, own_oom_score, stdin, stdout, stderr, report };
     let (pid, pidfd) = child.fork(cgroup.as_ref())?;
     let leash = Leash::new(guest, pid, pidfd, cgroup)?;
-    Ok((
-        Process {
-            leash,
-            stdin: stdin_writer,
-            output,
-        },
-        report_reader,
-    ))
+    Ok((Process { leash, stdin: stdin_writer, output }, report_reader))
 }
 
 /// All that a child needs, made before it is born.
@@ -158,11 +141,7 @@ impl Child<'_> {
         // with a copy of everything. It has only this thread, so it calls
         // nothing that allocates, locks or asks libc about threads.
         let pid = unsafe {
-            libc::syscall(
-                libc::SYS_clone3,
-                &raw const args,
-                size_of::<libc::clone_args>(),
-            )
+            libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>())
         };
         match pid {
             0 => {
@@ -255,11 +234,7 @@ fn exec(candidates: &[CString], argv: &[*const c_char], envp: &[*const c_char]) 
 
 /// With the null pointer that ends such a list.
 fn pointers(strings: &[CString]) -> Vec<*const c_char> {
-    strings
-        .iter()
-        .map(|string| string.as_ptr())
-        .chain([null()])
-        .collect()
+    strings.iter().map(|string| string.as_ptr()).chain([null()]).collect()
 }
 
 /// What a child's report means to the caller.

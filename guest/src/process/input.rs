@@ -49,17 +49,7 @@ pub(super) fn channel(stdin: Option<pipe::Sender>) -> (Intake, Feed) {
     let (reader, writer) = tokio::io::simplex(STDIN_WINDOW);
     let window = Arc::new(Window::default());
     let buffer = stdin.is_some().then_some(writer);
-    (
-        Intake {
-            buffer,
-            window: window.clone(),
-        },
-        Feed {
-            buffer: reader,
-            stdin,
-            window,
-        },
-    )
+    (Intake { buffer, window: window.clone() }, Feed { buffer: reader, stdin, window })
 }
 
 impl Intake {
@@ -84,10 +74,7 @@ impl Intake {
     }
 
     async fn take(&mut self, frame: &Frame, leash: &Leash<'_>) -> Result<(), Lost> {
-        let out_of_place = |wanted| Lost::OutOfPlace {
-            got: frame.kind,
-            wanted,
-        };
+        let out_of_place = |wanted| Lost::OutOfPlace { got: frame.kind, wanted };
         match (frame.kind, &mut self.buffer) {
             (FrameKind::Stdin, Some(buffer)) => {
                 let length = frame.payload.len();
@@ -105,9 +92,7 @@ impl Intake {
                 ended.map_err(Lost::Io)
             }
             (FrameKind::Signal, _) => match frame.decode(FrameKind::Signal)? {
-                Signal {
-                    number: number @ 1..=SIGNAL_MAX,
-                } => {
+                Signal { number: number @ 1..=SIGNAL_MAX } => {
                     leash.signal(number);
                     Ok(())
                 }
@@ -140,14 +125,7 @@ impl Feed {
     /// Writes until the input ends; then, or once the program reads no more,
     /// the pipe is closed and the rest counts as taken.
     pub(super) async fn run(mut self) -> Infallible {
-        let mut chunk = vec![
-            0;
-            if self.stdin.is_some() {
-                STREAM_CHUNK / 2
-            } else {
-                0
-            }
-        ];
+        let mut chunk = vec![0; if self.stdin.is_some() { STREAM_CHUNK / 2 } else { 0 }];
         while let Ok(length @ 1..) = self.buffer.read(&mut chunk).await {
             let bytes = chunk.get(..length).unwrap_or_default();
             if let Some(stdin) = &mut self.stdin

@@ -34,10 +34,7 @@ pub(crate) struct Leash<'guest> {
 /// What reaches a program's descendants.
 enum Hold<'guest> {
     /// Everything, wherever it went.
-    Cgroup {
-        cgroup: Option<Cgroup>,
-        cgroups: &'guest Cgroups,
-    },
+    Cgroup { cgroup: Option<Cgroup>, cgroups: &'guest Cgroups },
     /// What has not left the process group.
     Group,
 }
@@ -94,9 +91,7 @@ impl<'guest> Leash<'guest> {
         let byte = |number: i32| u8::try_from(number & 0xff).unwrap_or(u8::MAX);
         match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => Ok(Outcome::Exited { code: byte(code) }),
-            (None, Some(signal)) => Ok(Outcome::Signaled {
-                signal: byte(signal),
-            }),
+            (None, Some(signal)) => Ok(Outcome::Signaled { signal: byte(signal) }),
             (None, None) => Err(io::ErrorKind::InvalidData.into()),
         }
     }
@@ -111,10 +106,7 @@ impl<'guest> Leash<'guest> {
     /// Kills the program and what it started.
     pub(super) fn kill(&self) {
         match &self.hold {
-            Hold::Cgroup {
-                cgroup: Some(cgroup),
-                ..
-            } => {
+            Hold::Cgroup { cgroup: Some(cgroup), .. } => {
                 if let Err(error) = cgroup.kill() {
                     log::warn(format_args!("killing process {}: {error}", self.pid()));
                 }
@@ -150,10 +142,7 @@ impl Drop for Leash<'_> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let _ = waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options);
         if let Hold::Cgroup { cgroup, cgroups } = &mut self.hold {
-            cgroup
-                .take()
-                .into_iter()
-                .for_each(|cgroup| cgroups.retire(cgroup));
+            cgroup.take().into_iter().for_each(|cgroup| cgroups.retire(cgroup));
         }
         self.running.remove(self.pid);
     }

@@ -46,9 +46,6 @@ impl Life {
             Ended::TimedOut => Outcome::TimedOut,
             Ended::ByItself => leash.outcome()?,
         };
-        Ok(Exit {
-            outcome,
-            took_us: self.took_us,
-        })
+        Ok(Exit { outcome, took_us: self.took_us })
     }
 }

@@ -37,6 +37,8 @@ struct Stream {
 /// What the forwarding waits for.
 enum Event {
     Output(FrameKind, usize),
+    /// One of the streams has.
+    Ended,
     Taken(u32),
     Over,
 }
@@ -44,14 +46,8 @@ enum Event {
 impl Output {
     pub(super) fn new(stdout: Receiver, stderr: Receiver) -> Self {
         Self {
-            stdout: Stream {
-                kind: FrameKind::Stdout,
-                pipe: Some(stdout),
-            },
-            stderr: Stream {
-                kind: FrameKind::Stderr,
-                pipe: Some(stderr),
-            },
+            stdout: Stream { kind: FrameKind::Stdout, pipe: Some(stdout) },
+            stderr: Stream { kind: FrameKind::Stderr, pipe: Some(stderr) },
             chunk: vec![0; CHUNK],
         }
     }
@@ -75,10 +71,9 @@ impl Output {
             };
             match event {
                 Event::Output(kind, length) => self.send(writer, kind, length).await?,
+                Event::Ended => {}
                 Event::Taken(bytes) => {
-                    writer
-                        .send(FrameKind::StdinTaken, &StdinTaken { bytes })
-                        .await?;
+                    writer.send(FrameKind::StdinTaken, &StdinTaken { bytes }).await?;
                 }
                 Event::Over => break,
             }
@@ -87,7 +82,7 @@ impl Output {
         while self.stdout.pipe.is_some() || self.stderr.pipe.is_some() {
             match timeout_at(until, self.next()).await {
                 Ok(Ok(Event::Output(kind, length))) => self.send(writer, kind, length).await?,
-                Ok(Ok(Event::Taken(_) | Event::Over)) => {}
+                Ok(Ok(Event::Ended | Event::Taken(_) | Event::Over)) => {}
                 Ok(Err(error)) => return Err(Lost::Io(error)),
                 Err(_) => break,
             }
@@ -100,18 +95,17 @@ impl Output {
 
     /// Waits for output and reads it. Cancelled, it has read nothing.
     async fn next(&mut self) -> io::Result<Event> {
-        let Self {
-            stdout,
-            stderr,
-            chunk,
-        } = self;
+        let Self { stdout, stderr, chunk } = self;
         loop {
             let stream = tokio::select! {
                 ready = stdout.readable() => { ready?; &mut *stdout }
                 ready = stderr.readable() => { ready?; &mut *stderr }
             };
             match stream.pipe.as_ref().map(|pipe| pipe.try_read(chunk)) {
-                Some(Ok(0)) => stream.pipe = None,
+                Some(Ok(0)) => {
+                    stream.pipe = None;
+                    return Ok(Event::Ended);
+                }
                 Some(Ok(length)) => return Ok(Event::Output(stream.kind, length)),
                 Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Some(Err(error)) => return Err(error),
@@ -126,9 +120,7 @@ impl Output {
         kind: FrameKind,
         length: usize,
     ) -> Result<(), Lost> {
-        writer
-            .send_raw(kind, self.chunk.get(..length).unwrap_or_default())
-            .await
+        writer.send_raw(kind, self.chunk.get(..length).unwrap_or_default()).await
     }
 }
 
@@ -163,9 +155,7 @@ impl Stream {
                 Err(error) => return Err(Lost::Io(error.into())),
             };
             left = left.saturating_sub(length);
-            writer
-                .send_raw(self.kind, chunk.get(..length).unwrap_or_default())
-                .await?;
+            writer.send_raw(self.kind, chunk.get(..length).unwrap_or_default()).await?;
         }
         Ok(())
     }

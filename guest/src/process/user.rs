@@ -56,19 +56,13 @@ struct Account<'a> {
 impl Tables {
     /// The machine's. A table that is not there is empty.
     pub fn read() -> io::Result<Self> {
-        Ok(Self {
-            passwd: read("/etc/passwd")?,
-            group: read("/etc/group")?,
-        })
+        Ok(Self { passwd: read("/etc/passwd")?, group: read("/etc/group")? })
     }
 
     /// Tables of these contents.
     #[must_use]
     pub fn new(passwd: impl Into<Vec<u8>>, group: impl Into<Vec<u8>>) -> Self {
-        Self {
-            passwd: passwd.into(),
-            group: group.into(),
-        }
+        Self { passwd: passwd.into(), group: group.into() }
     }
 
     /// Finds `name`, `name:group`, `uid` or `uid:group`; a name wins over the
@@ -85,11 +79,7 @@ impl Tables {
             .group_named(group)
             .or_else(|| number(group.as_bytes()))
             .ok_or_else(|| NoUser::Group(group.to_owned()))?;
-        Ok(User {
-            gid,
-            groups: Vec::new(),
-            ..user
-        })
+        Ok(User { gid, groups: Vec::new(), ..user })
     }
 
     /// The user of this id, known or not.
@@ -109,10 +99,7 @@ impl Tables {
     }
 
     fn user(&self, user: &str) -> Result<User, NoUser> {
-        if let Some(account) = self
-            .accounts()
-            .find(|account| account.name == user.as_bytes())
-        {
+        if let Some(account) = self.accounts().find(|account| account.name == user.as_bytes()) {
             return Ok(self.user_of(&account));
         }
         let uid = number(user.as_bytes()).ok_or_else(|| NoUser::User(user.to_owned()))?;
@@ -121,11 +108,7 @@ impl Tables {
 
     fn user_of(&self, account: &Account<'_>) -> User {
         let or = |value: &[u8], default: &[u8]| {
-            if value.is_empty() {
-                default.to_vec()
-            } else {
-                value.to_vec()
-            }
+            if value.is_empty() { default.to_vec() } else { value.to_vec() }
         };
         User {
             uid: account.uid,
@@ -143,13 +126,7 @@ impl Tables {
             let (name, _password) = (fields.next()?, fields.next()?);
             let (uid, gid) = (number(fields.next()?)?, number(fields.next()?)?);
             let (_gecos, home, shell) = (fields.next()?, fields.next()?, fields.next()?);
-            (!name.is_empty()).then_some(Account {
-                name,
-                uid,
-                gid,
-                home,
-                shell,
-            })
+            (!name.is_empty()).then_some(Account { name, uid, gid, home, shell })
         })
     }
 
@@ -163,11 +140,8 @@ impl Tables {
     }
 
     fn groups_of(&self, account: &Account<'_>) -> Vec<u32> {
-        let has_member = |members: &[u8]| {
-            members
-                .split(|byte| *byte == b',')
-                .any(|name| name == account.name)
-        };
+        let has_member =
+            |members: &[u8]| members.split(|byte| *byte == b',').any(|name| name == account.name);
         let mut ids: Vec<u32> = self
             .groups()
             .filter(|(_, gid, members)| *gid != account.gid && has_member(members))
@@ -180,9 +154,7 @@ impl Tables {
     }
 
     fn group_named(&self, wanted: &str) -> Option<u32> {
-        self.groups()
-            .find(|(name, ..)| *name == wanted.as_bytes())
-            .map(|(_, gid, _)| gid)
+        self.groups().find(|(name, ..)| *name == wanted.as_bytes()).map(|(_, gid, _)| gid)
     }
 }
 
@@ -193,9 +165,7 @@ fn lines(table: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// A decimal number, and not the one that means "leave it" to the kernel.
 fn number(digits: &[u8]) -> Option<u32> {
     let all_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    let text = all_digits
-        .then(|| std::str::from_utf8(digits).ok())
-        .flatten()?;
+    let text = all_digits.then(|| std::str::from_utf8(digits).ok()).flatten()?;
     text.parse().ok().filter(|number| *number != u32::MAX)
 }
 

@@ -5,8 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 use pyro_protocol::frame::STREAM_CHUNK;
 use pyro_protocol::process::{Exit, STDIN_WINDOW, Signal, StartProcess, StdinTaken};
 use pyro_protocol::{FrameKind, FrameReader, FrameWriter, Lost};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc};
 
 /// What flows into a program.
@@ -51,7 +51,8 @@ impl<S: AsyncRead + AsyncWrite> Running<S> {
                 let frame = self.reader.next().await.map_err(lost)?;
                 match frame.kind {
                     FrameKind::StdinTaken => {
-                        let taken: StdinTaken = frame.decode(FrameKind::StdinTaken).map_err(lost)?;
+                        let taken: StdinTaken =
+                            frame.decode(FrameKind::StdinTaken).map_err(lost)?;
                         window.widen(taken)?;
                     }
                     FrameKind::Stdout => hear(Said::Stdout(frame.payload)).await,
@@ -154,7 +155,10 @@ impl Window {
     fn widen(&self, taken: StdinTaken) -> Result<()> {
         let room = self.room.load(Ordering::Relaxed) + taken.bytes as usize;
         if room > STDIN_WINDOW {
-            return Err(Error::new(ErrorKind::Protocol, "the guest took input that it was not given"));
+            return Err(Error::new(
+                ErrorKind::Protocol,
+                "the guest took input that it was not given",
+            ));
         }
         self.room.store(room, Ordering::Relaxed);
         self.widened.notify_one();

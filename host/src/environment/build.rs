@@ -17,6 +17,7 @@ use crate::store::record::{self, RecordError};
 use crate::store::shelf::{self, Existing, Held};
 use crate::store::staging::Staging;
 use crate::store::{free_bytes, private_dir};
+use crate::vmm::KernelFlavor;
 use jiff::Timestamp;
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -85,7 +86,7 @@ impl Environments {
     /// As [`Environments::build`].
     pub async fn build_kernel(
         &self,
-        flavor: kernel::Flavor,
+        flavor: KernelFlavor,
         options: BuildOptions,
         events: &Events,
         cancellation: &CancellationToken,

@@ -1,11 +1,11 @@
 //! The errors of this noun: what went wrong, with what, and what to type next.
 
-use super::kernel::Flavor;
 use super::recipe::{Name, Recipe};
 use super::verify::Fault;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
 use crate::store::record::RecordError;
+use crate::vmm::KernelFlavor;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -59,7 +59,7 @@ pub fn pinned_gone(name: &Name, root_digest: Digest) -> Error {
         .hint("a workspace boots only the image that it was created with: create another one")
 }
 
-pub fn kernel_not_built(flavor: Flavor) -> Error {
+pub fn kernel_not_built(flavor: KernelFlavor) -> Error {
     Error::new(ErrorKind::EnvironmentMissing, format!("the {flavor} kernel is not built yet"))
         .hint(format!("`pyro env build --kernel {flavor}`"))
 }

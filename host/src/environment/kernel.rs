@@ -8,13 +8,10 @@ use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::record::{self, RecordError};
 use crate::store::shelf::{self, Held};
+use crate::vmm::KernelFlavor;
 use jiff::Timestamp;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 const VMLINUX: &str = "vmlinux";
@@ -52,53 +49,11 @@ const TUNED_PROGRAMS: &[(&str, &str)] = &[
     ("xz", "xz-utils"),
 ];
 
-/// Whose configuration a kernel has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Flavor {
-    /// Compiled with what a guest needs and nothing more: boots in a third of
-    /// the time.
-    Tuned,
-    /// Debian's cloud kernel and an initrd with its modules.
-    Stock,
-}
-
-impl Flavor {
-    /// Both, the better one first.
-    pub const ALL: [Self; 2] = [Self::Tuned, Self::Stock];
-
-    /// Its name, as in commands and directories.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Tuned => "tuned",
-            Self::Stock => "stock",
-        }
-    }
-}
-
-impl fmt::Display for Flavor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Flavor {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|flavor| flavor.as_str() == name)
-            .ok_or_else(|| failure::unknown_kernel(name))
-    }
-}
-
 /// A kernel to boot; it stays while this lives.
 #[derive(Debug, Clone)]
 pub struct Kernel {
     /// Whose configuration it has.
-    pub flavor: Flavor,
+    pub flavor: KernelFlavor,
     /// The uncompressed ELF.
     pub vmlinux: PathBuf,
     /// What it needs before it can read the root image.
@@ -125,16 +80,16 @@ impl Kernels {
         &self.dir
     }
 
-    pub(super) fn record(&self, flavor: Flavor) -> PathBuf {
+    pub(super) fn record(&self, flavor: KernelFlavor) -> PathBuf {
         self.dir.join(format!("{flavor}.json"))
     }
 
-    pub(super) fn lock(&self, flavor: Flavor) -> PathBuf {
+    pub(super) fn lock(&self, flavor: KernelFlavor) -> PathBuf {
         self.dir.join(format!("{flavor}.lock"))
     }
 
     /// Where the kernels of a flavor lie, each named by its digest.
-    pub(super) fn shelf(&self, flavor: Flavor) -> PathBuf {
+    pub(super) fn shelf(&self, flavor: KernelFlavor) -> PathBuf {
         self.dir.join(flavor.as_str())
     }
 
@@ -143,7 +98,7 @@ impl Kernels {
         self.dir.join("initrd")
     }
 
-    pub(super) fn read(&self, flavor: Flavor) -> Result<KernelRecord, RecordError> {
+    pub(super) fn read(&self, flavor: KernelFlavor) -> Result<KernelRecord, RecordError> {
         record::read(&self.record(flavor))
     }
 }
@@ -159,7 +114,7 @@ impl Environments {
         if let Some(flavor) = self.wanted_flavor()? {
             return self.load_kernel(flavor)?.ok_or_else(|| failure::kernel_not_built(flavor));
         }
-        for flavor in Flavor::ALL {
+        for flavor in KernelFlavor::ALL {
             if let Some(kernel) = self.load_kernel(flavor)? {
                 return Ok(kernel);
             }
@@ -168,12 +123,14 @@ impl Environments {
             .hint("`pyro env build --kernel stock`"))
     }
 
-    pub(super) fn wanted_flavor(&self) -> Result<Option<Flavor>> {
-        self.config.kernel.as_deref().map(str::parse).transpose()
+    pub(super) fn wanted_flavor(&self) -> Result<Option<KernelFlavor>> {
+        let Some(name) = self.config.kernel.as_deref() else { return Ok(None) };
+        let named = KernelFlavor::ALL.into_iter().find(|flavor| flavor.as_str() == name);
+        named.map(Some).ok_or_else(|| failure::unknown_kernel(name))
     }
 
     /// `None` when it was never built.
-    fn load_kernel(&self, flavor: Flavor) -> Result<Option<Kernel>> {
+    fn load_kernel(&self, flavor: KernelFlavor) -> Result<Option<Kernel>> {
         let repair = format!("`pyro env build --kernel {flavor} --force`");
         let record = match self.kernels.read(flavor) {
             Ok(record) => record,
@@ -215,21 +172,21 @@ pub(super) async fn ensure_any(task: &Task<'_>) -> Result<()> {
     let environments = task.environments;
     let flavor = match environments.wanted_flavor()? {
         Some(flavor) => flavor,
-        None if environments.kernels.record(Flavor::Tuned).exists() => Flavor::Tuned,
-        None => Flavor::Stock,
+        None if environments.kernels.record(KernelFlavor::Tuned).exists() => KernelFlavor::Tuned,
+        None => KernelFlavor::Stock,
     };
     match flavor {
-        Flavor::Tuned => {
+        KernelFlavor::Tuned => {
             let environments = environments.clone();
-            let loaded = blocking(move || environments.load_kernel(Flavor::Tuned)).await?;
-            loaded.map(drop).ok_or_else(|| failure::kernel_not_built(Flavor::Tuned))
+            let loaded = blocking(move || environments.load_kernel(KernelFlavor::Tuned)).await?;
+            loaded.map(drop).ok_or_else(|| failure::kernel_not_built(KernelFlavor::Tuned))
         }
-        Flavor::Stock => ensure(task, Flavor::Stock).await,
+        KernelFlavor::Stock => ensure(task, KernelFlavor::Stock).await,
     }
 }
 
 /// Makes sure that the kernel of this flavor is there and made by this pyro.
-pub(super) async fn ensure(task: &Task<'_>, flavor: Flavor) -> Result<()> {
+pub(super) async fn ensure(task: &Task<'_>, flavor: KernelFlavor) -> Result<()> {
     let kernels = &task.environments.kernels;
     let _lock = task.lock(&kernels.lock(flavor), &format!("the {flavor} kernel")).await?;
     let known = match kernels.read(flavor) {
@@ -246,8 +203,8 @@ pub(super) async fn ensure(task: &Task<'_>, flavor: Flavor) -> Result<()> {
         None => build(task, flavor).await?,
     };
     let _initrd = match flavor {
-        Flavor::Tuned => None,
-        Flavor::Stock => {
+        KernelFlavor::Tuned => None,
+        KernelFlavor::Stock => {
             let (made, held) = ensure_initrd(task, &record).await?;
             record.initrd = Some(made);
             Some(held)
@@ -259,18 +216,18 @@ pub(super) async fn ensure(task: &Task<'_>, flavor: Flavor) -> Result<()> {
     Ok(())
 }
 
-fn builder_of(task: &Task<'_>, flavor: Flavor) -> Digest {
+fn builder_of(task: &Task<'_>, flavor: KernelFlavor) -> Digest {
     let scripts = &task.environments.scripts;
     match flavor {
-        Flavor::Tuned => scripts.digest(&[TUNED, TUNED_CONFIG]),
-        Flavor::Stock => scripts.digest(&[STOCK]),
+        KernelFlavor::Tuned => scripts.digest(&[TUNED, TUNED_CONFIG]),
+        KernelFlavor::Stock => scripts.digest(&[STOCK]),
     }
 }
 
 async fn current(
     task: &Task<'_>,
     known: Option<&KernelRecord>,
-    flavor: Flavor,
+    flavor: KernelFlavor,
 ) -> Result<Option<(KernelRecord, Held)>> {
     let Some(record) = known.filter(|record| record.builder == builder_of(task, flavor)) else {
         return Ok(None);
@@ -281,14 +238,14 @@ async fn current(
 }
 
 /// Runs the flavor's script; nothing refers to its result yet.
-async fn build(task: &Task<'_>, flavor: Flavor) -> Result<(KernelRecord, Held)> {
+async fn build(task: &Task<'_>, flavor: KernelFlavor) -> Result<(KernelRecord, Held)> {
     let doing = format!("building the {flavor} kernel");
     let made = task.staging.path().join("kernel");
     let (script, arguments, programs, room, deadline) = match flavor {
-        Flavor::Stock => {
+        KernelFlavor::Stock => {
             (STOCK, vec![made.clone().into()], STOCK_PROGRAMS, STOCK_ROOM, STOCK_DEADLINE)
         }
-        Flavor::Tuned => {
+        KernelFlavor::Tuned => {
             let options = Run::companion(&task.staging, TUNED_CONFIG);
             let arguments = vec![options.into(), made.clone().into()];
             (TUNED, arguments, TUNED_PROGRAMS, TUNED_ROOM, TUNED_DEADLINE)

@@ -1,9 +1,9 @@
 //! What is kept about what was built.
 
-use super::kernel::Flavor;
 use super::recipe::Name;
 use crate::digest::Digest;
 use crate::store::record::Record;
+use crate::vmm::KernelFlavor;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -90,7 +90,7 @@ impl Record for TreeRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelRecord {
     /// Whose configuration it has.
-    pub flavor: Flavor,
+    pub flavor: KernelFlavor,
     /// Its release, such as `6.12.117`.
     pub version: String,
     /// The content of its vmlinux.

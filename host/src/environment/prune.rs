@@ -4,13 +4,13 @@
 //! use it meanwhile waits, and whoever wrote down before that he needs it is
 //! seen. So a workspace that is being created loses nothing.
 
-use super::kernel::Flavor;
 use super::{Environments, MANIFEST};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::store::record::{self, RecordError};
 use crate::store::staging::{self, Staging};
 use crate::store::{disk_usage, private_dir, shelf};
+use crate::vmm::KernelFlavor;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -234,7 +234,7 @@ impl Prune<'_> {
     fn kernels(&mut self, images_kept: bool) {
         let kernels = &self.environments.kernels;
         let drop_current = self.options.all && !images_kept;
-        for flavor in Flavor::ALL {
+        for flavor in KernelFlavor::ALL {
             self.shelf(
                 &kernels.shelf(flavor),
                 |_| format!("{flavor} kernel"),
@@ -258,7 +258,7 @@ impl Prune<'_> {
             &kernels.initrds(),
             |_| "initrd".into(),
             |dir| {
-                let current = match kernels.read(Flavor::Stock) {
+                let current = match kernels.read(KernelFlavor::Stock) {
                     Ok(current) => current.initrd.map(|initrd| initrd.digest),
                     Err(RecordError::Missing { .. } | RecordError::Damaged { .. }) => None,
                     Err(error) => return Err(error.to_string()),

@@ -214,7 +214,11 @@ impl Operation for Run {
             boot_ms: milliseconds(ran.boot),
             vm_id: ran.id.to_string(),
             // `workspace::run` answers only once the machine is gone.
-            cleanup: Cleanup { vm_id: ran.id.to_string(), deleted: true, reason: "post_exec_cleanup".into() },
+            cleanup: Cleanup {
+                vm_id: ran.id.to_string(),
+                deleted: true,
+                reason: "post_exec_cleanup".into(),
+            },
         })
     }
 }

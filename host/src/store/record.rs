@@ -1,6 +1,6 @@
 //! Small versioned JSON files: a reader sees the old one or the new one, whole.
 
-use super::sync_dir;
+use super::{private_dir, sync_dir};
 use crate::error::{Error, ErrorKind};
 use crate::id::fill_random;
 use serde::{Serialize, de::DeserializeOwned};
@@ -150,11 +150,14 @@ pub fn write<R: Record>(path: &Path, record: &R) -> Result<(), Error> {
     write_atomically(path, &bytes)
 }
 
-/// Replaces a small file, or makes it, as [`write`] does.
+/// Replaces a small file, or makes it and its directory, as [`write`] does.
 ///
 /// # Errors
 /// When the host's system refuses; a full disk has a kind of its own.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    if let Some(dir) = path.parent() {
+        private_dir(dir)?;
+    }
     replace(path, bytes)
         .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))
 }

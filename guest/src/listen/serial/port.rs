@@ -41,11 +41,7 @@ impl Port {
         let events = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
         epoll::add(&edges, &port, EventData::new_u64(0), events)?;
         let edges = watch(edges, Interest::READABLE)?;
-        Ok(Self {
-            port,
-            edges,
-            host: Host::Present,
-        })
+        Ok(Self { port, edges, host: Host::Present })
     }
 
     /// Waits for something to have happened to the port since the last time.

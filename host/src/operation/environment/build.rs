@@ -1,5 +1,6 @@
-use crate::environment::{BuildOptions, Environment, Environments, Flavor};
+use crate::environment::{BuildOptions, Environment, Environments};
 use crate::operation::{Context, Effect, Operation};
+use crate::vmm::KernelFlavor;
 use crate::{Pyro, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -22,7 +23,7 @@ pub struct EnvBuild {
     /// fast and takes some minutes to make; any will do if not given
     #[arg(long, value_name = "FLAVOR")]
     #[serde(default)]
-    pub kernel: Option<Flavor>,
+    pub kernel: Option<KernelFlavor>,
 }
 
 const EXAMPLES: &str = "\

@@ -1,6 +1,6 @@
 //! A machine as QEMU's arguments.
 
-use crate::vmm::{Accelerator, Machine};
+use crate::vmm::{Accelerator, KernelFlavor, Machine};
 use std::os::fd::RawFd;
 
 /// Where the kernel is for a confined QEMU.
@@ -49,7 +49,10 @@ impl CommandLine<'_> {
         let mut words: Vec<String> = Vec::with_capacity(64);
         let mut option = |name: &str, value: String| words.extend([format!("-{name}"), value]);
 
-        let acpi = if machine.tuned_kernel { "off" } else { "on" };
+        let acpi = match machine.kernel_flavor {
+            KernelFlavor::Tuned => "off",
+            KernelFlavor::Stock => "on",
+        };
         option("machine", format!("microvm,acpi={acpi},memory-backend=memory"));
         option("object", format!("memory-backend-memfd,id=memory,size={mem_mib}M"));
         option("m", format!("{mem_mib}M"));
@@ -114,9 +117,11 @@ impl CommandLine<'_> {
                 // with ACPI hangs. The rest skips what is slow to emulate and
                 // of no use inside one tenant's throw-away machine.
                 words.push(format!("tsc_early_khz={}", self.tsc_khz));
-                words.extend(["tsc=reliable", "no_timer_check", "mitigations=off"].map(String::from));
+                words.extend(
+                    ["tsc=reliable", "no_timer_check", "mitigations=off"].map(String::from),
+                );
                 words.push("cryptomgr.notests".into());
-                if machine.tuned_kernel {
+                if machine.kernel_flavor == KernelFlavor::Tuned {
                     words.push(format!("lapic_timer_hz={TCG_TIMER_HZ}"));
                 }
                 if machine.vcpu_count == 1 {
