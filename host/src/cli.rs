@@ -14,7 +14,7 @@ mod tree;
 pub use tree::command;
 
 use crate::operation::{Entry, OPERATIONS};
-use crate::{mcp, supervisor};
+use crate::supervisor;
 use clap::ArgMatches;
 use render::Format;
 use std::ffi::OsString;
@@ -47,7 +47,7 @@ fn dispatch(mut matches: ArgMatches, format: Format) -> ExitCode {
         return operate(entry, matches, format);
     }
     match path.as_slice() {
-        tree::MCP_SERVE => session::serve(mcp::Profile::of(&matches)),
+        tree::MCP_SERVE => session::serve(tree::profile(&matches)),
         _ => match tree::completions(&matches) {
             Some(script) => render::finish(streams::write_stdout(&script), 0),
             None => unreachable!("the parser admits no other command"),

@@ -1,7 +1,8 @@
 //! The tree of commands.
 
-use crate::mcp;
+use crate::mcp::{PROFILES, Profile};
 use crate::operation::{Entry, OPERATIONS};
+use clap::builder::PossibleValue;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
@@ -10,6 +11,7 @@ pub(super) const MCP_SERVE: &[&str] = &["mcp", "serve"];
 
 const COMPLETIONS: &str = "completions";
 const SHELL: &str = "shell";
+const PROFILE: &str = "profile";
 
 /// What the words that only hold other commands are about.
 const GROUPS: &[(&str, &str)] =
@@ -61,9 +63,20 @@ fn operation(entry: &Entry) -> Command {
 }
 
 fn mcp_serve() -> Command {
+    let profiles: Vec<_> = PROFILES
+        .iter()
+        .map(|profile| PossibleValue::new(profile.name).help(profile.about))
+        .collect();
     Command::new("serve")
         .about("Serve the operations as MCP tools on stdin and stdout")
-        .arg(mcp::Profile::arg())
+        .arg(
+            Arg::new(PROFILE)
+                .long(PROFILE)
+                .value_name("PROFILE")
+                .help("Which tools to offer")
+                .value_parser(profiles)
+                .default_value(PROFILES[0].name),
+        )
         .after_help("Examples:\n  pyro mcp serve\n  claude mcp add pyro -- pyro mcp serve")
 }
 
@@ -78,6 +91,13 @@ fn completions_command() -> Command {
                 .value_parser(value_parser!(Shell)),
         )
         .after_help("Examples:\n  source <(pyro completions bash)")
+}
+
+/// The profile that an `mcp serve` command asks for.
+pub(super) fn profile(matches: &ArgMatches) -> &'static Profile {
+    let name = matches.get_one::<String>(PROFILE);
+    // The parser admits no other name.
+    PROFILES.iter().find(|profile| name.is_some_and(|n| n == profile.name)).unwrap_or(&PROFILES[0])
 }
 
 /// The script that a `completions` command asks for.

@@ -28,10 +28,8 @@ fn settings() -> SchemaSettings {
 fn object_of<T: JsonSchema>(settings: SchemaSettings) -> Map<String, Value> {
     let mut schema = settings.into_generator().into_root_schema_for::<T>();
     tidy(&mut schema);
-    let mut object = match Value::from(schema) {
-        Value::Object(object) => object,
-        other => Map::from_iter([("const".to_owned(), other)]),
-    };
+    // A struct's schema is an object, never `true` or `false`.
+    let mut object = std::mem::take(schema.ensure_object());
     object.insert("type".into(), "object".into());
     object.entry("properties").or_insert_with(|| Map::new().into());
     object
