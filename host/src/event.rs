@@ -83,9 +83,14 @@ impl Events {
         if let Some(look) = &self.tap {
             look(&event);
         }
-        if let Some(sender) = &self.sender {
-            // Fails only when the receiver is gone.
-            drop(sender.send(event).await);
+        let heard = match &self.sender {
+            Some(sender) => sender.send(event).await.is_ok(),
+            None => false,
+        };
+        if !heard {
+            // Sending to nobody never waits; who does so in a loop must still
+            // come to hear of its cancellation.
+            tokio::task::consume_budget().await;
         }
     }
 }

@@ -35,11 +35,14 @@ fn object_of<T: JsonSchema>(settings: SchemaSettings) -> Map<String, Value> {
     object
 }
 
-/// Joins the lines of each paragraph of a doc comment, and drops the titles and
-/// formats that only name Rust types.
+/// Joins the lines of each paragraph of a doc comment, and drops what tells a
+/// reader nothing: titles and formats that name Rust types, defaults of null.
 fn tidy(schema: &mut Schema) {
     schema.remove("title");
     schema.remove("format");
+    if schema.get("default") == Some(&Value::Null) {
+        schema.remove("default");
+    }
     if let Some(Value::String(text)) = schema.get_mut("description") {
         *text = unwrap_lines(text);
     }
