@@ -13,9 +13,9 @@ use serde::Deserialize;
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
 #[command(after_help = EXAMPLES)]
 pub struct EnvBuild {
-    /// The environment, such as `debian:12`
+    /// The environment, such as `debian:12`.
     pub environment: String,
-    /// Build it again even if it is there
+    /// Build it again even if it is there.
     #[arg(long)]
     #[serde(default)]
     pub force: bool,

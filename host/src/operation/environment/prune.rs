@@ -12,7 +12,7 @@ use std::fmt::{self, Write};
 #[derive(Debug, Clone, Default, clap::Args, Deserialize, JsonSchema)]
 #[command(after_help = EXAMPLES)]
 pub struct EnvPrune {
-    /// Only say what would be removed
+    /// Only say what would be removed.
     #[arg(long)]
     #[serde(default)]
     pub dry_run: bool,
