@@ -20,7 +20,7 @@ pub struct EnvBuild {
     #[serde(default)]
     pub force: bool,
     /// The kernel to have: `tuned` compiles one that boots about three times as
-    /// fast and takes some minutes to make; any will do if not given
+    /// fast and takes some minutes to make; any will do if not given.
     #[arg(long, value_name = "FLAVOR")]
     #[serde(default)]
     pub kernel: Option<KernelFlavor>,
