@@ -163,7 +163,6 @@ async fn start(
     shape: Shape,
     accelerator: Accelerator,
 ) -> Result<Starting> {
-    directory::sweep(&pyro.config);
     shape.check()?;
     let (directory, assignment, bootable) = prepare(pyro, environment, shape, accelerator).await?;
     let lease = pyro.launcher.launch(&pyro.config, &assignment, directory.lock()).await?;
