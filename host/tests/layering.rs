@@ -1,5 +1,7 @@
 //! Who may know whom. The text of the files is enough to tell.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "support/sources.rs"]
 mod sources;
 

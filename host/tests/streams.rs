@@ -2,6 +2,8 @@
 //! need no guest. The processes under test are this executable once more, with
 //! the command line over [`TABLE`].
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "streams/fake.rs"]
 mod fake;
 

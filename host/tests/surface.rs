@@ -1,5 +1,7 @@
 //! The command line and the tools say the same, and say it well.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use clap::{ArgAction, Command};
 use pyro::cli;
 use pyro::mcp::{PROFILES, Tools};
