@@ -50,7 +50,7 @@ fn of_the_tools() {
     let mut page = format!("{HEADER}# The MCP tools\n\n");
     page.push_str("`pyro mcp serve --profile PROFILE` offers:\n\n| profile | tools |\n|---|---|\n");
     for profile in PROFILES {
-        let tools = Tools::of(profile).list();
+        let tools = Tools::of(OPERATIONS, profile).list();
         let names: Vec<_> = tools.iter().map(|tool| format!("`{}`", tool.name)).collect();
         writeln!(page, "| `{}`: {} | {} |", profile.name, profile.about, names.join(", ")).unwrap();
     }
