@@ -21,14 +21,11 @@ use render::Format;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// The first word of a supervisor's own command line. Not for users.
-pub const SUPERVISE: &str = "__supervise";
-
 /// Does what the words of the command line ask, the program's name first.
 #[must_use]
 pub fn main(words: Vec<OsString>) -> ExitCode {
-    if words.get(1).is_some_and(|word| word == SUPERVISE) {
-        return supervisor::main(words.into_iter().skip(2).collect());
+    if words.get(1).is_some_and(|word| word == supervisor::ARGUMENT) {
+        return supervisor::main();
     }
     run(OPERATIONS, &words)
 }

@@ -1,5 +1,8 @@
 //! What this host can do, found out by trying.
 
+mod checks;
+mod trials;
+
 use crate::{Context, Pyro};
 use serde::Serialize;
 
@@ -86,14 +89,13 @@ impl Report {
 
 /// Looks at everything and tries every way to run a guest. Whatever is broken
 /// becomes a line of the report, never an error.
-pub async fn examine(_pyro: &Pyro, _context: Context) -> Report {
-    Report {
-        chosen: None,
-        accelerators: vec![Accelerator {
-            name: "tcg".into(),
-            vmm: "qemu".into(),
-            trial: Trial::Skipped { reason: "this is a stub".into() },
-        }],
-        checks: Vec::new(),
-    }
+pub async fn examine(pyro: &Pyro, context: Context) -> Report {
+    let mut checks = checks::all(pyro);
+    let (accelerators, confinement) = trials::all(pyro, &context.events).await;
+    checks.extend(confinement);
+    let chosen = accelerators
+        .iter()
+        .find(|accelerator| matches!(accelerator.trial, Trial::Proven { .. }))
+        .map(|accelerator| accelerator.name.clone());
+    Report { chosen, accelerators, checks }
 }

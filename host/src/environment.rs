@@ -1,12 +1,85 @@
-//! Stub: named, immutable things to boot.
+//! Environments: named, immutable things to boot.
+//!
+//! An environment is a recipe; what was built from it lies in the cache:
+//!
+//! ```text
+//! environments/debian_12.json        which image it boots now
+//! images/<digest>/root.erofs         an image, and manifest.json beside it
+//! trees/<key>/root.tar               its packages, before the agent went in
+//! kernels/{tuned,stock}.json         which kernel is booted now
+//! kernels/{tuned,stock}/<digest>/    a kernel
+//! kernels/initrd/<digest>/           the initrd of a kernel that has modules
+//! staging/                           what is being made
+//! ```
+//!
+//! Images and kernels are named by their content and never change. A workspace
+//! pins its image by digest for life; building again makes another one.
 
-use crate::{Config, Error, ErrorKind, Events, Result};
+mod build;
+mod failure;
+mod kernel;
+mod manifest;
+mod prune;
+mod recipe;
+mod script;
+mod verify;
+
+pub use build::BuildOptions;
+pub use kernel::Kernel;
+pub use manifest::{BakedAgent, Manifest, Package};
+pub use prune::{Pins, PruneOptions, Pruned, Removed, pinned_digests};
+pub use recipe::{Defaults, Name, Recipe};
+
+use crate::config::Config;
+use crate::digest::Digest;
+use crate::error::{ErrorKind, Result};
+use crate::store::record::{self, RecordError};
+use crate::store::shelf::{self, Held};
+use crate::vmm::KernelFlavor;
+use jiff::Timestamp;
+use manifest::Current;
+use schemars::JsonSchema;
+use script::Scripts;
 use serde::Serialize;
-use std::path::PathBuf;
-use tokio_util::sync::CancellationToken;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The root image in its directory.
+const IMAGE: &str = "root.erofs";
+/// What is known about it, beside it.
+const MANIFEST: &str = "manifest.json";
+
+/// Where distributions keep programs that unprivileged users' PATH often lacks.
+const MORE_PROGRAMS: [&str; 2] = ["/usr/sbin", "/sbin"];
+
+/// The environments that this host knows, and what is built of them.
+#[derive(Debug, Clone)]
+pub struct Environments {
+    config: Arc<Config>,
+    recipes: Arc<[Recipe]>,
+    scripts: Arc<Scripts>,
+    kernels: kernel::Kernels,
+}
+
+/// All that a guest boots from; it stays in the cache while this lives.
+#[derive(Debug, Clone)]
+pub struct Bootable {
+    /// The environment's name.
+    pub environment: String,
+    /// The read-only root image.
+    pub root_image: PathBuf,
+    /// Its content.
+    pub root_digest: Digest,
+    /// The kernel to boot it with.
+    pub kernel: Kernel,
+    /// What a program gets that does not ask for anything else.
+    pub defaults: Defaults,
+    _held: Held,
+}
 
 /// A named, immutable thing to boot.
-#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Environment {
     /// Such as `debian:12`.
     pub name: String,
@@ -16,118 +89,300 @@ pub struct Environment {
     pub distribution: String,
     /// Such as `12`.
     pub distribution_version: String,
-    /// The packages it adds to the distribution's minimum.
+    /// The packages it adds to the distribution's essential ones.
     pub packages: Vec<String>,
-    /// What there is on this host; null until it is built.
+    /// What there is on this host and boots; null while nothing is.
     pub installed: Option<Installed>,
+    /// Why what there is does not boot; null when nothing is wrong.
+    pub problem: Option<String>,
 }
 
 /// The files of an environment on this host.
-#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Installed {
     /// The read-only root image.
     pub root_image: PathBuf,
     /// Its digest.
-    pub root_digest: String,
+    #[schemars(with = "String")]
+    pub root_digest: Digest,
     /// Its size in bytes.
     pub root_bytes: u64,
-    /// The kernel.
-    pub kernel: PathBuf,
-    /// `tuned` or `stock`.
-    pub kernel_flavor: String,
-    /// Its digest.
-    pub kernel_digest: String,
     /// When it was built, RFC 3339 in UTC.
-    pub built_at: String,
+    #[schemars(with = "String")]
+    pub built_at: Timestamp,
+    /// The version of the pyro that built it.
+    pub built_by: String,
+    /// The digest of the agent in it.
+    #[schemars(with = "String")]
+    pub agent_digest: Digest,
+    /// How many packages are installed in it; its manifest lists them.
+    pub package_count: usize,
+    /// Why `build` would make another one; it boots all the same.
+    pub outdated: Vec<Outdated>,
+    /// The kernel that boots it.
+    pub kernel: PathBuf,
+    /// Whose configuration the kernel has.
+    pub kernel_flavor: KernelFlavor,
+    /// The kernel's release, such as `6.12.117`.
+    pub kernel_version: String,
+    /// The kernel's digest.
+    #[schemars(with = "String")]
+    pub kernel_digest: Digest,
 }
 
-/// What was removed.
-#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
-pub struct Pruned {
-    /// Each file or directory.
-    pub removed: Vec<Removed>,
-    /// The space gained in bytes.
-    pub bytes: u64,
+/// How an image differs from what would be built now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outdated {
+    /// Its packages come from another recipe or script.
+    Tree,
+    /// It has another agent in it.
+    Agent,
 }
 
-/// A file or directory that was removed.
-#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
-pub struct Removed {
-    /// Where it was.
-    pub path: PathBuf,
-    /// The space it took in bytes.
-    pub bytes: u64,
-}
-
-/// How to build.
-#[derive(Debug, Clone, Default)]
-pub struct BuildOptions {
-    /// Also when it is there already.
-    pub force: bool,
-}
-
-/// The environments of this host.
-#[derive(Debug)]
-pub struct Environments {}
-
-fn known() -> Vec<Environment> {
-    ["debian:12-base", "debian:12", "debian:12-build"]
-        .map(|name| Environment {
-            name: name.into(),
-            description: "A stub".into(),
-            distribution: "debian".into(),
-            distribution_version: "12".into(),
-            packages: vec!["git".into()],
-            installed: None,
-        })
-        .into()
+/// How closely to look at an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// At its length.
+    Glance,
+    /// At all of it, unless that was done before.
+    Verify,
 }
 
 impl Environments {
-    /// The environments that this configuration finds.
+    /// The environments that come with pyro.
     #[must_use]
-    pub fn new(_config: &Config) -> Self {
-        Self {}
+    pub fn new(config: &Config) -> Self {
+        Self::with(config, Recipe::built_in(), Scripts::embedded())
     }
 
-    /// All of them.
+    /// Environments from other recipes and scripts.
+    fn with(config: &Config, recipes: Vec<Recipe>, scripts: Scripts) -> Self {
+        Self {
+            kernels: kernel::Kernels::new(&config.cache_dir),
+            config: Arc::new(config.clone()),
+            recipes: recipes.into(),
+            scripts: Arc::new(scripts),
+        }
+    }
+
+    /// What a name is made from.
     ///
     /// # Errors
-    /// Never, in this stub.
+    /// `NotFound`, with the names there are.
+    pub fn recipe(&self, name: &str) -> Result<&Recipe> {
+        self.recipes
+            .iter()
+            .find(|recipe| recipe.name.as_str() == name)
+            .ok_or_else(|| failure::unknown(name, &self.recipes))
+    }
+
+    /// Every environment with what there is of it, as far as the lengths of
+    /// files show.
+    ///
+    /// # Errors
+    /// When the configuration names a kernel that there cannot be. What is wrong
+    /// with an environment is part of the answer.
     pub fn list(&self) -> Result<Vec<Environment>> {
-        Ok(known())
+        self.wanted_flavor()?;
+        let looked = self.recipes.iter().map(|recipe| self.look_at(recipe, Look::Glance));
+        Ok(looked.collect())
     }
 
-    /// One of them.
+    /// One environment with what there is of it. Blocks while it reads an image
+    /// that is new or was changed.
     ///
     /// # Errors
-    /// When there is none of that name.
+    /// `NotFound` when there is no such environment. What is wrong with one that
+    /// there is, is part of the answer.
     pub fn inspect(&self, name: &str) -> Result<Environment> {
-        known().into_iter().find(|known| known.name == name).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("there is no environment `{name}`"))
-                .hint("`pyro env list` shows them")
+        self.wanted_flavor()?;
+        Ok(self.look_at(self.recipe(name)?, Look::Verify))
+    }
+
+    /// What the image of an environment is and was made from, with the version
+    /// of every package in it.
+    ///
+    /// # Errors
+    /// As [`Environments::resolve`].
+    pub fn manifest(&self, name: &str) -> Result<Manifest> {
+        let recipe = self.recipe(name)?;
+        match self.read_current(&recipe.name) {
+            Ok(manifest) => Ok(manifest),
+            Err(RecordError::Missing { .. }) => Err(failure::not_built(&recipe.name)),
+            Err(error) => Err(failure::corrupt_record(error, &failure::repair(&recipe.name))),
+        }
+    }
+
+    fn look_at(&self, recipe: &Recipe, look: Look) -> Environment {
+        let (installed, problem) = match self.installed(recipe, look) {
+            Ok(installed) => (Some(installed), None),
+            Err(error) if error.kind() == ErrorKind::EnvironmentMissing => (None, None),
+            Err(error) => (None, Some(error.chain())),
+        };
+        Environment {
+            name: recipe.name.to_string(),
+            description: recipe.description.clone(),
+            distribution: recipe.distribution.clone(),
+            distribution_version: recipe.distribution_version.clone(),
+            packages: recipe.packages.clone(),
+            installed,
+            problem,
+        }
+    }
+
+    fn installed(&self, recipe: &Recipe, look: Look) -> Result<Installed> {
+        let manifest = self.manifest(recipe.name.as_str())?;
+        let root_image = self.image_dir(manifest.root_digest).join(IMAGE);
+        match look {
+            Look::Verify => drop(self.open_image(&recipe.name, &manifest)?),
+            Look::Glance => verify::glance(&root_image, manifest.root_size).map_err(|fault| {
+                failure::corrupt(&root_image, fault, &failure::repair(&recipe.name))
+            })?,
+        }
+        let kernel = self.kernel()?;
+        Ok(Installed {
+            root_image,
+            root_digest: manifest.root_digest,
+            root_bytes: manifest.root_size,
+            built_at: manifest.built_at,
+            outdated: self.outdated(recipe, &manifest, Digest::of_file(&self.config.agent).ok()),
+            built_by: manifest.built_by,
+            agent_digest: manifest.agent.digest,
+            package_count: manifest.packages.len(),
+            kernel: kernel.vmlinux,
+            kernel_flavor: kernel.flavor,
+            kernel_version: kernel.version,
+            kernel_digest: kernel.digest,
         })
     }
 
-    /// Builds one.
+    /// What to boot for a name. Takes well under a millisecond; blocks for as
+    /// long as it takes to read a file that is new or was changed.
     ///
     /// # Errors
-    /// When there is none of that name.
-    pub async fn build(
-        &self,
-        name: &str,
-        _options: BuildOptions,
-        _events: &Events,
-        _cancel: &CancellationToken,
-    ) -> Result<Environment> {
-        self.inspect(name)
+    /// `NotFound` when there is no such environment, `EnvironmentMissing` when it
+    /// is not built, `EnvironmentCorrupt` when a file is not what it was.
+    pub fn resolve(&self, name: &str) -> Result<Bootable> {
+        let recipe = self.recipe(name)?;
+        let manifest = self.manifest(name)?;
+        self.bootable(recipe, &manifest)
     }
 
-    /// Removes what nothing needs.
+    /// What to boot for a workspace that pinned its image: the environment may
+    /// have another one by now.
     ///
     /// # Errors
-    /// Never, in this stub.
-    pub fn prune(&self, _dry_run: bool) -> Result<Pruned> {
-        Ok(Pruned { removed: Vec::new(), bytes: 0 })
+    /// `EnvironmentMissing` when the image is gone, `EnvironmentCorrupt` when it
+    /// is not what it was.
+    pub fn resolve_pinned(&self, name: &str, root_digest: Digest) -> Result<Bootable> {
+        let recipe = self.recipe(name)?;
+        let path = self.image_dir(root_digest).join(MANIFEST);
+        let manifest: Manifest = record::read(&path).map_err(|error| match error {
+            RecordError::Missing { .. } => failure::pinned_gone(&recipe.name, root_digest),
+            other @ (RecordError::Unreadable { .. }
+            | RecordError::Damaged { .. }
+            | RecordError::OtherVersion { .. }) => {
+                failure::corrupt_record(other, &failure::repair(&recipe.name))
+            }
+        })?;
+        self.bootable(recipe, &manifest)
+    }
+
+    fn bootable(&self, recipe: &Recipe, manifest: &Manifest) -> Result<Bootable> {
+        let held = self.open_image(&recipe.name, manifest)?;
+        Ok(Bootable {
+            environment: recipe.name.to_string(),
+            root_image: held.path().join(IMAGE),
+            root_digest: manifest.root_digest,
+            kernel: self.kernel()?,
+            defaults: recipe.defaults.clone(),
+            _held: held,
+        })
+    }
+
+    /// Holds and verifies an image.
+    fn open_image(&self, name: &Name, manifest: &Manifest) -> Result<Held> {
+        let dir = self.image_dir(manifest.root_digest);
+        let file = dir.join(IMAGE);
+        let corrupt = |fault| failure::corrupt(&file, fault, &failure::repair(name));
+        let held = shelf::hold(&dir)?.ok_or_else(|| corrupt(verify::Fault::Missing))?;
+        verify::verify(&file, manifest.root_digest, manifest.root_size).map_err(corrupt)?;
+        Ok(held)
+    }
+
+    /// Why an image is not what would be built now. An agent that is not there
+    /// could not be baked in either.
+    fn outdated(
+        &self,
+        recipe: &Recipe,
+        manifest: &Manifest,
+        agent: Option<Digest>,
+    ) -> Vec<Outdated> {
+        let mut reasons = Vec::new();
+        if manifest.tree_key != self.tree_key(recipe) {
+            reasons.push(Outdated::Tree);
+        }
+        if agent.is_some_and(|agent| agent != manifest.agent.digest) {
+            reasons.push(Outdated::Agent);
+        }
+        reasons
+    }
+
+    /// The manifest of the image that an environment boots now; `Missing` when
+    /// it was never built.
+    fn read_current(&self, name: &Name) -> Result<Manifest, RecordError> {
+        let path = self.current_path(name);
+        let current: Current = record::read(&path)?;
+        let manifest = self.image_dir(current.root_digest).join(MANIFEST);
+        match record::read(&manifest) {
+            Err(RecordError::Missing { path: image }) => {
+                let source = format!("it refers to {}, which is not there", image.display());
+                Err(RecordError::Damaged { path, source: source.into() })
+            }
+            answer => answer,
+        }
+    }
+
+    fn environment_dir(&self) -> PathBuf {
+        self.config.cache_dir.join("environments")
+    }
+
+    fn current_path(&self, name: &Name) -> PathBuf {
+        self.environment_dir().join(format!("{}.json", name.file_stem()))
+    }
+
+    fn images_dir(&self) -> PathBuf {
+        self.config.cache_dir.join("images")
+    }
+
+    fn image_dir(&self, digest: Digest) -> PathBuf {
+        self.images_dir().join(digest.hex())
+    }
+
+    fn trees_dir(&self) -> PathBuf {
+        self.config.cache_dir.join("trees")
+    }
+
+    fn tree_dir(&self, key: Digest) -> PathBuf {
+        self.trees_dir().join(key.hex())
+    }
+
+    fn staging_dir(&self) -> PathBuf {
+        self.config.cache_dir.join("staging")
+    }
+
+    /// Where build scripts find programs.
+    fn program_path(&self) -> OsString {
+        let dirs = self.config.path.iter().map(PathBuf::as_path);
+        let dirs = dirs.chain(MORE_PROGRAMS.map(Path::new));
+        // A directory with a colon in its name cannot be in PATH at all.
+        std::env::join_paths(dirs).unwrap_or_default()
+    }
+
+    fn find_program(&self, name: &str) -> Option<PathBuf> {
+        self.config.find_program(name).or_else(|| {
+            MORE_PROGRAMS.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
+        })
     }
 }

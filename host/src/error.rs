@@ -25,6 +25,8 @@ pub enum ErrorKind {
     EnvironmentMissing,
     /// A file of the environment is not what its manifest says.
     EnvironmentCorrupt,
+    /// A record of pyro's own is damaged.
+    StateCorrupt,
     /// The host lacks a program, a device or a permission.
     HostRequirement,
     /// The host has too little memory free.
@@ -68,6 +70,7 @@ impl ErrorKind {
             | ErrorKind::Unsupported
             | ErrorKind::EnvironmentMissing
             | ErrorKind::EnvironmentCorrupt
+            | ErrorKind::StateCorrupt
             | ErrorKind::HostRequirement
             | ErrorKind::OutOfMemory
             | ErrorKind::DiskFull

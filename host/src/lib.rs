@@ -14,22 +14,34 @@
 //! The command line, the MCP server and this library are three faces of one
 //! table, [`operation::OPERATIONS`]. docs/architecture.md draws the layers.
 
+pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod confine;
 pub mod context;
+pub mod digest;
+pub mod disk;
 pub mod doctor;
 pub mod environment;
 pub mod error;
 pub mod event;
+pub mod facts;
+pub mod id;
 pub mod mcp;
 pub mod operation;
+pub mod store;
 pub mod supervisor;
+pub mod vmm;
+pub mod vsock;
 pub mod workspace;
 
 mod pyro;
 
 pub use config::Config;
 pub use context::Context;
+pub use digest::Digest;
+pub use environment::Environments;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Events};
 pub use pyro::Pyro;
+pub use supervisor::launch::Launcher;

@@ -1,18 +1,21 @@
-//! The library's handle.
+//! The library's front door.
 
-use crate::Config;
+use crate::config::Config;
+use crate::supervisor::launch::Launcher;
 
-/// Everything the library needs to know of this host.
+/// Everything pyro can do on this host; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pyro {
     /// Where things are.
     pub config: Config,
+    /// How supervisors come to be.
+    pub launcher: Launcher,
 }
 
 impl Pyro {
-    /// Touches nothing yet.
+    /// Works on this host as configured.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config }
+        Self { config, launcher: Launcher::Process }
     }
 }

@@ -1,10 +1,371 @@
-//! Stub: the per-workspace host process.
+//! One process per running workspace: it owns the VMM.
+//!
+//! ```text
+//! Assigned ──start VMM──▶ Booting ──announced──▶ Activating ──▶ Ready ──▶ Over
+//!     └──────────┴─────────────┴───── failed ───────┴───────────────────▶ Over
+//! ```
+//!
+//! Whoever starts a supervisor holds its *lease*, a connected socket. The first
+//! line on it is the [`Assignment`]; the supervisor answers with [`Report`]s.
+//! When the lease closes, for whatever reason, SIGKILL of the caller included,
+//! the VMM ends and the workspace of a one-shot run is removed. When the
+//! supervisor dies, the kernel kills the VMM, and whoever comes next sweeps.
 
-use std::ffi::OsString;
-use std::process::ExitCode;
+mod console;
+pub mod launch;
 
-/// The whole life of a supervisor.
-#[must_use]
-pub fn main(_args: Vec<OsString>) -> ExitCode {
-    ExitCode::FAILURE
+use crate::agent::Connection;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{WorkspaceId, fill_random};
+use crate::vmm::qemu::Qemu;
+use crate::vmm::{Link, Machine, Vmm, VmmProcess};
+use crate::vsock;
+use console::Console;
+use pyro_protocol::channel::{self, Opener, Side};
+use pyro_protocol::handshake::{Announcement, MAGIC};
+use pyro_protocol::power::{Activate, ENTROPY_LEN};
+use pyro_protocol::{ANNOUNCE_PORT, ByteString, CALL_PORT, FrameKind, FrameReader};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// The hidden first argument that makes `pyro` a supervisor.
+pub const ARGUMENT: &str = "__supervise";
+
+/// The longest assignment or report, in bytes.
+const LINE_MAX: u64 = 64 * 1024;
+
+/// How long the workspace's disks may take to be mounted.
+const ACTIVATE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A clock reading worse than this is taken again, on a crowded host.
+const CLOCK_ERROR_MAX: Duration = Duration::from_millis(20);
+
+/// How often; then the best one serves.
+const CLOCK_READINGS_MAX: usize = 10;
+
+/// What a supervisor is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The workspace, for the guest's host name.
+    pub workspace: String,
+    /// The workspace's directory; removed at the end.
+    pub directory: PathBuf,
+    /// What to start.
+    pub machine: Machine,
+    /// The VMM.
+    pub qemu: PathBuf,
+    /// See [`Qemu::tsc_khz`].
+    pub tsc_khz: u64,
+    /// How long the guest may take to announce itself.
+    pub boot_deadline_ms: u64,
+}
+
+/// What a supervisor tells the holder of its lease, one line of JSON each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// The guest has its workspace and answers calls.
+    Ready(Ready),
+    /// It does not, and will not.
+    Failed {
+        /// See [`ErrorKind`].
+        kind: ErrorKind,
+        /// One sentence.
+        message: String,
+        /// What to do next.
+        hint: Option<String>,
+    },
+    /// The VMM ended although nobody asked it to.
+    Ended {
+        /// Such as `exited with status 0`.
+        how: String,
+    },
+}
+
+/// How a guest came up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// The VMM's process.
+    pub vmm_pid: Option<u32>,
+    /// From starting the VMM to the agent's announcement, in microseconds.
+    pub boot_us: u64,
+    /// From there to the mounted workspace, in microseconds.
+    pub activate_us: u64,
+}
+
+/// Runs as the supervisor whose lease is standard input. Standard output and
+/// error are the workspace's log.
+pub fn main() -> std::process::ExitCode {
+    let run = || -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Error::io("cannot start a runtime", error))?;
+        runtime.block_on(async {
+            let lease = std::io::stdin().as_fd().try_clone_to_owned();
+            let lease = lease.map(std::os::unix::net::UnixStream::from).and_then(|lease| {
+                lease.set_nonblocking(true)?;
+                UnixStream::from_std(lease)
+            });
+            let lease = lease.map_err(|error| Error::io("standard input is no lease", error))?;
+            serve_lease(lease, |assignment| {
+                Arc::new(Qemu { program: assignment.qemu.clone(), tsc_khz: assignment.tsc_khz })
+            })
+            .await
+        })
+    };
+    // The lease carried the failure; the exit status is for the log's reader.
+    match run() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(_) => std::process::ExitCode::FAILURE,
+    }
+}
+
+/// Reads the assignment, carries it out, and cleans up whatever happens.
+pub async fn serve_lease(
+    lease: UnixStream,
+    choose: impl FnOnce(&Assignment) -> Arc<dyn Vmm>,
+) -> Result<()> {
+    let (read, mut reports) = lease.into_split();
+    let mut lease = BufReader::new(read);
+    let mut line = Vec::new();
+    (&mut lease)
+        .take(LINE_MAX)
+        .read_until(b'\n', &mut line)
+        .await
+        .map_err(|error| Error::io("cannot read the assignment", error))?;
+    let assignment: Assignment = serde_json::from_slice(&line).map_err(|error| {
+        Error::new(ErrorKind::Internal, "the assignment is malformed").because(error)
+    })?;
+    let vmm = choose(&assignment);
+
+    let released = async {
+        // Nothing more is ever sent: any end of the read is the lease's end.
+        drop(lease.read(&mut [0; 1]).await);
+    };
+    let asked_to_end = terminate_signal();
+    let outcome = tokio::select! {
+        outcome = supervise(&assignment, vmm.as_ref(), &mut reports) => outcome,
+        () = released => Ok(()),
+        () = asked_to_end => Ok(()),
+    };
+    // The VMM was owned by the future above and is gone with it.
+    if let Err(error) = &outcome {
+        let report = Report::Failed {
+            kind: error.kind(),
+            message: error.chain(),
+            hint: error.next_step().map(str::to_owned),
+        };
+        send(&mut reports, &report).await;
+    }
+    remove(&assignment.directory)?;
+    outcome
+}
+
+async fn supervise(
+    assignment: &Assignment,
+    vmm: &dyn Vmm,
+    reports: &mut (impl AsyncWriteExt + Unpin),
+) -> Result<()> {
+    let directory = File::open(&assignment.directory).map_err(|error| {
+        Error::io(format!("cannot open {}", assignment.directory.display()), error)
+    })?;
+    let mut guest = boot(assignment, vmm, &directory).await?;
+    send(reports, &Report::Ready(guest.ready)).await;
+    let how = guest.run_until_end().await;
+    send(reports, &Report::Ended { how }).await;
+    Ok(())
+}
+
+/// Something that works for as long as it is polled.
+type Endpoint = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
+/// A guest that serves calls, with what keeps it doing so.
+struct Guest {
+    process: Box<dyn VmmProcess>,
+    endpoint: Endpoint,
+    ready: Ready,
+}
+
+impl Guest {
+    fn new(
+        process: Box<dyn VmmProcess>,
+        endpoint: Endpoint,
+        logging: Endpoint,
+        ready: Ready,
+    ) -> Self {
+        let ready = Ready { vmm_pid: process.pid(), ..ready };
+        let endpoint = Box::pin(async move {
+            tokio::select! { () = endpoint => {}, () = logging => {} }
+        });
+        Self { process, endpoint, ready }
+    }
+
+    async fn run_until_end(&mut self) -> String {
+        tokio::select! {
+            how = self.process.wait() => how,
+            () = &mut self.endpoint => {
+                // Without its channel the guest is of no use to anybody.
+                match timeout(Duration::from_secs(1), self.process.wait()).await {
+                    Ok(how) => how,
+                    Err(_) => "lost its channel".into(),
+                }
+            }
+        }
+    }
+}
+
+/// Starts the machine and brings its guest to the point where it serves calls.
+async fn boot(assignment: &Assignment, vmm: &dyn Vmm, directory: &File) -> Result<Guest> {
+    let console = Console::create(directory)?;
+    let started_at = Instant::now();
+    let started = vmm.start(&assignment.machine).await?;
+    let mut process = started.process;
+    let mut logging: Endpoint = Box::pin(console.keep(started.console)?);
+    let Link::Stream(stream) = started.link;
+    let deadline = Duration::from_millis(assignment.boot_deadline_ms);
+    let coming_up = timeout(deadline, come_up(assignment, directory, stream, started_at));
+    let failure = tokio::select! {
+        biased;
+        up = coming_up => match up {
+            Ok(Ok((endpoint, ready))) => return Ok(Guest::new(process, endpoint, logging, ready)),
+            Ok(Err(error)) => error,
+            Err(_) => Error::new(
+                ErrorKind::BootFailed,
+                format!("the guest did not come up within {} s", deadline.as_secs()),
+            ),
+        },
+        how = process.wait() => Error::new(ErrorKind::BootFailed, format!("the VMM {how} while the guest booted")),
+        () = &mut logging => Error::new(ErrorKind::BootFailed, "the guest's console failed"),
+    };
+    process.kill();
+    process.wait().await;
+    Err(console.explain(failure))
+}
+
+async fn come_up(
+    assignment: &Assignment,
+    directory: &File,
+    stream: UnixStream,
+    started_at: Instant,
+) -> Result<(Endpoint, Ready)> {
+    let broken = |error: channel::ChannelError| {
+        Error::new(ErrorKind::BootFailed, "the guest's channel failed while it booted")
+            .because(error)
+    };
+    let mut nonce = [0; 8];
+    fill_random(&mut nonce);
+    let side = Side::Host { nonce: u64::from_le_bytes(nonce), reconnect: false };
+    let (opener, acceptor, driver) = channel::connect(stream, side).await.map_err(broken)?;
+    let listener = UnixListener::bind(vsock::short_path(directory.as_fd(), vsock::SOCKET_NAME))
+        .map_err(|error| Error::io("cannot listen on the vsock endpoint", error))?;
+    let (announced, mut announcement) = mpsc::channel(1);
+    let serving =
+        vsock::endpoint::serve(listener, opener.clone(), acceptor, ANNOUNCE_PORT, announced);
+    let mut endpoint: Endpoint = Box::pin(async move {
+        tokio::select! { ended = driver => drop(ended), ended = serving => drop(ended) }
+    });
+    let greeting = async {
+        let stream =
+            announcement.recv().await.ok_or_else(|| broken(channel::ChannelError::Closed))?;
+        let announced: Announcement =
+            FrameReader::new(stream).expect(FrameKind::Announcement).await.map_err(|error| {
+                Error::new(ErrorKind::Protocol, "the guest announced itself wrongly").because(error)
+            })?;
+        if announced.magic != MAGIC {
+            return Err(Error::new(ErrorKind::Protocol, "what runs in the guest is no pyro agent"));
+        }
+        let boot = started_at.elapsed();
+        activate(&opener, assignment).await?;
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let activated = started_at.elapsed().saturating_sub(boot);
+        Ok(Ready { vmm_pid: None, boot_us: micros(boot), activate_us: micros(activated) })
+    };
+    let ready = tokio::select! {
+        ready = greeting => ready?,
+        () = &mut endpoint => return Err(broken(channel::ChannelError::Closed)),
+    };
+    Ok((endpoint, ready))
+}
+
+/// Gives the guest its workspace.
+async fn activate(opener: &Opener, assignment: &Assignment) -> Result<()> {
+    let activating = async {
+        let mut connection = greet(opener).await?;
+        // On a crowded host a round trip may take long, and the clock is known
+        // no better than to half of it.
+        for _ in 1..CLOCK_READINGS_MAX {
+            if u128::from(connection.clock.error_ns.unsigned_abs()) <= CLOCK_ERROR_MAX.as_nanos() {
+                break;
+            }
+            let again = greet(opener).await?;
+            if again.clock.error_ns < connection.clock.error_ns {
+                connection = again;
+            }
+        }
+        let (mut entropy, mut machine_id) = (vec![0; ENTROPY_LEN], [0; 16]);
+        fill_random(&mut entropy);
+        fill_random(&mut machine_id);
+        let hostname = assignment
+            .workspace
+            .parse::<WorkspaceId>()
+            .map_err(|error| {
+                Error::new(ErrorKind::Internal, "the assignment is malformed").because(error)
+            })?
+            .hostname();
+        let request = Activate {
+            entropy: ByteString(entropy),
+            clock_offset_ns: -connection.clock.ahead_ns,
+            hostname,
+            machine_id: format!("{:032x}", u128::from_be_bytes(machine_id)),
+        };
+        connection.call(request).await.map(drop)
+    };
+    timeout(ACTIVATE_DEADLINE, activating).await.unwrap_or_else(|_| {
+        Err(Error::new(
+            ErrorKind::BootFailed,
+            format!("the guest did not mount its disks within {} s", ACTIVATE_DEADLINE.as_secs()),
+        ))
+    })
+}
+
+async fn greet(opener: &Opener) -> Result<Connection<channel::Stream>> {
+    let stream = opener.open(CALL_PORT).await.map_err(|error| {
+        Error::new(ErrorKind::GuestLost, "the agent does not answer").because(error)
+    })?;
+    Connection::greet(stream).await
+}
+
+/// Sends a report; a lease whose holder is gone has nobody to tell.
+async fn send(reports: &mut (impl AsyncWriteExt + Unpin), report: &Report) {
+    if let Ok(mut line) = serde_json::to_vec(report) {
+        line.push(b'\n');
+        drop(reports.write_all(&line).await);
+    }
+}
+
+async fn terminate_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => drop(terminate.recv().await),
+        // Then SIGTERM kills at once, and the VMM with us.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("cannot remove {}", directory.display()), error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }

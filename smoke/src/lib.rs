@@ -1,1 +1,187 @@
-//! Helpers of the stories.
+//! What the stories share: the `pyro` under test in a home of its own, and an
+//! eye on what it leaves behind.
+//!
+//! Stories run the binary that users run. Kernels and images are expensive, so
+//! every home borrows the cache of the user who runs the tests; `make test`
+//! fills it first.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a story waits for something that is bound to happen.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A home of its own for `pyro`, removed at the end of the story.
+pub struct Home {
+    directory: TempDir,
+}
+
+impl Default for Home {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Home {
+    /// A home that borrows the user's kernels and images.
+    ///
+    /// # Panics
+    /// When there are none: `make test` makes them.
+    #[must_use]
+    pub fn new() -> Self {
+        let home = Self::bare();
+        let cache = user_cache();
+        assert!(cache.is_dir(), "{} is missing: run `make test`, which fills it", cache.display());
+        std::os::unix::fs::symlink(cache, home.path().join("cache"))
+            .expect("a new home is writable");
+        home
+    }
+
+    /// A home with nothing in it.
+    ///
+    /// # Panics
+    /// When there is no place for it.
+    #[must_use]
+    pub fn bare() -> Self {
+        Self {
+            directory: tempfile::Builder::new()
+                .prefix("pyro-story-")
+                .tempdir()
+                .expect("a temporary directory"),
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A `pyro` command in this home, its input empty.
+    #[must_use]
+    pub fn pyro<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(pyro_executable());
+        command.args(arguments).env("PYRO_HOME", self.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// `pyro run debian:12 -- ...`, finished.
+    ///
+    /// # Panics
+    /// When the command cannot be started.
+    #[must_use]
+    pub fn run(&self, program: &[&str]) -> Output {
+        let words = ["run", "debian:12", "--"].iter().chain(program);
+        self.pyro(words).output().expect("pyro starts")
+    }
+
+    /// What is left of workspaces here.
+    #[must_use]
+    pub fn leftovers(&self) -> Vec<PathBuf> {
+        let directory = self.path().join("state/workspaces");
+        let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+        entries.flatten().map(|entry| entry.path()).collect()
+    }
+
+    /// Processes of this home that run now: supervisors, VMMs, commands.
+    #[must_use]
+    pub fn processes(&self) -> Vec<(u32, String)> {
+        let needle = self.path().to_string_lossy().into_owned();
+        let mut found = Vec::new();
+        for pid in process_ids() {
+            let read =
+                |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+            let files = open_files(pid);
+            let ours = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(&needle);
+            if pid != std::process::id()
+                && (ours(&read("environ")) || files.iter().any(|file| file.starts_with(&needle)))
+            {
+                found.push((pid, String::from_utf8_lossy(&read("cmdline")).replace('\0', " ")));
+            }
+        }
+        found
+    }
+
+    /// Waits until nothing of this home runs or is left, for at most `limit`.
+    ///
+    /// # Panics
+    /// When something stays.
+    pub fn expect_clean_within(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        loop {
+            let (processes, leftovers) = (self.processes(), self.leftovers());
+            if processes.is_empty() && leftovers.is_empty() {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "still there after {limit:?}: {processes:?}, {leftovers:?}"
+            );
+            // Processes of others' children cannot be waited for by event.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// The `pyro` under test: `PYRO_BIN`, or the release build.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn pyro_executable() -> PathBuf {
+    let path = std::env::var_os("PYRO_BIN").map_or_else(
+        || {
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../target/x86_64-unknown-linux-musl/release/pyro")
+        },
+        PathBuf::from,
+    );
+    assert!(path.is_file(), "{} is missing: run `make build`", path.display());
+    path
+}
+
+/// The cache of the user who runs the tests.
+///
+/// # Panics
+/// When the user has no home.
+#[must_use]
+pub fn user_cache() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || Path::new(&std::env::var_os("HOME").expect("HOME is set")).join(".cache"),
+        PathBuf::from,
+    );
+    cache.join("pyro")
+}
+
+/// Standard output as text.
+///
+/// # Panics
+/// When the command failed or its output is no UTF-8.
+#[must_use]
+pub fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{:?}: {}", output.status, stderr(output));
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+/// Standard error as text.
+#[must_use]
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn process_ids() -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").expect("/proc");
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn open_files(pid: u32) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .map(|target| target.to_string_lossy().into_owned())
+        .collect()
+}

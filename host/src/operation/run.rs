@@ -8,8 +8,8 @@ use super::argument::{
     CommandLine, MemMib, OutputLimit, PathInGuest, TimeoutSeconds, Variable, Variables, VcpuCount,
 };
 use super::{Answer, Context, Effect, Operation, Page};
-use crate::workspace::{self, Program, Ran, RunRequest};
-use crate::{Event, Pyro, Result};
+use crate::workspace::{self, Program, Ran, RunRequest, Shape};
+use crate::{Event, Pyro, Result, disk};
 use anstyle::Style;
 use collected::{Captured, Collected};
 use pyro_protocol::process::Outcome;
@@ -175,9 +175,11 @@ impl Operation for Run {
         });
         let request = RunRequest {
             environment: self.environment.clone(),
-            vcpu_count: self.vcpu_count.get(),
-            mem_mib: self.mem_mib.get(),
-            disk_mib: None,
+            shape: Shape {
+                vcpu_count: self.vcpu_count.get(),
+                mem_mib: self.mem_mib.get(),
+                disk_mib: disk::DEFAULT_MIB,
+            },
             program: Program {
                 argv: self.command.clone().into_argv(),
                 cwd: self.cwd.map(|PathInGuest(path)| path),
@@ -262,9 +264,13 @@ impl RunAnswer {
             stderr_tail: stderr.tail,
             duration_ms: milliseconds(ran.took),
             boot_ms: milliseconds(ran.boot),
-            vm_id: ran.id.clone(),
+            vm_id: ran.id.to_string(),
             // `workspace::run` answers only once the machine is gone.
-            cleanup: Cleanup { vm_id: ran.id, deleted: true, reason: "post_exec_cleanup".into() },
+            cleanup: Cleanup {
+                vm_id: ran.id.to_string(),
+                deleted: true,
+                reason: "post_exec_cleanup".into(),
+            },
         }
     }
 
@@ -305,7 +311,7 @@ mod tests {
         collected.push(Stream::Stdout, stdout);
         collected.push(Stream::Stderr, stderr);
         let ran = Ran {
-            id: "0123456789ab".into(),
+            id: "0123456789ab".parse().unwrap(),
             outcome,
             boot: Duration::from_millis(412),
             took: Duration::from_micros(35_900),

@@ -48,10 +48,10 @@ impl Answer for Environment {
                 ["Built:".into(), installed.built_at.to_string()],
                 ["Root image:".into(), installed.root_image.display().to_string()],
                 ["Root size:".into(), format!("{} MiB", installed.root_bytes >> 20)],
-                ["Root digest:".into(), installed.root_digest.clone()],
+                ["Root digest:".into(), installed.root_digest.to_string()],
                 ["Kernel:".into(), installed.kernel.display().to_string()],
-                ["Kernel flavor:".into(), installed.kernel_flavor.clone()],
-                ["Kernel digest:".into(), installed.kernel_digest.clone()],
+                ["Kernel flavor:".into(), installed.kernel_flavor.to_string()],
+                ["Kernel digest:".into(), installed.kernel_digest.to_string()],
             ]),
         }
         page.table(&rows)

@@ -1,0 +1,242 @@
+//! Starts a VMM that can do nothing but be a VMM.
+//!
+//! The child gets its own user, mount, pid, network, IPC and UTS namespaces, a
+//! private root that holds read-only views of what it was told to see and
+//! nothing else, no capability, no new privileges, a user id of its own when
+//! pyro runs as root, and it dies with its supervisor. QEMU adds seccomp.
+//! Files that belong to the workspace are not in its root at all: they are
+//! passed as open descriptors. docs/security.md promises this, and a story in
+//! smoke/ reads it back from /proc.
+
+mod child;
+mod inspect;
+
+use crate::error::{Error, ErrorKind, Result};
+use child::{Failure, Plan};
+pub use inspect::{Inspection, inspect};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use tokio::io::unix::AsyncFd;
+
+/// The user and group that a VMM runs as when pyro runs as root: "pyro" in
+/// ASCII, far from any range that a host hands out.
+pub const VMM_UID: u32 = 0x7079_726f;
+
+/// The first descriptor a VMM inherits after its standard three.
+const FIRST_PASSED: RawFd = 3;
+
+/// What a VMM may see and inherit.
+#[derive(Debug)]
+pub struct Confinement {
+    program: PathBuf,
+    seen: Vec<(PathBuf, PathBuf)>,
+    devices: Vec<PathBuf>,
+    passed: Vec<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
+
+impl Confinement {
+    /// A program that sees itself, /dev/null, /dev/zero and /dev/urandom.
+    #[must_use]
+    pub fn new(program: &Path) -> Self {
+        Self {
+            program: program.to_owned(),
+            seen: vec![(program.to_owned(), program.to_owned())],
+            devices: ["/dev/null", "/dev/zero", "/dev/urandom"].map(PathBuf::from).to_vec(),
+            passed: Vec::new(),
+            stderr: None,
+        }
+    }
+
+    /// Shows files and directories, read-only, where they are; what the host
+    /// does not have is left out.
+    pub fn see<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) {
+        for path in paths {
+            self.see_as(path, path);
+        }
+    }
+
+    /// Shows one file or directory, read-only, under another path.
+    pub fn see_as(&mut self, source: &Path, target: impl AsRef<Path>) {
+        self.seen.push((source.to_owned(), target.as_ref().to_owned()));
+    }
+
+    /// Shows a device.
+    pub fn see_device(&mut self, path: &str) {
+        self.devices.push(path.into());
+    }
+
+    /// Hands a descriptor down and returns its number in the program.
+    pub fn pass(&mut self, descriptor: impl Into<OwnedFd>) -> RawFd {
+        self.passed.push(descriptor.into());
+        FIRST_PASSED + RawFd::try_from(self.passed.len() - 1).expect("a handful of descriptors")
+    }
+
+    /// Where the program's errors go; /dev/null otherwise.
+    pub fn stderr(&mut self, descriptor: OwnedFd) {
+        self.stderr = Some(descriptor);
+    }
+}
+
+/// A confined program.
+#[derive(Debug)]
+pub struct Confined {
+    pid: Pid,
+    pidfd: AsyncFd<OwnedFd>,
+    ended: Option<String>,
+}
+
+/// Starts the program. Returns once it executes.
+///
+/// Call it from the thread that lives as long as the program shall: its death
+/// kills the program.
+///
+/// # Errors
+/// `Unsupported` when the host forbids what confinement needs, with what to do;
+/// pyro does not run an unconfined VMM.
+pub fn spawn(confinement: Confinement, arguments: &[String]) -> Result<Confined> {
+    let plan = Plan::new(&confinement, arguments)?;
+    let (go, mut going) = pipe()?;
+    let (mut failures, failing) = pipe_pair()?;
+    let pid = child::clone(&plan, &go, &failing).map_err(|errno| refused("clone", errno))?;
+    drop((go, failing));
+    let watched = pidfd_open(pid, PidfdFlags::NONBLOCK)
+        .map_err(|errno| Error::io("cannot watch the VMM", errno.into()))?;
+    // SAFETY: the descriptor is owned and stays the same.
+    let pidfd = unsafe { AsyncFd::register(watched) }
+        .map_err(|error| Error::io("cannot watch the VMM", error.into()))?;
+    let confined = Confined { pid, pidfd, ended: None };
+    // From here on `confined` kills the child when an error drops it.
+    map_ids(pid)?;
+    going.write_all(&[1]).map_err(|error| Error::io("cannot start the VMM", error))?;
+    let mut report = Vec::new();
+    failures
+        .read_to_end(&mut report)
+        .map_err(|error| Error::io("cannot learn whether the VMM started", error))?;
+    match Failure::parse(&report) {
+        None => Ok(confined),
+        Some(failure) => Err(refused(failure.step, failure.errno)),
+    }
+}
+
+fn refused(step: &str, errno: Errno) -> Error {
+    let message = format!("cannot confine the VMM: {step} failed");
+    let error = match errno {
+        Errno::PERM | Errno::ACCESS | Errno::NOSPC | Errno::INVAL => {
+            Error::new(ErrorKind::Unsupported, message).hint(
+                "the host must allow user namespaces: see `sysctl user.max_user_namespaces \
+                 kernel.unprivileged_userns_clone kernel.apparmor_restrict_unprivileged_userns`",
+            )
+        }
+        _ => Error::new(ErrorKind::Io, message),
+    };
+    error.because(std::io::Error::from(errno))
+}
+
+/// Gives the child's user namespace its ids: as root, root to set up with and
+/// [`VMM_UID`] to run as; otherwise the caller's own.
+fn map_ids(pid: Pid) -> Result<()> {
+    let write = |name: &str, text: String| {
+        let path = format!("/proc/{}/{name}", pid.as_raw_nonzero());
+        std::fs::write(&path, text)
+            .map_err(|error| Error::io(format!("cannot write {path}"), error))
+    };
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    if uid.is_root() {
+        let map = format!("0 0 1\n{} {VMM_UID} 1\n", child::INNER_ID);
+        write("uid_map", map.clone())?;
+        write("gid_map", map)
+    } else {
+        write("setgroups", "deny".into())?;
+        write("uid_map", format!("{} {} 1\n", child::INNER_ID, uid.as_raw()))?;
+        write("gid_map", format!("{} {} 1\n", child::INNER_ID, gid.as_raw()))
+    }
+}
+
+impl Confined {
+    /// The process id on the host.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Waits for its end and says how it ended.
+    pub async fn wait(&mut self) -> String {
+        if let Some(ended) = &self.ended {
+            return ended.clone();
+        }
+        loop {
+            // A failing wait for readiness means that the runtime shuts down;
+            // waitid then blocks for the moment the child still needs.
+            drop(self.pidfd.readable().await);
+            if let Some(ended) = self.reap(
+                rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOHANG,
+            ) {
+                return ended;
+            }
+        }
+    }
+
+    fn reap(&mut self, options: rustix::process::WaitIdOptions) -> Option<String> {
+        use rustix::fd::AsFd;
+        use rustix::process::{WaitId, waitid};
+        if self.ended.is_none() {
+            let status = waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options);
+            self.ended = match status {
+                Ok(None) => None,
+                Ok(Some(status)) => {
+                    Some(match (status.exit_status(), status.terminating_signal()) {
+                        (Some(code), _) => format!("exited with status {code}"),
+                        (None, Some(signal)) => format!("was killed by signal {signal}"),
+                        (None, None) => "ended".into(),
+                    })
+                }
+                Err(errno) => Some(format!("is lost: {errno}")),
+            };
+        }
+        self.ended.clone()
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        if self.ended.is_none() {
+            // Fails only when it has ended already.
+            let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Confined {
+    fn drop(&mut self) {
+        self.kill();
+        self.reap(rustix::process::WaitIdOptions::EXITED);
+    }
+}
+
+fn pipe_pair() -> Result<(File, OwnedFd)> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|errno| Error::io("cannot make a pipe", errno.into()))?;
+    Ok((File::from(read), write))
+}
+
+fn pipe() -> Result<(OwnedFd, File)> {
+    let (read, write) = pipe_pair()?;
+    Ok((OwnedFd::from(read), File::from(write)))
+}
+
+fn c_string(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|error| {
+        Error::new(ErrorKind::InvalidInput, "a path contains a NUL byte").because(error)
+    })
+}
+
+/// Turns what `clone` returned into the child's id.
+fn child_pid(raw: libc::c_long) -> Option<Pid> {
+    i32::try_from(raw).ok().and_then(Pid::from_raw)
+}

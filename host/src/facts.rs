@@ -1,0 +1,105 @@
+//! What pyro must know of the host, measured once per boot and kept.
+
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::private_dir;
+use crate::store::record::{self, Record};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What stays true until the host boots again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The kernel's id of this boot.
+    boot_id: String,
+    /// The rate of the time stamp counter, in kHz.
+    pub tsc_khz: u64,
+    /// Whether a guest boots with KVM; `None` until somebody has tried.
+    pub kvm_boots: Option<bool>,
+}
+
+impl Record for Facts {
+    const VERSION: u32 = 1;
+}
+
+/// Long enough for an error of some parts in a million, which the guest's clock
+/// shares; short enough to go unnoticed once per boot.
+const MEASURE: Duration = Duration::from_millis(50);
+
+impl Facts {
+    /// The facts of this boot, measured if nobody has yet.
+    pub fn gather(config: &Config) -> Result<Self> {
+        let boot_id = read("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        // Whatever is wrong with what was kept, measuring again is the cure.
+        if let Ok(facts) = record::read::<Self>(&path(config))
+            && facts.boot_id == boot_id
+        {
+            return Ok(facts);
+        }
+        let facts = Self { boot_id, tsc_khz: measure_tsc_khz(), kvm_boots: None };
+        facts.keep(config)?;
+        Ok(facts)
+    }
+
+    /// Remembers these facts until the host boots again.
+    pub fn keep(&self, config: &Config) -> Result<()> {
+        private_dir(&config.cache_dir)?;
+        record::write(&path(config), self)
+    }
+}
+
+fn path(config: &Config) -> PathBuf {
+    config.cache_dir.join("host.json")
+}
+
+fn read(path: &str) -> Result<String> {
+    fs::read_to_string(path).map_err(|error| Error::io(format!("cannot read {path}"), error))
+}
+
+fn measure_tsc_khz() -> u64 {
+    // Between two points that are taken as close to a clock reading as can be;
+    // `Instant` is CLOCK_MONOTONIC, whose slewing is below what matters here.
+    let point = || {
+        (0..8)
+            .map(|_| {
+                let before = Instant::now();
+                // SAFETY: every x86-64 processor has the instruction.
+                let ticks = unsafe { std::arch::x86_64::_rdtsc() };
+                (before.elapsed(), before, ticks)
+            })
+            .min_by_key(|(width, ..)| *width)
+            .map(|(_, at, ticks)| (at, ticks))
+            .expect("eight tries")
+    };
+    let (start, first) = point();
+    std::thread::sleep(MEASURE);
+    let (end, last) = point();
+    let nanoseconds = (end - start).as_nanos();
+    u64::try_from(u128::from(last - first) * 1_000_000 / nanoseconds).unwrap_or(0)
+}
+
+/// Memory that the host can give without swapping, in MiB.
+pub fn available_mem_mib() -> Result<u64> {
+    let text = read("/proc/meminfo")?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|kib| kib.parse::<u64>().ok())
+        .map(|kib| kib / 1024)
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "/proc/meminfo has no MemAvailable"))
+}
+
+/// Whether the processor says that it can run guests: a good first guess, not a
+/// proof. `pyro doctor` tries.
+#[must_use]
+pub fn processor_claims_kvm() -> bool {
+    let flags = |text: String| {
+        text.lines().find_map(|line| line.strip_prefix("flags")).is_some_and(|flags| {
+            flags.split_whitespace().any(|flag| flag == "svm" || flag == "vmx")
+        })
+    };
+    fs::File::options().read(true).write(true).open("/dev/kvm").is_ok()
+        && fs::read_to_string("/proc/cpuinfo").is_ok_and(flags)
+}

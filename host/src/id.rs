@@ -1,0 +1,73 @@
+//! Names that pyro gives to things.
+
+use rustix::rand::{GetRandomFlags, getrandom};
+use std::fmt;
+use std::str::FromStr;
+
+/// A workspace: twelve hexadecimal digits, fit for a file name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkspaceId([u8; 6]);
+
+impl WorkspaceId {
+    /// A new one, unlike all others.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut bytes = [0; 6];
+        fill_random(&mut bytes);
+        Self(bytes)
+    }
+
+    /// The host name of the workspace's guest.
+    #[must_use]
+    pub fn hostname(self) -> String {
+        format!("pyro-{self}")
+    }
+}
+
+impl fmt::Display for WorkspaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for WorkspaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WorkspaceId({self})")
+    }
+}
+
+/// A text that is no workspace id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a workspace id is twelve hexadecimal digits")]
+pub struct BadId;
+
+impl FromStr for WorkspaceId {
+    type Err = BadId;
+
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        let digits = text.as_bytes();
+        if digits.len() != 12 {
+            return Err(BadId);
+        }
+        let mut bytes = [0; 6];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| BadId)?;
+            if !pair.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+                return Err(BadId);
+            }
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| BadId)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// Fills a buffer from the host's random number generator.
+///
+/// # Panics
+/// When Linux has no random numbers, which it does not do once it has booted.
+pub fn fill_random(mut buffer: &mut [u8]) {
+    while !buffer.is_empty() {
+        let filled = getrandom(&mut *buffer, GetRandomFlags::empty()).expect("getrandom works");
+        buffer = &mut buffer[filled..];
+    }
+}

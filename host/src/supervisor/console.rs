@@ -1,0 +1,135 @@
+//! What a guest's kernel and the VMM print: kept, within bounds, and shown when
+//! a boot fails.
+
+use crate::error::{Error, Result};
+use futures::future::{join_all, pending};
+use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, openat, renameat};
+use rustix::io::Errno;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use tokio::io::unix::AsyncFd;
+
+/// The log's file name in a workspace's directory; the part before it has `.1`
+/// appended.
+pub const LOG_NAME: &str = "console.log";
+
+/// The log's size before it becomes the part before; so a guest can fill twice
+/// this and no more.
+const LOG_MAX: u64 = 512 * 1024;
+
+/// What is kept in memory to explain a failure with.
+const TAIL_MAX: usize = 4 * 1024;
+
+/// The last lines that an error shows.
+const LINES_SHOWN: usize = 12;
+
+/// The log of one guest.
+pub struct Console {
+    log: Rc<RefCell<Log>>,
+}
+
+struct Log {
+    directory: File,
+    file: File,
+    written: u64,
+    tail: VecDeque<u8>,
+}
+
+impl Console {
+    /// Starts a log in a workspace's directory.
+    pub fn create(directory: &File) -> Result<Self> {
+        let directory =
+            directory.try_clone().map_err(|error| Error::io("cannot keep a console log", error))?;
+        let file =
+            open(&directory).map_err(|error| Error::io("cannot keep a console log", error))?;
+        let log = Log { directory, file, written: 0, tail: VecDeque::with_capacity(TAIL_MAX) };
+        Ok(Self { log: Rc::new(RefCell::new(log)) })
+    }
+
+    /// Keeps what comes from these, for as long as the future is polled; it
+    /// never ends.
+    pub fn keep(&self, sources: Vec<OwnedFd>) -> Result<impl Future<Output = ()> + use<>> {
+        let readers = sources
+            .into_iter()
+            .map(|source| {
+                let flags = fcntl_getfl(&source)?;
+                fcntl_setfl(&source, flags | OFlags::NONBLOCK)?;
+                // SAFETY: the descriptor is owned and stays the same.
+                let source = unsafe { AsyncFd::register(source) }.map_err(std::io::Error::from)?;
+                let log = Rc::clone(&self.log);
+                Ok(async move { read_all(&source, &log).await })
+            })
+            .collect::<std::io::Result<Vec<_>>>()
+            .map_err(|error| Error::io("cannot watch the console", error))?;
+        Ok(async move {
+            join_all(readers).await;
+            pending().await
+        })
+    }
+
+    /// Adds the console's last lines to an error.
+    pub fn explain(&self, error: Error) -> Error {
+        let log = self.log.borrow();
+        let tail: Vec<u8> = log.tail.iter().copied().collect();
+        let tail = String::from_utf8_lossy(&tail);
+        let lines: Vec<&str> = tail.lines().filter(|line| !line.trim().is_empty()).collect();
+        if lines.is_empty() {
+            return error.hint("the console stayed silent; `pyro doctor` looks for the cause");
+        }
+        let shown: Vec<String> = lines[lines.len().saturating_sub(LINES_SHOWN)..]
+            .iter()
+            .map(|line| visible(line))
+            .collect();
+        error.hint(format!("the console's last lines were:\n  {}", shown.join("\n  ")))
+    }
+}
+
+/// A line of the guest's without anything that could drive a terminal.
+fn visible(line: &str) -> String {
+    line.chars().filter(|char| !char.is_control()).collect()
+}
+
+async fn read_all(source: &AsyncFd<OwnedFd>, log: &RefCell<Log>) {
+    let mut buffer = [0; 4096];
+    loop {
+        let Ok(mut ready) = source.readable().await else { return };
+        match rustix::io::read(source.get_ref(), &mut buffer) {
+            Ok(0) => return,
+            Ok(length) => log.borrow_mut().append(&buffer[..length]),
+            Err(Errno::AGAIN) => ready.clear_ready(),
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+impl Log {
+    fn append(&mut self, bytes: &[u8]) {
+        self.tail.extend(bytes);
+        let surplus = self.tail.len().saturating_sub(TAIL_MAX);
+        self.tail.drain(..surplus);
+        // A full disk must not stop the guest: then the log has a gap.
+        if self.file.write_all(bytes).is_ok() {
+            self.written += bytes.len() as u64;
+        }
+        if self.written >= LOG_MAX && self.rotate().is_ok() {
+            self.written = 0;
+        }
+    }
+
+    fn rotate(&mut self) -> std::io::Result<()> {
+        renameat(&self.directory, LOG_NAME, &self.directory, format!("{LOG_NAME}.1"))?;
+        self.file = open(&self.directory)?;
+        Ok(())
+    }
+}
+
+fn open(directory: &File) -> std::io::Result<File> {
+    let flags =
+        OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(File::from(openat(directory, LOG_NAME, flags, Mode::RUSR | Mode::WUSR)?))
+}

@@ -1,0 +1,135 @@
+//! What pyro asks of a virtual machine monitor. Only `vmm/` and `vsock/` know
+//! which one it is.
+
+pub mod qemu;
+
+use crate::error::Result;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::str::FromStr;
+use tokio::net::UnixStream;
+
+/// How a guest's instructions are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accelerator {
+    /// By the processor.
+    Kvm,
+    /// By translation: slower, and works everywhere.
+    Tcg,
+}
+
+impl std::fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Tcg => "tcg",
+        })
+    }
+}
+
+/// The kernels that pyro boots; they need different treatment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KernelFlavor {
+    /// Built by `make kernel`: everything built in, no ACPI needed.
+    Tuned,
+    /// Debian's cloud kernel: needs ACPI and modules from an initial RAM disk.
+    Stock,
+}
+
+impl KernelFlavor {
+    /// Both, the quicker to boot first.
+    pub const ALL: [Self; 2] = [Self::Tuned, Self::Stock];
+
+    /// Its name, as in commands and directories.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tuned => "tuned",
+            Self::Stock => "stock",
+        }
+    }
+}
+
+/// A word that names no kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the kernels are `tuned` and `stock`")]
+pub struct UnknownKernel;
+
+impl FromStr for KernelFlavor {
+    type Err = UnknownKernel;
+
+    fn from_str(name: &str) -> Result<Self, UnknownKernel> {
+        Self::ALL.into_iter().find(|flavor| flavor.as_str() == name).ok_or(UnknownKernel)
+    }
+}
+
+impl fmt::Display for KernelFlavor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A computer to start. Its disks are, in this order: the read-only root image
+/// (vda) and the workspace's own disk (vdb).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// 1 to 32.
+    pub vcpu_count: u32,
+    /// At least 128.
+    pub mem_mib: u32,
+    /// An uncompressed ELF kernel with a PVH entry.
+    pub kernel: PathBuf,
+    /// What the kernel is.
+    pub kernel_flavor: KernelFlavor,
+    /// The initial RAM disk, when the kernel needs one.
+    pub initrd: Option<PathBuf>,
+    /// The environment's root image.
+    pub root_image: PathBuf,
+    /// The workspace's writable disk.
+    pub disk: PathBuf,
+    /// How to run it.
+    pub accelerator: Accelerator,
+    /// Whether the kernel is to tell on the console all it does; it boots
+    /// slower.
+    pub verbose: bool,
+}
+
+/// How bytes get in and out of the guest.
+#[derive(Debug)]
+pub enum Link {
+    /// One byte stream, to be multiplexed.
+    Stream(UnixStream),
+}
+
+/// A virtual machine that was started.
+pub struct Started {
+    /// The way to the agent.
+    pub link: Link,
+    /// What the guest's console and the VMM itself print.
+    pub console: Vec<OwnedFd>,
+    /// The VMM's process.
+    pub process: Box<dyn VmmProcess>,
+}
+
+/// A running VMM.
+pub trait VmmProcess: Send {
+    /// The process id on the host, where there is a process.
+    fn pid(&self) -> Option<u32>;
+
+    /// Waits for its end and says how it ended.
+    fn wait(&mut self) -> BoxFuture<'_, String>;
+
+    /// Ends it at once; [`VmmProcess::wait`] then returns.
+    fn kill(&mut self);
+}
+
+/// A virtual machine monitor.
+pub trait Vmm: Send + Sync {
+    /// Starts a machine. Returns once the VMM runs, long before the guest does.
+    fn start<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<Started>>;
+}

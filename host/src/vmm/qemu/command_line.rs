@@ -1,0 +1,139 @@
+//! A machine as QEMU's arguments.
+
+use crate::vmm::{Accelerator, KernelFlavor, Machine};
+use std::os::fd::RawFd;
+
+/// Where the kernel is for a confined QEMU.
+pub const KERNEL: &str = "/kernel";
+/// Where the initial RAM disk is for a confined QEMU.
+pub const INITRD: &str = "/initrd";
+
+/// The name of the agent's virtio-serial port; the guest looks for it.
+const PORT_NAME: &str = "pyro.agent";
+
+/// The rate of the timer that QEMU's translator emulates. Finding it out takes
+/// a guest a quarter of a second.
+const TCG_TIMER_HZ: u32 = 1_000_000_000;
+
+/// Descriptors that QEMU inherits, by their numbers in its process.
+#[derive(Debug, Clone, Copy)]
+pub struct Descriptors {
+    /// A connected socket: the agent's channel.
+    pub channel: RawFd,
+    /// A connected socket: the serial console.
+    pub console: RawFd,
+    /// The root image, read-only.
+    pub root_image: RawFd,
+    /// The workspace's disk.
+    pub disk: RawFd,
+}
+
+/// All that decides the arguments.
+#[derive(Debug, Clone, Copy)]
+pub struct CommandLine<'a> {
+    /// What to start.
+    pub machine: &'a Machine,
+    /// The rate of the host's time stamp counter.
+    pub tsc_khz: u64,
+    /// What QEMU inherits.
+    pub descriptors: Descriptors,
+}
+
+impl CommandLine<'_> {
+    /// The arguments after the program's name.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<String> {
+        let Descriptors { channel, console, root_image, disk } = self.descriptors;
+        let machine = self.machine;
+        let mem_mib = machine.mem_mib;
+        let mut words: Vec<String> = Vec::with_capacity(64);
+        let mut option = |name: &str, value: String| words.extend([format!("-{name}"), value]);
+
+        let acpi = match machine.kernel_flavor {
+            KernelFlavor::Tuned => "off",
+            KernelFlavor::Stock => "on",
+        };
+        option("machine", format!("microvm,acpi={acpi},memory-backend=memory"));
+        option("object", format!("memory-backend-memfd,id=memory,size={mem_mib}M"));
+        option("m", format!("{mem_mib}M"));
+        option("smp", machine.vcpu_count.to_string());
+        match machine.accelerator {
+            Accelerator::Kvm => {
+                option("accel", "kvm".into());
+                option("cpu", "host".into());
+            }
+            Accelerator::Tcg => {
+                option("accel", "tcg,thread=multi".into());
+                option("cpu", "max".into());
+            }
+        }
+        option("chardev", format!("socket,id=console,fd={console}"));
+        option("serial", "chardev:console".into());
+        option("chardev", format!("socket,id=channel,fd={channel}"));
+        option("device", "virtio-serial-device".into());
+        option("device", format!("virtserialport,chardev=channel,name={PORT_NAME}"));
+        for (name, descriptor, read_only) in [("root", root_image, true), ("disk", disk, false)] {
+            let switch = if read_only { "on" } else { "off" };
+            option("add-fd", format!("fd={descriptor},set={descriptor}"));
+            option(
+                "blockdev",
+                format!(
+                    "driver=raw,node-name={name},read-only={switch},file.driver=file,\
+                     file.filename=/dev/fdset/{descriptor},file.locking=off,discard=unmap"
+                ),
+            );
+            option("device", format!("virtio-blk-device,drive={name}"));
+        }
+        option("kernel", KERNEL.into());
+        if machine.initrd.is_some() {
+            option("initrd", INITRD.into());
+        }
+        option("append", self.kernel_command_line());
+        option("display", "none".into());
+        option(
+            "sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into(),
+        );
+        words.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
+        words
+    }
+
+    fn kernel_command_line(&self) -> String {
+        let machine = self.machine;
+        let mut words = vec![
+            // A guest that panics or powers off reboots, which ends QEMU.
+            "panic=-1".to_string(),
+            "reboot=t".into(),
+            "root=/dev/vda".into(),
+            "rootfstype=erofs".into(),
+            "ro".into(),
+            "init=/usr/lib/pyro/pyro-agent".into(),
+        ];
+        match machine.accelerator {
+            Accelerator::Kvm => {}
+            Accelerator::Tcg => {
+                // Without a paravirtual clock the kernel must be told the rate
+                // of its time stamp counter or it falls back to jiffies, and
+                // with ACPI hangs. The rest skips what is slow to emulate and
+                // of no use inside one tenant's throw-away machine.
+                words.push(format!("tsc_early_khz={}", self.tsc_khz));
+                words.extend(
+                    ["tsc=reliable", "no_timer_check", "mitigations=off"].map(String::from),
+                );
+                words.push("cryptomgr.notests".into());
+                if machine.kernel_flavor == KernelFlavor::Tuned {
+                    words.push(format!("lapic_timer_hz={TCG_TIMER_HZ}"));
+                }
+                if machine.vcpu_count == 1 {
+                    words.push("noreplace-smp".into());
+                }
+            }
+        }
+        if machine.verbose {
+            words.extend(["console=ttyS0", "earlyprintk=ttyS0", "loglevel=7"].map(String::from));
+        } else {
+            words.push("quiet".into());
+        }
+        words.join(" ")
+    }
+}

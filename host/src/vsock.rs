@@ -1,0 +1,54 @@
+//! The one kind of endpoint: a Unix socket that speaks Firecracker's
+//! `CONNECT <port>\n` and answers `OK <n>\n`. On Firecracker the VMM serves it,
+//! on QEMU [`endpoint`] does, inside the supervisor; nobody above can tell.
+
+pub mod endpoint;
+
+use pyro_protocol::VsockPort;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::PathBuf;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+/// The endpoint's file name in a workspace's directory.
+pub const SOCKET_NAME: &str = "vsock.sock";
+
+/// The longest line of the connection's opening, `\n` included.
+const LINE_MAX: usize = 32;
+
+/// A path to `name` in an open directory that is short whatever the
+/// directory's own path is: a socket's address has room for 107 bytes.
+#[must_use]
+pub fn short_path(directory: BorrowedFd<'_>, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))
+}
+
+/// Connects to a vsock port of the guest whose endpoint lies in `directory`.
+///
+/// # Errors
+/// `ConnectionRefused` when the guest does not listen on the port, and whatever
+/// the socket gives. Needs a deadline around it: a guest may never answer.
+pub async fn connect(directory: impl AsFd, port: VsockPort) -> io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(short_path(directory.as_fd(), SOCKET_NAME)).await?;
+    stream.write_all(format!("CONNECT {}\n", port.0).as_bytes()).await?;
+    let line = read_line(&mut stream).await?;
+    if line.starts_with(b"OK ") { Ok(stream) } else { Err(refused(port)) }
+}
+
+fn refused(port: VsockPort) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionRefused, format!("the guest does not listen on {port}"))
+}
+
+/// Reads up to a newline, which is left out. Byte by byte: what follows the
+/// line belongs to the guest.
+async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut line = Vec::with_capacity(LINE_MAX);
+    while line.len() < LINE_MAX {
+        match stream.read_u8().await? {
+            b'\n' => return Ok(line),
+            byte => line.push(byte),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "the vsock endpoint's line is too long"))
+}

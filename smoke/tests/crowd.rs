@@ -1,0 +1,79 @@
+//! Many at once on a small host.
+
+use pyro_smoke::{Home, stderr};
+use std::process::Stdio;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const CROWD: usize = 20;
+
+/// How far a guest's clock may be off.
+const CLOCK_TOLERANCE: f64 = 0.1;
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64()
+}
+
+#[test]
+fn twenty_runs_at_once_all_succeed_and_know_the_time() {
+    let home = Home::new();
+    let children: Vec<_> = (0..CROWD)
+        .map(|number| {
+            // The guest is asked for the time when it is up; the host's is taken
+            // when the answer arrives, by a thread that waits for it.
+            let script = format!("echo {number}; head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \\n'; echo; cat /etc/machine-id; while read x; do date +%s.%N; done");
+            home.pyro(["run", "--mem-mib", "256", "debian:12", "--", "bash", "-c"])
+                .arg(script)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("pyro starts")
+        })
+        .collect();
+    let guests: Vec<_> =
+        children.into_iter().map(|child| std::thread::spawn(move || ask(child))).collect();
+    let mut random = std::collections::HashSet::new();
+    let mut machines = std::collections::HashSet::new();
+    for (number, guest) in guests.into_iter().enumerate() {
+        let answer = guest.join().expect("no panic");
+        assert_eq!(answer.number, number.to_string());
+        assert!(random.insert(answer.random), "two guests drew the same random numbers");
+        assert!(machines.insert(answer.machine), "two guests are the same machine");
+        assert!(
+            answer.clock_error < CLOCK_TOLERANCE,
+            "guest {number}'s clock is at least {} s off",
+            answer.clock_error
+        );
+    }
+    home.expect_clean_within(Duration::from_secs(2));
+}
+
+struct Answer {
+    number: String,
+    random: String,
+    machine: String,
+    /// The least error that is consistent with all readings.
+    clock_error: f64,
+}
+
+fn ask(mut child: std::process::Child) -> Answer {
+    use std::io::{BufRead, BufReader, Write};
+    let mut stdin = child.stdin.take().expect("piped");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut line = || lines.next().expect("a line").expect("UTF-8");
+    let (number, random, machine) = (line(), line(), line());
+    // Each reading lies between the asking and the answer; on a crowded host
+    // these are far apart, so several are intersected.
+    let (mut low, mut high) = (f64::MIN, f64::MAX);
+    for _ in 0..20 {
+        let asked = now();
+        stdin.write_all(b"x\n").expect("the guest reads");
+        let guest: f64 = line().parse().expect("a time");
+        let answered = now();
+        (low, high) = (low.max(guest - answered), high.min(guest - asked));
+    }
+    drop(stdin);
+    let output = child.wait_with_output().expect("pyro ends");
+    assert!(output.status.success(), "{}", stderr(&output));
+    Answer { number, random, machine, clock_error: low.max(-high).max(0.0) }
+}

@@ -1,0 +1,112 @@
+//! However a run ends, nothing of it stays.
+
+use pyro_smoke::Home;
+use rustix::process::{Pid, Signal, kill_process};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+/// Moments from before the VMM starts until the command runs for a while.
+const MOMENTS: u64 = 10;
+const STEP: Duration = Duration::from_millis(170);
+
+fn long_run(home: &Home) -> Command {
+    let mut command = home.pyro(["run", "debian:12", "--", "sh", "-c", "sleep 1000 & sleep 1000"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn interrupt(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(child.id().cast_signed()).expect("a process id");
+    // It may have ended by itself, which is for the caller to judge.
+    let _ = kill_process(pid, signal);
+}
+
+/// Not evenly spread, so that the ten moments hit different stages each time.
+fn moment(number: u64) -> Duration {
+    let jitter = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |now| u64::from(now.subsec_nanos()) % 100);
+    STEP * u32::try_from(number).expect("ten") + Duration::from_millis(jitter)
+}
+
+#[test]
+fn a_terminated_run_leaves_nothing_when_it_ends() {
+    let home = Home::new();
+    for number in 0..MOMENTS {
+        let mut child = long_run(&home).spawn().expect("pyro starts");
+        sleep(moment(number));
+        interrupt(&child, Signal::TERM);
+        let status = child.wait().expect("pyro ends");
+        // Before its handlers are in place the signal kills it as any program.
+        use std::os::unix::process::ExitStatusExt;
+        assert!(
+            status.code() == Some(143) || status.signal() == Some(15),
+            "moment {number}: {status}"
+        );
+        home.expect_clean_within(Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing_when_it_ends() {
+    let home = Home::new();
+    for number in 0..MOMENTS {
+        let mut child = long_run(&home).spawn().expect("pyro starts");
+        sleep(moment(number));
+        interrupt(&child, Signal::INT);
+        let status = child.wait().expect("pyro ends");
+        use std::os::unix::process::ExitStatusExt;
+        assert!(
+            status.code() == Some(130) || status.signal() == Some(2),
+            "moment {number}: {status}"
+        );
+        home.expect_clean_within(Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn r9_a_killed_run_is_gone_by_the_next_start() {
+    let home = Home::new();
+    for number in 0..MOMENTS {
+        let mut child = long_run(&home).spawn().expect("pyro starts");
+        sleep(moment(number));
+        interrupt(&child, Signal::KILL);
+        child.wait().expect("pyro ends");
+        // Any start sweeps; this one fails before it boots anything.
+        let next = home
+            .pyro(["run", "debian:12", "--mem-mib", "64", "--", "true"])
+            .output()
+            .expect("pyro starts");
+        assert!(!next.status.success());
+        home.expect_clean_within(Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn r9_a_killed_supervisor_takes_the_vmm_along_and_the_caller_is_told() {
+    let home = Home::new();
+    let mut child = home
+        .pyro(["run", "debian:12", "--", "sleep", "1000"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("pyro starts");
+    let supervisor = loop {
+        let processes = home.processes();
+        let vmm = processes.iter().any(|(_, words)| words.contains("qemu-system"));
+        match processes.into_iter().find(|(_, words)| words.contains("__supervise")) {
+            Some((pid, _)) if vmm => break pid,
+            _ => sleep(Duration::from_millis(20)),
+        }
+    };
+    kill_process(Pid::from_raw(supervisor.cast_signed()).expect("a pid"), Signal::KILL)
+        .expect("it lives");
+    let status = child.wait().expect("pyro ends");
+    assert_eq!(status.code(), Some(125));
+    let next = home
+        .pyro(["run", "debian:12", "--mem-mib", "64", "--", "true"])
+        .output()
+        .expect("pyro starts");
+    assert!(!next.status.success());
+    home.expect_clean_within(Duration::from_secs(2));
+}
