@@ -59,12 +59,16 @@ impl AgentClient {
     /// Opens a connection and greets the agent.
     pub async fn connect(&self) -> Result<Connection<UnixStream>> {
         let connecting = async {
-            let stream = crate::vsock::connect(self.directory.as_fd(), CALL_PORT)
-                .await
-                .map_err(|error| Error::new(ErrorKind::GuestLost, "the guest does not answer").because(error))?;
+            let stream = crate::vsock::connect(self.directory.as_fd(), CALL_PORT).await.map_err(
+                |error| {
+                    Error::new(ErrorKind::GuestLost, "the guest does not answer").because(error)
+                },
+            )?;
             Connection::greet(stream).await
         };
-        timeout(GREETING_DEADLINE, connecting).await.unwrap_or_else(|_| Err(silent(GREETING_DEADLINE)))
+        timeout(GREETING_DEADLINE, connecting)
+            .await
+            .unwrap_or_else(|_| Err(silent(GREETING_DEADLINE)))
     }
 
     /// Makes a call and waits for its reply.
@@ -75,7 +79,10 @@ impl AgentClient {
 }
 
 fn silent(deadline: Duration) -> Error {
-    Error::new(ErrorKind::GuestLost, format!("the guest did not answer within {} s", deadline.as_secs()))
+    Error::new(
+        ErrorKind::GuestLost,
+        format!("the guest did not answer within {} s", deadline.as_secs()),
+    )
 }
 
 impl<S: AsyncRead + AsyncWrite> Connection<S> {
@@ -88,7 +95,10 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let welcome: Welcome = reply(reader.next().await.map_err(lost)?, FrameKind::Welcome)?;
         let received = now_ns();
         if welcome.magic != MAGIC || welcome.generation > GENERATION {
-            return Err(Error::new(ErrorKind::Protocol, "the guest is no pyro agent that this pyro knows"));
+            return Err(Error::new(
+                ErrorKind::Protocol,
+                "the guest is no pyro agent that this pyro knows",
+            ));
         }
         let error_ns = (received - sent).max(0) / 2;
         let ahead_ns = welcome.clock_ns.saturating_sub(sent.saturating_add(error_ns));
@@ -98,7 +108,8 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     /// Sends the connection's call and waits for its reply.
     pub async fn call<R: Request>(&mut self, request: R) -> Result<R::Reply> {
         if R::SINCE > self.welcome.generation {
-            let message = format!("the guest's agent {} cannot {}", self.welcome.agent_version, R::NAME);
+            let message =
+                format!("the guest's agent {} cannot {}", self.welcome.agent_version, R::NAME);
             return Err(Error::new(ErrorKind::Unsupported, message)
                 .hint("build the environment again: `pyro env build NAME`"));
         }
@@ -129,7 +140,10 @@ fn refused(error: AgentError) -> Error {
         AgentErrorKind::Protocol => ErrorKind::Protocol,
     };
     // The text is the guest's: shown, with its control characters made visible.
-    Error::new(kind, error.message.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'"))
+    Error::new(
+        kind,
+        error.message.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'"),
+    )
 }
 
 fn lost(error: Lost) -> Error {

@@ -144,7 +144,8 @@ fn refused(step: &str, errno: Errno) -> Error {
 fn map_ids(pid: Pid) -> Result<()> {
     let write = |name: &str, text: String| {
         let path = format!("/proc/{}/{name}", pid.as_raw_nonzero());
-        std::fs::write(&path, text).map_err(|error| Error::io(format!("cannot write {path}"), error))
+        std::fs::write(&path, text)
+            .map_err(|error| Error::io(format!("cannot write {path}"), error))
     };
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     if uid.is_root() {
@@ -174,7 +175,9 @@ impl Confined {
             // A failing wait for readiness means that the runtime shuts down;
             // waitid then blocks for the moment the child still needs.
             drop(self.pidfd.readable().await);
-            if let Some(ended) = self.reap(rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOHANG) {
+            if let Some(ended) = self.reap(
+                rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOHANG,
+            ) {
                 return ended;
             }
         }
@@ -187,11 +190,13 @@ impl Confined {
             let status = waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options);
             self.ended = match status {
                 Ok(None) => None,
-                Ok(Some(status)) => Some(match (status.exit_status(), status.terminating_signal()) {
-                    (Some(code), _) => format!("exited with status {code}"),
-                    (None, Some(signal)) => format!("was killed by signal {signal}"),
-                    (None, None) => "ended".into(),
-                }),
+                Ok(Some(status)) => {
+                    Some(match (status.exit_status(), status.terminating_signal()) {
+                        (Some(code), _) => format!("exited with status {code}"),
+                        (None, Some(signal)) => format!("was killed by signal {signal}"),
+                        (None, None) => "ended".into(),
+                    })
+                }
                 Err(errno) => Some(format!("is lost: {errno}")),
             };
         }
@@ -226,8 +231,9 @@ fn pipe() -> Result<(OwnedFd, File)> {
 }
 
 fn c_string(path: &Path) -> Result<CString> {
-    CString::new(path.as_os_str().as_bytes())
-        .map_err(|error| Error::new(ErrorKind::InvalidInput, "a path contains a NUL byte").because(error))
+    CString::new(path.as_os_str().as_bytes()).map_err(|error| {
+        Error::new(ErrorKind::InvalidInput, "a path contains a NUL byte").because(error)
+    })
 }
 
 /// Turns what `clone` returned into the child's id.

@@ -26,8 +26,18 @@ const COPY_CHUNK: usize = 1 << 20;
 /// The formatting, by which cached file systems are told apart: a changed
 /// recipe makes a new one.
 const FORMAT: &[&str] = &[
-    "-q", "-F", "-t", "ext4", "-L", "pyro", "-J", "size=16", "-m", "0",
-    "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0",
+    "-q",
+    "-F",
+    "-t",
+    "ext4",
+    "-L",
+    "pyro",
+    "-J",
+    "size=16",
+    "-m",
+    "0",
+    "-E",
+    "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0",
 ];
 
 /// Makes a disk with an empty file system of `mib` MiB at `path`.
@@ -118,7 +128,8 @@ pub fn copy_sparse(source: &Path, target: &Path) -> Result<()> {
             let end = next(&from, SeekFrom::Hole(start))?.unwrap_or(length);
             at = start;
             while at < end {
-                let chunk = usize::try_from(end - at).map_or(COPY_CHUNK, |left| left.min(COPY_CHUNK));
+                let chunk =
+                    usize::try_from(end - at).map_or(COPY_CHUNK, |left| left.min(COPY_CHUNK));
                 from.read_exact_at(&mut buffer[..chunk], at)?;
                 to.write_all_at(&buffer[..chunk], at)?;
                 at += chunk as u64;

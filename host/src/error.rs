@@ -8,7 +8,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, for programs to act on. Serialised in snake case as the
 /// `kind` of a JSON error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// The request itself makes no sense; nothing was touched.
@@ -161,5 +163,17 @@ impl Error {
             source = cause.source();
         }
         line
+    }
+}
+
+/// As programs get it: the kind, the whole chain, what to do next or null.
+impl serde::Serialize for Error {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut object = serializer.serialize_struct("Error", 3)?;
+        object.serialize_field("kind", &self.kind)?;
+        object.serialize_field("message", &self.chain())?;
+        object.serialize_field("hint", &self.hint)?;
+        object.end()
     }
 }

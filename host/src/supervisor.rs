@@ -142,8 +142,9 @@ pub async fn serve_lease(
         .read_until(b'\n', &mut line)
         .await
         .map_err(|error| Error::io("cannot read the assignment", error))?;
-    let assignment: Assignment = serde_json::from_slice(&line)
-        .map_err(|error| Error::new(ErrorKind::Internal, "the assignment is malformed").because(error))?;
+    let assignment: Assignment = serde_json::from_slice(&line).map_err(|error| {
+        Error::new(ErrorKind::Internal, "the assignment is malformed").because(error)
+    })?;
     let vmm = choose(&assignment);
 
     let released = async {
@@ -174,8 +175,9 @@ async fn supervise(
     vmm: &dyn Vmm,
     reports: &mut (impl AsyncWriteExt + Unpin),
 ) -> Result<()> {
-    let directory = File::open(&assignment.directory)
-        .map_err(|error| Error::io(format!("cannot open {}", assignment.directory.display()), error))?;
+    let directory = File::open(&assignment.directory).map_err(|error| {
+        Error::io(format!("cannot open {}", assignment.directory.display()), error)
+    })?;
     let mut guest = boot(assignment, vmm, &directory).await?;
     send(reports, &Report::Ready(guest.ready)).await;
     let how = guest.run_until_end().await;
@@ -194,7 +196,12 @@ struct Guest {
 }
 
 impl Guest {
-    fn new(process: Box<dyn VmmProcess>, endpoint: Endpoint, logging: Endpoint, ready: Ready) -> Self {
+    fn new(
+        process: Box<dyn VmmProcess>,
+        endpoint: Endpoint,
+        logging: Endpoint,
+        ready: Ready,
+    ) -> Self {
         let ready = Ready { vmm_pid: process.pid(), ..ready };
         let endpoint = Box::pin(async move {
             tokio::select! { () = endpoint => {}, () = logging => {} }
@@ -251,7 +258,8 @@ async fn come_up(
     started_at: Instant,
 ) -> Result<(Endpoint, Ready)> {
     let broken = |error: channel::ChannelError| {
-        Error::new(ErrorKind::BootFailed, "the guest's channel failed while it booted").because(error)
+        Error::new(ErrorKind::BootFailed, "the guest's channel failed while it booted")
+            .because(error)
     };
     let mut nonce = [0; 8];
     fill_random(&mut nonce);
@@ -260,16 +268,18 @@ async fn come_up(
     let listener = UnixListener::bind(vsock::short_path(directory.as_fd(), vsock::SOCKET_NAME))
         .map_err(|error| Error::io("cannot listen on the vsock endpoint", error))?;
     let (announced, mut announcement) = mpsc::channel(1);
-    let serving = vsock::endpoint::serve(listener, opener.clone(), acceptor, ANNOUNCE_PORT, announced);
+    let serving =
+        vsock::endpoint::serve(listener, opener.clone(), acceptor, ANNOUNCE_PORT, announced);
     let mut endpoint: Endpoint = Box::pin(async move {
         tokio::select! { ended = driver => drop(ended), ended = serving => drop(ended) }
     });
     let greeting = async {
-        let stream = announcement.recv().await.ok_or_else(|| broken(channel::ChannelError::Closed))?;
-        let announced: Announcement = FrameReader::new(stream)
-            .expect(FrameKind::Announcement)
-            .await
-            .map_err(|error| Error::new(ErrorKind::Protocol, "the guest announced itself wrongly").because(error))?;
+        let stream =
+            announcement.recv().await.ok_or_else(|| broken(channel::ChannelError::Closed))?;
+        let announced: Announcement =
+            FrameReader::new(stream).expect(FrameKind::Announcement).await.map_err(|error| {
+                Error::new(ErrorKind::Protocol, "the guest announced itself wrongly").because(error)
+            })?;
         if announced.magic != MAGIC {
             return Err(Error::new(ErrorKind::Protocol, "what runs in the guest is no pyro agent"));
         }
@@ -307,7 +317,9 @@ async fn activate(opener: &Opener, assignment: &Assignment) -> Result<()> {
         let hostname = assignment
             .workspace
             .parse::<WorkspaceId>()
-            .map_err(|error| Error::new(ErrorKind::Internal, "the assignment is malformed").because(error))?
+            .map_err(|error| {
+                Error::new(ErrorKind::Internal, "the assignment is malformed").because(error)
+            })?
             .hostname();
         let request = Activate {
             entropy: ByteString(entropy),
@@ -326,10 +338,9 @@ async fn activate(opener: &Opener, assignment: &Assignment) -> Result<()> {
 }
 
 async fn greet(opener: &Opener) -> Result<Connection<channel::Stream>> {
-    let stream = opener
-        .open(CALL_PORT)
-        .await
-        .map_err(|error| Error::new(ErrorKind::GuestLost, "the agent does not answer").because(error))?;
+    let stream = opener.open(CALL_PORT).await.map_err(|error| {
+        Error::new(ErrorKind::GuestLost, "the agent does not answer").because(error)
+    })?;
     Connection::greet(stream).await
 }
 

@@ -6,7 +6,7 @@ use crate::agent::AgentClient;
 use crate::agent::process::Said;
 use crate::context::Context;
 use crate::disk;
-use crate::environment::Environments;
+use crate::environment::{Bootable, Defaults, Environments};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Stream};
 use crate::facts::{self, Facts};
@@ -53,14 +53,30 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(20);
 pub struct Program {
     /// The program and its arguments, executed as given.
     pub argv: Vec<Vec<u8>>,
-    /// Where; `None` is `/workspace`.
+    /// Where; `None` is the environment's default.
     pub cwd: Option<GuestPath>,
     /// Variables to add.
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
-    /// A name or number, optionally `:group`; `None` is root.
+    /// A name or number, optionally `:group`; `None` is the
+    /// environment's default.
     pub user: Option<String>,
     /// After this, everything it started is killed.
     pub timeout: Option<Duration>,
+}
+
+impl Program {
+    /// Fills in what the environment says where the caller said nothing.
+    fn or_defaults(mut self, defaults: &Defaults) -> Result<Self> {
+        if self.cwd.is_none() {
+            let cwd = GuestPath::new(defaults.cwd.as_str()).map_err(|error| {
+                Error::new(ErrorKind::InvalidInput, "the environment's default directory is none")
+                    .because(error)
+            })?;
+            self.cwd = Some(cwd);
+        }
+        self.user.get_or_insert_with(|| defaults.user.clone());
+        Ok(self)
+    }
 }
 
 /// How large a guest is.
@@ -135,25 +151,33 @@ struct Starting {
     id: WorkspaceId,
     directory: PathBuf,
     lease: Lease,
+    /// What it boots from; kept in the cache meanwhile.
+    bootable: Bootable,
 }
 
 /// Starts a guest in a workspace of its own that ends with its lease. Dropping
 /// the future midway leaves nothing.
-async fn start(pyro: &Pyro, environment: &str, shape: Shape, accelerator: Accelerator) -> Result<Starting> {
+async fn start(
+    pyro: &Pyro,
+    environment: &str,
+    shape: Shape,
+    accelerator: Accelerator,
+) -> Result<Starting> {
     directory::sweep(&pyro.config);
     shape.check()?;
-    let (directory, assignment) = prepare(pyro, environment, shape, accelerator).await?;
+    let (directory, assignment, bootable) = prepare(pyro, environment, shape, accelerator).await?;
     let lease = pyro.launcher.launch(&pyro.config, &assignment, directory.lock()).await?;
     let id = directory.id();
     // From here on the directory is the supervisor's to remove.
     directory.hand_over();
-    Ok(Starting { id, directory: assignment.directory, lease })
+    Ok(Starting { id, directory: assignment.directory, lease, bootable })
 }
 
 impl Starting {
     async fn run(&mut self, program: Program, context: Context) -> Result<(Ready, Exit)> {
         let ready = self.lease.ready().await?;
         context.events.emit(Event::Stage { name: "running", subject: self.id.to_string() }).await;
+        let program = program.or_defaults(&self.bootable.defaults)?;
         match execute(&AgentClient::new(&self.directory)?, program, context).await {
             Ok(exit) => Ok((ready, exit)),
             // The supervisor knows more than the broken connection tells.
@@ -178,7 +202,8 @@ pub async fn trial<T>(
     let seen = ready.as_ref().ok().map(look);
     machine.lease.release().await?;
     let ready = ready?;
-    seen.map(|seen| (ready, seen)).ok_or_else(|| Error::new(ErrorKind::Internal, "a ready guest was not looked at"))
+    seen.map(|seen| (ready, seen))
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "a ready guest was not looked at"))
 }
 
 /// Runs a program in a guest that serves calls.
@@ -187,10 +212,16 @@ async fn execute(agent: &AgentClient, program: Program, context: Context) -> Res
     let request = StartProcess {
         argv: program.argv.into_iter().map(ByteString).collect(),
         cwd: program.cwd,
-        env: program.env.into_iter().map(|(name, value)| (ByteString(name), ByteString(value))).collect(),
+        env: program
+            .env
+            .into_iter()
+            .map(|(name, value)| (ByteString(name), ByteString(value)))
+            .collect(),
         user: program.user,
         stdin: stdin.is_some(),
-        timeout_ms: program.timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+        timeout_ms: program
+            .timeout
+            .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
     };
     let starting = async { agent.connect().await?.start(request).await };
     let running = timeout(crate::agent::REPLY_DEADLINE, starting).await.unwrap_or_else(|_| {
@@ -209,7 +240,10 @@ async fn execute(agent: &AgentClient, program: Program, context: Context) -> Res
         None => finishing.await,
         // The guest keeps the time; should it not, the host does.
         Some(limit) => timeout(limit + TIMEOUT_GRACE, finishing).await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::TimedOut, "the guest did not end the program when its time was over"))
+            Err(Error::new(
+                ErrorKind::TimedOut,
+                "the guest did not end the program when its time was over",
+            ))
         }),
     }
 }
@@ -220,7 +254,8 @@ impl Shape {
         if !VCPUS.contains(&vcpu_count) {
             let (min, max) = (VCPUS.start(), VCPUS.end());
             let message = format!("a guest cannot have {vcpu_count} virtual processors");
-            return Err(Error::new(ErrorKind::InvalidInput, message).hint(format!("choose between {min} and {max}")));
+            return Err(Error::new(ErrorKind::InvalidInput, message)
+                .hint(format!("choose between {min} and {max}")));
         }
         if mem_mib < MEM_MIB_MIN {
             let message = format!("a guest cannot live in {mem_mib} MiB of memory");
@@ -229,7 +264,9 @@ impl Shape {
         }
         let available = facts::available_mem_mib()?;
         if u64::from(mem_mib) + MEM_MIB_RESERVE > available {
-            let message = format!("the host has {available} MiB of memory free and the guest wants {mem_mib} MiB");
+            let message = format!(
+                "the host has {available} MiB of memory free and the guest wants {mem_mib} MiB"
+            );
             return Err(Error::new(ErrorKind::OutOfMemory, message)
                 .hint("choose a smaller --mem-mib, or end something else first"));
         }
@@ -243,7 +280,7 @@ async fn prepare(
     environment: &str,
     shape: Shape,
     accelerator: Accelerator,
-) -> Result<(Directory, Assignment)> {
+) -> Result<(Directory, Assignment, Bootable)> {
     let bootable = Environments::new(&pyro.config).resolve(environment)?;
     let program = qemu::find(&pyro.config)?;
     let facts = Facts::gather(&pyro.config)?;
@@ -260,10 +297,10 @@ async fn prepare(
         machine: Machine {
             vcpu_count: shape.vcpu_count,
             mem_mib: shape.mem_mib,
-            kernel: bootable.kernel.vmlinux,
+            kernel: bootable.kernel.vmlinux.clone(),
             kernel_flavor: bootable.kernel.flavor,
-            initrd: bootable.kernel.initrd,
-            root_image: bootable.root_image,
+            initrd: bootable.kernel.initrd.clone(),
+            root_image: bootable.root_image.clone(),
             disk: disk_path,
             accelerator,
             verbose: false,
@@ -272,7 +309,7 @@ async fn prepare(
         tsc_khz: facts.tsc_khz,
         boot_deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
     };
-    Ok((directory, assignment))
+    Ok((directory, assignment, bootable))
 }
 
 /// What the user asked for, else what was proven to work, else a good guess.
@@ -280,8 +317,10 @@ pub fn accelerator(pyro: &Pyro) -> Result<Accelerator> {
     match pyro.config.accelerator.as_deref() {
         Some("kvm") => Ok(Accelerator::Kvm),
         Some("tcg") => Ok(Accelerator::Tcg),
-        Some(other) => Err(Error::new(ErrorKind::InvalidInput, format!("PYRO_ACCELERATOR is {other:?}"))
-            .hint("set it to kvm or tcg, or unset it")),
+        Some(other) => {
+            Err(Error::new(ErrorKind::InvalidInput, format!("PYRO_ACCELERATOR is {other:?}"))
+                .hint("set it to kvm or tcg, or unset it"))
+        }
         None => {
             let proven = Facts::gather(&pyro.config)?.kvm_boots;
             let kvm = proven.unwrap_or_else(facts::processor_claims_kvm);

@@ -14,8 +14,9 @@
 //!
 //! The port is a byte stream without connection events: after a restore the
 //! guest may stand in the middle of what an older host sent. So the guest hunts
-//! for SYNC whenever yamux has failed, and a host that reconnects sends
-//! [`FLUSH`] zeros first, which complete whatever frame was underway.
+//! for SYNC whenever yamux has failed, and a host that reconnects first sends
+//! [`FLUSH`] bytes of 0xff: they complete whatever frame was underway, and as a
+//! header they are invalid, so that the guest's yamux fails before SYNC comes.
 
 use crate::VsockPort;
 use futures::future::poll_fn;
@@ -28,9 +29,16 @@ use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompat
 /// One stream of a channel; behaves like a connected vsock socket.
 pub type Stream = Compat<yamux::Stream>;
 
-/// What a host that reconnects sends before SYNC: at least the largest yamux
-/// frame that either side writes.
-pub const FLUSH: usize = 16 * 1024;
+/// How much a host that reconnects sends before SYNC. The guest may be in the
+/// middle of a header, and [`FLUSH_BYTE`]s in the lower half of its length make
+/// it a frame of just under 64 KiB (the upper half is always zero or, cut off
+/// earlier, makes a length that yamux refuses).
+pub const FLUSH: usize = 64 * 1024 + 2 * YAMUX_HEADER;
+
+/// No yamux header begins with it, and neither does any frame of ours.
+const FLUSH_BYTE: u8 = 0xff;
+
+const YAMUX_HEADER: usize = 12;
 
 /// Streams at the same time; the next one is refused. With yamux's 256 KiB
 /// window each, a hostile guest can make the host hold [`WINDOW_MAX`] bytes.
@@ -65,7 +73,7 @@ pub enum ChannelError {
 /// Which end of the channel this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// Starts with SYNC and this nonce, after [`FLUSH`] zeros if the guest may
+    /// Starts with SYNC and this nonce, after [`FLUSH`] bytes if the guest may
     /// have been spoken to before.
     Host {
         /// Fresh for every connection.
@@ -107,7 +115,7 @@ where
     let mode = match side {
         Side::Host { nonce, reconnect } => {
             if reconnect {
-                io.write_all(&[0; FLUSH]).await?;
+                io.write_all(&vec![FLUSH_BYTE; FLUSH]).await?;
             }
             io.write_all(&sync(nonce)).await?;
             io.flush().await?;
@@ -138,7 +146,8 @@ fn sync(nonce: u64) -> [u8; 16] {
 }
 
 /// Skips to the end of the next SYNC and returns its nonce. Reads byte by byte:
-/// what follows belongs to yamux.
+/// what follows belongs to yamux. Put a buffered reader beneath where a read
+/// is a system call.
 async fn hunt<T: AsyncRead + Unpin>(io: &mut T) -> std::io::Result<u64> {
     let mut matched = 0;
     while matched < SYNC_MAGIC.len() {

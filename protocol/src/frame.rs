@@ -70,6 +70,8 @@ frame_kinds! {
     Exit = 20, at most 64;
     /// A [`Signal`](crate::process::Signal) for the process.
     Signal = 21, at most 8;
+    /// The process took of its stdin: [`StdinTaken`](crate::process::StdinTaken).
+    StdinTaken = 22, at most 8;
 }
 
 /// One frame, its payload still encoded.

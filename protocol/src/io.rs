@@ -67,6 +67,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.next().await?.decode(kind)
     }
 
+    /// Reads and forgets until the peer's end.
+    pub async fn discard(&mut self) -> Result<(), Lost> {
+        let mut bytes = [0; 4096];
+        while self.inner.read(&mut bytes).await.map_err(Lost::Io)? != 0 {}
+        Ok(())
+    }
+
     /// The transport beneath.
     pub fn into_inner(self) -> R {
         self.inner
@@ -84,10 +91,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 }
 
 fn cut_off(error: std::io::Error) -> Lost {
-    match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => Lost::CutOff,
-        _ => Lost::Io(error),
-    }
+    if error.kind() == std::io::ErrorKind::UnexpectedEof { Lost::CutOff } else { Lost::Io(error) }
 }
 
 impl Frame {

@@ -4,9 +4,10 @@ use crate::{ByteString, GuestPath};
 use serde::{Deserialize, Serialize};
 
 /// Starts a program. The reply is [`ProcessStarted`]; then, on the same
-/// connection, the agent sends `Stdout` and `Stderr` frames and at last one
-/// `Exit`; the host may send `Stdin`, `StdinEnd` and `Signal`. Closing the
-/// connection kills everything the program started.
+/// connection, the agent sends `Stdout`, `Stderr` and [`StdinTaken`] frames and
+/// at last one `Exit`; the host may send `Stdin`, `StdinEnd` and `Signal`.
+/// Closing the connection, or only the host's direction of it, kills everything
+/// the program started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StartProcess {
@@ -33,6 +34,24 @@ pub struct ProcessStarted {
     /// The process id in the guest.
     pub pid: u32,
 }
+
+/// How many bytes of `Stdin` the host may have sent beyond what [`StdinTaken`]
+/// frames have acknowledged. So the agent can read every frame at once, and a
+/// signal or the closing never waits behind input that the program does not
+/// read.
+pub const STDIN_WINDOW: usize = 256 * 1024;
+
+/// The program took so many bytes more of its input, or will never read them.
+/// The agent may let several chunks add up before it says so, but never keeps
+/// more than half the window back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct StdinTaken {
+    /// To be added to what the host may send.
+    pub bytes: u32,
+}
+
+const _: () = assert!(STDIN_WINDOW >= 4 * crate::frame::STREAM_CHUNK);
 
 /// How the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -35,7 +35,8 @@ impl Home {
         let home = Self::bare();
         let cache = user_cache();
         assert!(cache.is_dir(), "{} is missing: run `make test`, which fills it", cache.display());
-        std::os::unix::fs::symlink(cache, home.path().join("cache")).expect("a new home is writable");
+        std::os::unix::fs::symlink(cache, home.path().join("cache"))
+            .expect("a new home is writable");
         home
     }
 
@@ -45,7 +46,12 @@ impl Home {
     /// When there is no place for it.
     #[must_use]
     pub fn bare() -> Self {
-        Self { directory: tempfile::Builder::new().prefix("pyro-story-").tempdir().expect("a temporary directory") }
+        Self {
+            directory: tempfile::Builder::new()
+                .prefix("pyro-story-")
+                .tempdir()
+                .expect("a temporary directory"),
+        }
     }
 
     /// Where it is.
@@ -86,7 +92,8 @@ impl Home {
         let needle = self.path().to_string_lossy().into_owned();
         let mut found = Vec::new();
         for pid in process_ids() {
-            let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+            let read =
+                |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
             let files = open_files(pid);
             let ours = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(&needle);
             if pid != std::process::id()
@@ -126,7 +133,10 @@ impl Home {
 #[must_use]
 pub fn pyro_executable() -> PathBuf {
     let path = std::env::var_os("PYRO_BIN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/x86_64-unknown-linux-musl/release/pyro"),
+        || {
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../target/x86_64-unknown-linux-musl/release/pyro")
+        },
         PathBuf::from,
     );
     assert!(path.is_file(), "{} is missing: run `make build`", path.display());

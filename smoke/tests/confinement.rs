@@ -59,11 +59,15 @@ fn s2_the_vmm_has_no_rights() {
     let uids = running.status("Uid");
     assert!(uids.split('\t').all(|uid| uid != "0"), "{uids}");
     for namespace in ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"] {
-        let link = |who: &str| fs::read_link(format!("/proc/{who}/ns/{namespace}")).expect("a namespace");
+        let link =
+            |who: &str| fs::read_link(format!("/proc/{who}/ns/{namespace}")).expect("a namespace");
         assert_ne!(link(&running.vmm.to_string()), link("self"), "{namespace}");
     }
     let limits = running.read("limits");
-    assert!(limits.lines().any(|line| line.starts_with("Max core file size") && line.contains(" 0 ")), "{limits}");
+    assert!(
+        limits.lines().any(|line| line.starts_with("Max core file size") && line.contains(" 0 ")),
+        "{limits}"
+    );
     running.end();
 }
 
@@ -78,12 +82,18 @@ fn s2_the_vmm_sees_none_of_the_users_files() {
         let expected = ["/", "/kernel", "/initrd"].contains(&point)
             || ["/usr/", "/dev/", "/lib"].iter().any(|prefix| point.starts_with(prefix));
         assert!(expected, "the VMM sees {point}");
-        assert!(point.starts_with("/dev/") || options.split(',').any(|option| option == "ro"), "{line}");
+        assert!(
+            point.starts_with("/dev/") || options.split(',').any(|option| option == "ro"),
+            "{line}"
+        );
     }
     // Its root has nothing but what was mounted.
     let root = format!("/proc/{}/root", running.vmm);
     for hidden in ["home", "root", "etc", "proc", "sys", "tmp", "var", "work"] {
-        assert!(!fs::exists(format!("{root}/{hidden}")).expect("readable"), "the VMM sees /{hidden}");
+        assert!(
+            !fs::exists(format!("{root}/{hidden}")).expect("readable"),
+            "the VMM sees /{hidden}"
+        );
     }
     running.end();
 }

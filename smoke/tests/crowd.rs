@@ -30,7 +30,8 @@ fn twenty_runs_at_once_all_succeed_and_know_the_time() {
                 .expect("pyro starts")
         })
         .collect();
-    let guests: Vec<_> = children.into_iter().map(|child| std::thread::spawn(move || ask(child))).collect();
+    let guests: Vec<_> =
+        children.into_iter().map(|child| std::thread::spawn(move || ask(child))).collect();
     let mut random = std::collections::HashSet::new();
     let mut machines = std::collections::HashSet::new();
     for (number, guest) in guests.into_iter().enumerate() {

@@ -40,7 +40,10 @@ fn a_terminated_run_leaves_nothing_when_it_ends() {
         let status = child.wait().expect("pyro ends");
         // Before its handlers are in place the signal kills it as any program.
         use std::os::unix::process::ExitStatusExt;
-        assert!(status.code() == Some(143) || status.signal() == Some(15), "moment {number}: {status}");
+        assert!(
+            status.code() == Some(143) || status.signal() == Some(15),
+            "moment {number}: {status}"
+        );
         home.expect_clean_within(Duration::from_secs(2));
     }
 }
@@ -54,7 +57,10 @@ fn an_interrupted_run_leaves_nothing_when_it_ends() {
         interrupt(&child, Signal::INT);
         let status = child.wait().expect("pyro ends");
         use std::os::unix::process::ExitStatusExt;
-        assert!(status.code() == Some(130) || status.signal() == Some(2), "moment {number}: {status}");
+        assert!(
+            status.code() == Some(130) || status.signal() == Some(2),
+            "moment {number}: {status}"
+        );
         home.expect_clean_within(Duration::from_secs(2));
     }
 }
@@ -68,7 +74,10 @@ fn r9_a_killed_run_is_gone_by_the_next_start() {
         interrupt(&child, Signal::KILL);
         child.wait().expect("pyro ends");
         // Any start sweeps; this one fails before it boots anything.
-        let next = home.pyro(["run", "debian:12", "--mem-mib", "64", "--", "true"]).output().expect("pyro starts");
+        let next = home
+            .pyro(["run", "debian:12", "--mem-mib", "64", "--", "true"])
+            .output()
+            .expect("pyro starts");
         assert!(!next.status.success());
         home.expect_clean_within(Duration::from_secs(2));
     }
@@ -90,10 +99,14 @@ fn r9_a_killed_supervisor_takes_the_vmm_along_and_the_caller_is_told() {
             _ => sleep(Duration::from_millis(20)),
         }
     };
-    kill_process(Pid::from_raw(supervisor.cast_signed()).expect("a pid"), Signal::KILL).expect("it lives");
+    kill_process(Pid::from_raw(supervisor.cast_signed()).expect("a pid"), Signal::KILL)
+        .expect("it lives");
     let status = child.wait().expect("pyro ends");
     assert_eq!(status.code(), Some(125));
-    let next = home.pyro(["run", "debian:12", "--mem-mib", "64", "--", "true"]).output().expect("pyro starts");
+    let next = home
+        .pyro(["run", "debian:12", "--mem-mib", "64", "--", "true"])
+        .output()
+        .expect("pyro starts");
     assert!(!next.status.success());
     home.expect_clean_within(Duration::from_secs(2));
 }

@@ -30,16 +30,27 @@ fn an_environment_that_is_not_built() {
 #[test]
 fn too_little_memory() {
     let home = Home::new();
-    let output = home.pyro(["run", "--mem-mib", "4000000", "debian:12", "--", "true"]).output().expect("pyro starts");
+    let output = home
+        .pyro(["run", "--mem-mib", "4000000", "debian:12", "--", "true"])
+        .output()
+        .expect("pyro starts");
     refused(&output, "memory", "--mem-mib");
 }
 
 #[test]
 fn a_missing_qemu() {
     let home = Home::new();
-    let output = home.pyro(["run", "debian:12", "--", "true"]).env("PATH", "/nonexistent").output().expect("pyro starts");
+    let output = home
+        .pyro(["run", "debian:12", "--", "true"])
+        .env("PATH", "/nonexistent")
+        .output()
+        .expect("pyro starts");
     refused(&output, "qemu-system-x86_64", "apt-get install qemu-system-x86");
-    let output = home.pyro(["run", "debian:12", "--", "true"]).env("PYRO_QEMU", "/nonexistent").output().expect("pyro starts");
+    let output = home
+        .pyro(["run", "debian:12", "--", "true"])
+        .env("PYRO_QEMU", "/nonexistent")
+        .output()
+        .expect("pyro starts");
     refused(&output, "/nonexistent", "PYRO_QEMU");
 }
 
@@ -83,7 +94,8 @@ fn a_flipped_byte_in_an_image() {
     file.write_all_at(&[byte[0] ^ 1], middle).expect("writable");
     // Whichever environment it belongs to, the others still run.
     let names = ["debian:12-base", "debian:12", "debian:12-build"];
-    let outputs = names.map(|name| (name, home.pyro(["run", name, "--", "true"]).output().expect("pyro starts")));
+    let outputs = names
+        .map(|name| (name, home.pyro(["run", name, "--", "true"]).output().expect("pyro starts")));
     let failed: Vec<_> = outputs.iter().filter(|(_, output)| !output.status.success()).collect();
     assert_eq!(failed.len(), 1, "{outputs:?}");
     let (name, output) = failed[0];

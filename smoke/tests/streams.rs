@@ -12,7 +12,9 @@ const MIB: usize = 1 << 20;
 fn r1_64_mib_of_random_bytes_survive_the_round_trip() {
     let home = Home::new();
     let mut sent = vec![0; 64 * MIB];
-    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut sent)).expect("random bytes");
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut sent))
+        .expect("random bytes");
     let mut child = home
         .pyro(["run", "debian:12", "--", "sh", "-c", "cat; echo done >&2"])
         .stdin(Stdio::piped())
@@ -94,5 +96,8 @@ fn pyro_adds_nothing_to_a_commands_streams() {
 fn a_child_left_in_the_background_does_not_hold_the_command() {
     let home = Home::new();
     let output = home.run(&["sh", "-c", "sleep 1000 & echo started"]);
-    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), b"started\n".as_slice()));
+    assert_eq!(
+        (output.status.code(), output.stdout.as_slice()),
+        (Some(0), b"started\n".as_slice())
+    );
 }

@@ -89,15 +89,7 @@ fn error_text(error: &Error, ink: Ink) -> String {
 }
 
 fn error_document(error: &Error) -> String {
-    let document = json!({
-        "ok": false,
-        "error": {
-            "kind": error.kind(),
-            "message": error.chain(),
-            "hint": error.next_step(),
-        },
-    });
-    format!("{document:#}\n")
+    format!("{:#}\n", json!({ "ok": false, "error": error }))
 }
 
 /// Writes what the parser answers by itself: help, the version, or what is wrong

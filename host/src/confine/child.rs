@@ -56,8 +56,7 @@ enum What {
     Link { points_to: CString },
 }
 
-const READ_ONLY: u64 =
-    libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
 const DEVICE: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
 
 impl Plan {
@@ -74,8 +73,7 @@ impl Plan {
         for device in &confinement.devices {
             entries.extend(Entry::new(device, device, DEVICE)?);
         }
-        let argument_pointers =
-            words.iter().map(|word| word.as_ptr()).chain([null()]).collect();
+        let argument_pointers = words.iter().map(|word| word.as_ptr()).chain([null()]).collect();
         Ok(Self {
             program,
             _arguments: words,
@@ -94,7 +92,10 @@ impl Entry {
         let Ok(meta) = source.symlink_metadata() else { return Ok(None) };
         let stage = Path::new(STAGE);
         let relative = target.strip_prefix("/").map_err(|_| {
-            Error::new(ErrorKind::HostRequirement, format!("{} is not an absolute path", target.display()))
+            Error::new(
+                ErrorKind::HostRequirement,
+                format!("{} is not an absolute path", target.display()),
+            )
         })?;
         let mut parents = relative
             .ancestors()
@@ -217,7 +218,10 @@ unsafe fn build_root(plan: &Plan) -> Result<(), (u8, c_int)> {
     unsafe {
         let stage = c"/proc".as_ptr();
         debug_assert_eq!(STAGE, "/proc");
-        step(2, libc::mount(null(), c"/".as_ptr(), null(), libc::MS_REC | libc::MS_PRIVATE, null()))?;
+        step(
+            2,
+            libc::mount(null(), c"/".as_ptr(), null(), libc::MS_REC | libc::MS_PRIVATE, null()),
+        )?;
         let options = c"mode=0755,size=64k".as_ptr();
         let flags = libc::MS_NOSUID | libc::MS_NODEV;
         step(2, libc::mount(c"none".as_ptr(), stage, c"tmpfs".as_ptr(), flags, options.cast()))?;
@@ -240,7 +244,9 @@ unsafe fn show(entry: &Entry) -> Result<(), (u8, c_int)> {
             existing(3, libc::mkdir(parent.as_ptr(), 0o755))?;
         }
         let (source, attributes) = match &entry.what {
-            What::Link { points_to } => return existing(3, libc::symlink(points_to.as_ptr(), target)),
+            What::Link { points_to } => {
+                return existing(3, libc::symlink(points_to.as_ptr(), target));
+            }
             What::Directory { source, attributes } => {
                 existing(3, libc::mkdir(target, 0o755))?;
                 (source, *attributes)
@@ -256,14 +262,26 @@ unsafe fn show(entry: &Entry) -> Result<(), (u8, c_int)> {
     }
 }
 
-unsafe fn set_attributes(number: u8, path: &CStr, set: u64, flags: c_uint) -> Result<(), (u8, c_int)> {
+unsafe fn set_attributes(
+    number: u8,
+    path: &CStr,
+    set: u64,
+    flags: c_uint,
+) -> Result<(), (u8, c_int)> {
     let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
     // SAFETY: as in `run`.
     unsafe {
         let size = size_of_val(&attributes);
         step(
             number,
-            libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, path.as_ptr(), flags, &raw const attributes, size),
+            libc::syscall(
+                libc::SYS_mount_setattr,
+                libc::AT_FDCWD,
+                path.as_ptr(),
+                flags,
+                &raw const attributes,
+                size,
+            ),
         )
     }
 }
@@ -273,7 +291,9 @@ unsafe fn drop_privileges(plan: &Plan) -> Result<(), (u8, c_int)> {
     unsafe {
         for capability in 0..64 {
             // EINVAL: the kernel has no such capability.
-            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) < 0 && errno() != libc::EINVAL {
+            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) < 0
+                && errno() != libc::EINVAL
+            {
                 return Err((6, errno()));
             }
         }
@@ -317,7 +337,10 @@ unsafe fn pass(plan: &Plan, failing: RawFd) -> Result<(), (u8, c_int)> {
             step(9, libc::dup2(parked, number))?;
         }
         let rest = FIRST_PASSED as c_uint + plan.passed.len() as c_uint;
-        step(9, libc::syscall(libc::SYS_close_range, rest, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC))?;
+        step(
+            9,
+            libc::syscall(libc::SYS_close_range, rest, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC),
+        )?;
         // Fires when the supervisor dies, and is cleared by changes of user,
         // so it comes last. If the supervisor is gone already, the pipe has no
         // reader any more.

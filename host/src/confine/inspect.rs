@@ -49,7 +49,9 @@ pub fn inspect(pid: u32) -> Result<Inspection> {
         .collect();
     Ok(Inspection {
         uid: field("Uid").parse().unwrap_or(0),
-        capabilities: ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].iter().fold(0, |all, name| all | mask(name)),
+        capabilities: ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
+            .iter()
+            .fold(0, |all, name| all | mask(name)),
         no_new_privs: field("NoNewPrivs") == "1",
         seccomp: field("Seccomp") == "2",
         shared_namespaces,

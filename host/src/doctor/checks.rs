@@ -13,8 +13,12 @@ const DISK_WANTED: u64 = 3 << 30;
 const MEM_MIB_WANTED: u64 = 1024;
 
 /// The programs that `pyro env build` runs, and the packages they are in.
-const BUILD_PROGRAMS: &[(&str, &str)] =
-    &[("mmdebstrap", "mmdebstrap"), ("mkfs.erofs", "erofs-utils"), ("apt-get", "apt"), ("perl", "perl-base")];
+const BUILD_PROGRAMS: &[(&str, &str)] = &[
+    ("mmdebstrap", "mmdebstrap"),
+    ("mkfs.erofs", "erofs-utils"),
+    ("apt-get", "apt"),
+    ("perl", "perl-base"),
+];
 
 pub fn all(pyro: &Pyro) -> Vec<Check> {
     let config = &pyro.config;
@@ -70,7 +74,10 @@ fn disk_space(pyro: &Pyro) -> Check {
             format!("{} MiB are free in {}", bytes >> 20, directory.display()),
             "free some space, or set PYRO_HOME to a larger disk",
         ),
-        Ok(bytes) => from("disk space", Ok(format!("{} MiB are free in {}", bytes >> 20, directory.display()))),
+        Ok(bytes) => from(
+            "disk space",
+            Ok(format!("{} MiB are free in {}", bytes >> 20, directory.display())),
+        ),
         Err(error) => failed("disk space", &error),
     }
 }

@@ -53,10 +53,14 @@ fn row(accelerator: Accelerator, trial: Trial) -> Row {
 
 /// Any environment serves; the smallest comes first in the list.
 fn built_environment(pyro: &Pyro) -> Result<String> {
-    let built = Environments::new(&pyro.config).list()?.into_iter().find(|one| one.installed.is_some());
+    let built =
+        Environments::new(&pyro.config).list()?.into_iter().find(|one| one.installed.is_some());
     built.map(|one| one.name).ok_or_else(|| {
-        Error::new(ErrorKind::EnvironmentMissing, "no environment is built, so no guest can be booted")
-            .hint("run `pyro env build debian:12`")
+        Error::new(
+            ErrorKind::EnvironmentMissing,
+            "no environment is built, so no guest can be booted",
+        )
+        .hint("run `pyro env build debian:12`")
     })
 }
 
@@ -94,7 +98,14 @@ fn look(ready: &Ready) -> Check {
             detail: format!("{seen}; not {}", seen.gaps().join(", not ")),
             next_step: Some("see docs/security.md for what the host must allow".into()),
         },
-        Some(Err(error)) => Check { name, state: State::Failed, detail: error.chain(), next_step: None },
-        None => Check { name, state: State::Skipped, detail: "the VMM is no process".into(), next_step: None },
+        Some(Err(error)) => {
+            Check { name, state: State::Failed, detail: error.chain(), next_step: None }
+        }
+        None => Check {
+            name,
+            state: State::Skipped,
+            detail: "the VMM is no process".into(),
+            next_step: None,
+        },
     }
 }

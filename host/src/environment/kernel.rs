@@ -120,18 +120,17 @@ impl Environments {
             }
         }
         Err(Error::new(ErrorKind::EnvironmentMissing, "there is no kernel to boot yet")
-            .hint("`pyro env build --kernel stock`"))
+            .hint("`pyro env build debian:12`"))
     }
 
     pub(super) fn wanted_flavor(&self) -> Result<Option<KernelFlavor>> {
         let Some(name) = self.config.kernel.as_deref() else { return Ok(None) };
-        let named = KernelFlavor::ALL.into_iter().find(|flavor| flavor.as_str() == name);
-        named.map(Some).ok_or_else(|| failure::unknown_kernel(name))
+        name.parse().map(Some).map_err(|_| failure::unknown_kernel(name))
     }
 
     /// `None` when it was never built.
     fn load_kernel(&self, flavor: KernelFlavor) -> Result<Option<Kernel>> {
-        let repair = format!("`pyro env build --kernel {flavor} --force`");
+        let repair = format!("`pyro env build debian:12 --kernel {flavor} --force`");
         let record = match self.kernels.read(flavor) {
             Ok(record) => record,
             Err(RecordError::Missing { .. }) => return Ok(None),

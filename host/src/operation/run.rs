@@ -28,45 +28,43 @@ use std::time::Duration;
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
 #[command(override_usage = USAGE, after_help = EXAMPLES)]
 pub struct Run {
-    /// The environment to boot, such as `debian:12`
+    /// The environment to boot, such as `debian:12`.
     pub environment: String,
     /// What to run: a string is a line for the guest's shell, an array is a
-    /// program and its arguments
+    /// program and its arguments.
     #[command(flatten)]
     pub command: CommandLine,
-    /// Where to run it in the guest, `/workspace` if not given
+    /// Where to run it in the guest, `/workspace` if not given.
     #[arg(long, value_name = "DIR")]
     #[serde(default)]
     #[schemars(with = "PathInGuest")]
     pub cwd: Option<PathInGuest>,
-    /// A variable for the program, on top of the guest's own; NAME alone hands on
-    /// the caller's value
-    #[arg(long = "env", value_name = "NAME[=VALUE]")]
-    #[serde(default, deserialize_with = "Variables::deserialize", rename = "env")]
+    /// Variables for the program, on top of the guest's own; on the command line
+    /// NAME alone passes on the caller's value.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    #[serde(default, deserialize_with = "Variables::deserialize")]
     #[schemars(with = "Variables")]
     pub env: Vec<Variable>,
     /// The guest's user to run it as, by name or number, and optionally a group:
-    /// `USER[:GROUP]`; root if not given
+    /// `USER[:GROUP]`; root if not given.
     #[arg(long, value_name = "USER")]
     #[serde(default)]
     #[schemars(with = "String")]
     pub user: Option<String>,
-    /// Kill everything the program started after so many seconds; 0 is no limit
+    /// Kill everything the program started after so many seconds; 0 is no limit.
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub timeout_seconds: TimeoutSeconds,
-    /// How many virtual CPUs the machine has, 1 to 32
+    /// How many virtual CPUs the machine has, 1 to 32.
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub vcpu_count: VcpuCount,
-    /// How much memory the machine has, in MiB, at least 128
+    /// How much memory the machine has, in MiB, at least 128.
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub mem_mib: MemMib,
-    /// How many bytes of stdout, and of stderr, the answer holds: the first half
-    /// and the last half of what was written
-    ///
-    /// Output that is streamed to a terminal, a pipe or a file is never cut.
+    /// How many bytes of stdout, and of stderr, an answer in JSON holds: the
+    /// first half and the last half of what was written.
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub output_limit_bytes: OutputLimit,
@@ -214,7 +212,11 @@ impl Operation for Run {
             boot_ms: milliseconds(ran.boot),
             vm_id: ran.id.to_string(),
             // `workspace::run` answers only once the machine is gone.
-            cleanup: Cleanup { vm_id: ran.id.to_string(), deleted: true, reason: "post_exec_cleanup".into() },
+            cleanup: Cleanup {
+                vm_id: ran.id.to_string(),
+                deleted: true,
+                reason: "post_exec_cleanup".into(),
+            },
         })
     }
 }

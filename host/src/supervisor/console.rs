@@ -42,8 +42,10 @@ struct Log {
 impl Console {
     /// Starts a log in a workspace's directory.
     pub fn create(directory: &File) -> Result<Self> {
-        let directory = directory.try_clone().map_err(|error| Error::io("cannot keep a console log", error))?;
-        let file = open(&directory).map_err(|error| Error::io("cannot keep a console log", error))?;
+        let directory =
+            directory.try_clone().map_err(|error| Error::io("cannot keep a console log", error))?;
+        let file =
+            open(&directory).map_err(|error| Error::io("cannot keep a console log", error))?;
         let log = Log { directory, file, written: 0, tail: VecDeque::with_capacity(TAIL_MAX) };
         Ok(Self { log: Rc::new(RefCell::new(log)) })
     }
@@ -78,8 +80,10 @@ impl Console {
         if lines.is_empty() {
             return error.hint("the console stayed silent; `pyro doctor` looks for the cause");
         }
-        let shown: Vec<String> =
-            lines[lines.len().saturating_sub(LINES_SHOWN)..].iter().map(|line| visible(line)).collect();
+        let shown: Vec<String> = lines[lines.len().saturating_sub(LINES_SHOWN)..]
+            .iter()
+            .map(|line| visible(line))
+            .collect();
         error.hint(format!("the console's last lines were:\n  {}", shown.join("\n  ")))
     }
 }
@@ -125,6 +129,7 @@ impl Log {
 }
 
 fn open(directory: &File) -> std::io::Result<File> {
-    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let flags =
+        OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(File::from(openat(directory, LOG_NAME, flags, Mode::RUSR | Mode::WUSR)?))
 }

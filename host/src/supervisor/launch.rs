@@ -50,11 +50,18 @@ impl std::fmt::Debug for Launcher {
 impl Launcher {
     /// Starts a supervisor on an assignment. `lock` is the workspace's, held
     /// by the supervisor from now on.
-    pub async fn launch(&self, config: &Config, assignment: &Assignment, lock: &File) -> Result<Lease> {
+    pub async fn launch(
+        &self,
+        config: &Config,
+        assignment: &Assignment,
+        lock: &File,
+    ) -> Result<Lease> {
         let failed = |error| Error::io("cannot start a supervisor", error);
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
         let supervisor = match self {
-            Launcher::Process => Supervisor::Process(spawn(config, assignment, theirs.into(), lock)?),
+            Launcher::Process => {
+                Supervisor::Process(spawn(config, assignment, theirs.into(), lock)?)
+            }
             Launcher::InProcess(vmm) => {
                 let (vmm, lock) = (Arc::clone(vmm), lock.try_clone().map_err(failed)?);
                 Supervisor::Thread(std::thread::spawn(move || in_thread(theirs, vmm, lock)))
@@ -62,8 +69,9 @@ impl Launcher {
         };
         ours.set_nonblocking(true).map_err(failed)?;
         let (read, mut hold) = UnixStream::from_std(ours).map_err(failed)?.into_split();
-        let mut line = serde_json::to_vec(assignment)
-            .map_err(|error| Error::new(ErrorKind::Internal, "cannot encode an assignment").because(error))?;
+        let mut line = serde_json::to_vec(assignment).map_err(|error| {
+            Error::new(ErrorKind::Internal, "cannot encode an assignment").because(error)
+        })?;
         line.push(b'\n');
         hold.write_all(&line).await.map_err(failed)?;
         Ok(Lease { reports: BufReader::new(read), hold, supervisor })
@@ -73,7 +81,8 @@ impl Launcher {
 fn spawn(config: &Config, assignment: &Assignment, lease: OwnedFd, lock: &File) -> Result<Child> {
     let log = File::create(assignment.directory.join("supervisor.log"))
         .map_err(|error| Error::io("cannot keep a supervisor's log", error))?;
-    let errors = log.try_clone().map_err(|error| Error::io("cannot keep a supervisor's log", error))?;
+    let errors =
+        log.try_clone().map_err(|error| Error::io("cannot keep a supervisor's log", error))?;
     let lock = lock.as_fd().as_raw_fd();
     let mut command = Command::new(&config.executable);
     command.arg(ARGUMENT).env_clear().current_dir("/").stdin(lease).stdout(log).stderr(errors);
@@ -128,24 +137,24 @@ impl Lease {
         match self.next_report().await {
             Ok(Some(Report::Ended { how })) => ended(&how),
             Ok(Some(Report::Failed { message, .. })) => Error::new(ErrorKind::GuestLost, message),
-            Ok(Some(Report::Ready(_)) | None) => Error::new(ErrorKind::GuestLost, "the supervisor died"),
+            Ok(Some(Report::Ready(_)) | None) => {
+                Error::new(ErrorKind::GuestLost, "the supervisor died")
+            }
             Err(error) => error,
         }
     }
 
     async fn next_report(&mut self) -> Result<Option<Report>> {
         let mut line = Vec::new();
-        (&mut self.reports)
-            .take(super::LINE_MAX)
-            .read_until(b'\n', &mut line)
-            .await
-            .map_err(|error| Error::new(ErrorKind::GuestLost, "the supervisor is lost").because(error))?;
+        (&mut self.reports).take(super::LINE_MAX).read_until(b'\n', &mut line).await.map_err(
+            |error| Error::new(ErrorKind::GuestLost, "the supervisor is lost").because(error),
+        )?;
         if line.is_empty() {
             return Ok(None);
         }
-        serde_json::from_slice(&line)
-            .map(Some)
-            .map_err(|error| Error::new(ErrorKind::Internal, "a supervisor's report is malformed").because(error))
+        serde_json::from_slice(&line).map(Some).map_err(|error| {
+            Error::new(ErrorKind::Internal, "a supervisor's report is malformed").because(error)
+        })
     }
 
     /// Ends the machine, and returns when nothing of it is left.

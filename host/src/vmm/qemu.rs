@@ -16,8 +16,15 @@ use tokio::net::UnixStream;
 pub const PROGRAM: &str = "qemu-system-x86_64";
 
 /// Where QEMU's firmware and modules are; a confined QEMU sees these only.
-const LIBRARIES: &[&str] =
-    &["/usr/lib", "/usr/lib64", "/usr/libexec", "/usr/share/qemu", "/usr/share/seabios", "/lib", "/lib64"];
+const LIBRARIES: &[&str] = &[
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/usr/share/qemu",
+    "/usr/share/seabios",
+    "/lib",
+    "/lib64",
+];
 
 /// QEMU, as it is installed on this host.
 #[derive(Debug, Clone)]
@@ -119,7 +126,11 @@ pub fn find(config: &crate::Config) -> Result<PathBuf> {
     };
     match &config.qemu {
         Some(path) if path.is_file() => Ok(path.clone()),
-        Some(path) => Err(missing(format!("PYRO_QEMU names {}, which is not a file", path.display()))),
-        None => config.find_program(PROGRAM).ok_or_else(|| missing(format!("{PROGRAM} is not installed"))),
+        Some(path) => {
+            Err(missing(format!("PYRO_QEMU names {}, which is not a file", path.display())))
+        }
+        None => config
+            .find_program(PROGRAM)
+            .ok_or_else(|| missing(format!("{PROGRAM} is not installed"))),
     }
 }

@@ -64,7 +64,8 @@ async fn carry(mut caller: UnixStream, opener: Opener) -> io::Result<()> {
     let line = timeout(OPENING_DEADLINE, read_line(&mut caller)).await??;
     let port = parse_connect(&line)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a CONNECT line"))?;
-    let mut guest = timeout(OPENING_DEADLINE, opener.open(port)).await?.map_err(io::Error::other)?;
+    let mut guest =
+        timeout(OPENING_DEADLINE, opener.open(port)).await?.map_err(io::Error::other)?;
     // The number is the host's port on a real vsock; nobody reads it.
     caller.write_all(format!("OK {}\n", port.0).as_bytes()).await?;
     copy_bidirectional_with_sizes(&mut caller, &mut guest, COPY_BUFFER, COPY_BUFFER).await?;

@@ -43,7 +43,8 @@ impl Directory {
         let failed = |error| Error::io(format!("cannot make {}", path.display()), error);
         crate::store::private_dir(&making)?;
         let lock = open_lock(&making, true).map_err(failed)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| failed(errno.into()))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|errno| failed(errno.into()))?;
         File::create(making.join(EPHEMERAL_NAME)).map_err(failed)?;
         fs::rename(&making, &path).map_err(failed)?;
         Ok(Self { id, path, lock, owned: true })
@@ -87,7 +88,13 @@ fn parent(config: &Config) -> PathBuf {
 }
 
 fn open_lock(directory: &Path, create: bool) -> std::io::Result<File> {
-    File::options().read(true).write(true).create(create).truncate(false).mode(0o600).open(directory.join(LOCK_NAME))
+    File::options()
+        .read(true)
+        .write(true)
+        .create(create)
+        .truncate(false)
+        .mode(0o600)
+        .open(directory.join(LOCK_NAME))
 }
 
 /// Removes what dead owners left: directories of one-shot runs whose lock
@@ -103,7 +110,8 @@ pub fn sweep(config: &Config) {
 }
 
 fn is_abandoned(path: &Path) -> bool {
-    let unfinished = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NEW_PREFIX));
+    let unfinished =
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NEW_PREFIX));
     if !unfinished && !path.join(EPHEMERAL_NAME).exists() {
         return false;
     }

@@ -9,7 +9,7 @@ use std::fmt;
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
 #[command(after_help = EXAMPLES)]
 pub struct EnvInspect {
-    /// The environment, such as `debian:12`
+    /// The environment, such as `debian:12`.
     pub environment: String,
 }
 

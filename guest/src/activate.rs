@@ -1,0 +1,76 @@
+//! The second phase of the boot: the machine gets a workspace.
+
+mod identity;
+mod root;
+
+pub(crate) use root::{Disk, RUN_OPTIONS, run_flags};
+
+use crate::guest::{Guest, Machine};
+use crate::{clock, entropy, log};
+use pyro_protocol::power::{Activate, Activated, ENTROPY_LEN};
+use pyro_protocol::{AgentError, AgentErrorKind};
+use std::io;
+use std::time::Instant;
+
+/// An [`Activate`] whose every field is what it should be.
+struct Identity {
+    entropy: [u8; ENTROPY_LEN],
+    clock_offset_ns: i64,
+    hostname: String,
+    machine_id: String,
+}
+
+/// Answers `Activate`.
+pub(crate) async fn run(guest: &Guest, call: Activate) -> Result<Activated, AgentError> {
+    let identity = Identity::try_from(call)?;
+    guest.begin_activation()?;
+    let started = Instant::now();
+    let activated = match &guest.machine {
+        Machine::Virtual { .. } => activate_machine(&identity).map(Some),
+        Machine::InProcess { .. } => Ok(None),
+    };
+    match activated {
+        Ok(disk) => {
+            guest.end_activation(Some(disk));
+            let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            Ok(Activated { took_us })
+        }
+        Err(error) => {
+            guest.end_activation(None);
+            let text = format!("the workspace cannot be mounted: {}", log::Chain(&error));
+            log::warn(format_args!("{text}"));
+            Err(AgentError::new(AgentErrorKind::System, text))
+        }
+    }
+}
+
+/// Blocks the agent, which has nothing else to do before it is done: a thread of
+/// its own for this costs a tenth of the whole under emulation. Whoever called
+/// has the deadline.
+fn activate_machine(identity: &Identity) -> io::Result<Disk> {
+    // Random numbers before all else: whatever is drawn earlier is the same in
+    // every clone of the template.
+    entropy::reseed(identity.entropy)?;
+    clock::shift(identity.clock_offset_ns)?;
+    rustix::system::sethostname(identity.hostname.as_bytes())?;
+    root::mount(identity)
+}
+
+impl TryFrom<Activate> for Identity {
+    type Error = AgentError;
+
+    fn try_from(call: Activate) -> Result<Self, AgentError> {
+        let invalid = |text: String| AgentError::new(AgentErrorKind::InvalidArgument, text);
+        let Activate { entropy, clock_offset_ns, hostname, machine_id } = call;
+        let length = entropy.0.len();
+        let entropy = <[u8; ENTROPY_LEN]>::try_from(entropy.0)
+            .map_err(|_| invalid(format!("{length} bytes of entropy; wanted {ENTROPY_LEN}")))?;
+        if !identity::is_hostname(&hostname) {
+            return Err(invalid(format!("{hostname:?} is not a host name")));
+        }
+        if !identity::is_machine_id(&machine_id) {
+            return Err(invalid(format!("{machine_id:?} is not a machine id")));
+        }
+        Ok(Self { entropy, clock_offset_ns, hostname, machine_id })
+    }
+}

@@ -1,0 +1,178 @@
+//! What the agent knows of the machine it serves.
+//!
+//! ```text
+//! Waiting ──Activate──▶ Activating ──▶ Activated ──PowerOff──▶ PoweringOff
+//!    ▲                      │ failed       (PowerOff is taken in any state)
+//!    └──────────────────────┘
+//! ```
+
+use crate::activate::Disk;
+use crate::cgroup::Cgroups;
+use crate::process::leash::Registry;
+use pyro_protocol::{AgentError, AgentErrorKind, GuestPath};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// Where a workspace is, inside a guest.
+pub(crate) const WORKSPACE: &str = "/workspace";
+
+/// One machine, or what stands for it in a test.
+#[derive(Debug)]
+pub struct Guest {
+    pub(crate) machine: Machine,
+    /// The processes whose connections are open.
+    pub(crate) running: Registry,
+    state: Mutex<State>,
+    off: watch::Sender<bool>,
+}
+
+/// Where a new [`Guest`] begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing of a workspace is known; only `Ping`, `Activate` and `PowerOff`
+    /// are answered.
+    Waiting,
+    /// Every call is answered.
+    Activated,
+}
+
+/// What is beneath the agent.
+#[derive(Debug)]
+pub(crate) enum Machine {
+    /// A machine of its own, with everything in it the agent's to arrange.
+    Virtual {
+        /// One for each process.
+        cgroups: Cgroups,
+    },
+    /// The caller's own machine, of which nothing may be changed.
+    InProcess {
+        /// What stands for `/workspace`.
+        workspace: PathBuf,
+    },
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting,
+    Activating,
+    Activated(Option<Disk>),
+    PoweringOff,
+}
+
+impl Guest {
+    /// A guest without a machine: its processes are the caller's children, each
+    /// in its own process group; `workspace` stands for `/workspace`; `Activate`
+    /// only checks its arguments; power-off is [`Guest::powered_off`].
+    pub fn in_process(workspace: impl Into<PathBuf>, phase: Phase) -> Arc<Self> {
+        let machine = Machine::InProcess { workspace: workspace.into() };
+        let state = match phase {
+            Phase::Waiting => State::Waiting,
+            Phase::Activated => State::Activated(None),
+        };
+        Arc::new(Self::new(machine, state))
+    }
+
+    /// The machine that this process is the agent of. One whose root already is
+    /// a workspace's was activated by an agent that died.
+    pub fn of_this_machine() -> std::io::Result<Arc<Self>> {
+        let machine = Machine::Virtual { cgroups: Cgroups::open()? };
+        let state = match Disk::of_activated_root() {
+            Some(disk) => State::Activated(Some(disk?)),
+            None => State::Waiting,
+        };
+        Ok(Arc::new(Self::new(machine, state)))
+    }
+
+    fn new(machine: Machine, state: State) -> Self {
+        let off = watch::Sender::new(false);
+        Self { machine, running: Registry::default(), state: Mutex::new(state), off }
+    }
+
+    /// Returns when a `PowerOff` call has been answered.
+    pub async fn powered_off(&self) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        drop(self.off.subscribe().wait_for(|off| *off).await);
+    }
+
+    /// The end, after the reply to `PowerOff` is out.
+    pub(crate) fn halt(&self) {
+        self.off.send_replace(true);
+    }
+
+    /// Whether every call is answered.
+    pub(crate) fn activated(&self) -> bool {
+        matches!(*self.state(), State::Activated(_))
+    }
+
+    /// Refuses a call that needs a workspace when there is none.
+    pub(crate) fn require_activated(&self) -> Result<(), AgentError> {
+        match *self.state() {
+            State::Activated(_) => Ok(()),
+            State::Waiting | State::Activating => {
+                Err(wrong_state("the guest has no workspace yet"))
+            }
+            State::PoweringOff => Err(wrong_state("the guest is powering off")),
+        }
+    }
+
+    /// Claims the one activation.
+    pub(crate) fn begin_activation(&self) -> Result<(), AgentError> {
+        let mut state = self.state();
+        match *state {
+            State::Waiting => {
+                *state = State::Activating;
+                Ok(())
+            }
+            State::Activating => Err(wrong_state("the guest is being activated")),
+            State::Activated(_) => Err(wrong_state("the guest already has its workspace")),
+            State::PoweringOff => Err(wrong_state("the guest is powering off")),
+        }
+    }
+
+    /// Ends what [`Guest::begin_activation`] began.
+    pub(crate) fn end_activation(&self, disk: Option<Option<Disk>>) {
+        let mut state = self.state();
+        match *state {
+            State::Activating => *state = disk.map_or(State::Waiting, State::Activated),
+            // PowerOff came in between and stays in force.
+            State::PoweringOff => {}
+            State::Waiting | State::Activated(_) => {}
+        }
+    }
+
+    /// Refuses everything from here on; gives the disk that is to be made
+    /// consistent.
+    pub(crate) fn begin_power_off(&self) -> Result<Option<Disk>, AgentError> {
+        match std::mem::replace(&mut *self.state(), State::PoweringOff) {
+            State::Waiting | State::Activating => Ok(None),
+            State::Activated(disk) => Ok(disk),
+            State::PoweringOff => Err(wrong_state("the guest is powering off")),
+        }
+    }
+
+    /// A directory as this process can reach it; `None` is the workspace.
+    pub(crate) fn directory(&self, path: Option<&GuestPath>) -> PathBuf {
+        let workspace = match &self.machine {
+            Machine::Virtual { .. } => Path::new(WORKSPACE),
+            Machine::InProcess { workspace } => workspace,
+        };
+        let Some(path) = path else {
+            return workspace.to_owned();
+        };
+        let path = Path::new(OsStr::from_bytes(path.as_bytes()));
+        // An absolute path replaces; what lies under /workspace goes along.
+        workspace.join(path.strip_prefix(WORKSPACE).unwrap_or(path))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code panics while it holds the lock; were it so, the state is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wrong_state(message: &str) -> AgentError {
+    AgentError::new(AgentErrorKind::WrongState, message)
+}

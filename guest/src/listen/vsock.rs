@@ -1,0 +1,58 @@
+//! The host over AF_VSOCK.
+
+use super::{Desk, Service, try_announce};
+use pyro_protocol::{ANNOUNCE_PORT, VsockPort};
+use std::convert::Infallible;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
+
+// <linux/vm_sockets.h>
+const GET_LOCAL_CID: libc::Ioctl = 0x7b9;
+
+/// The smallest id of a guest; below are the hypervisor, loopback, the host.
+const GUEST_MIN: u32 = 3;
+
+/// Whether there is a device, not only the kernel's code for one.
+pub(super) fn has_device() -> bool {
+    let Ok(vsock) = File::open("/dev/vsock") else {
+        return false;
+    };
+    let mut cid = VMADDR_CID_ANY;
+    // SAFETY: the ioctl writes a u32, and `cid` is one.
+    let asked = unsafe { libc::ioctl(vsock.as_raw_fd(), GET_LOCAL_CID, &raw mut cid) };
+    asked == 0 && (GUEST_MIN..VMADDR_CID_ANY).contains(&cid)
+}
+
+/// Listens, announces, accepts for ever.
+pub(super) async fn serve(desk: &Desk) -> io::Result<Infallible> {
+    let [calls, echo] = Service::ALL;
+    let calls = (listen(calls.0)?, calls.1);
+    let echo = (listen(echo.0)?, echo.1);
+    let host = VsockAddr::new(VMADDR_CID_HOST, ANNOUNCE_PORT.0);
+    let (_announced, calls, echo) = tokio::join!(
+        try_announce(VsockStream::connect(host)),
+        accept(desk, calls.0, calls.1),
+        accept(desk, echo.0, echo.1),
+    );
+    calls.and(echo)
+}
+
+fn listen(port: VsockPort) -> io::Result<VsockListener> {
+    VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port.0))
+}
+
+async fn accept(desk: &Desk, listener: VsockListener, service: Service) -> io::Result<Infallible> {
+    loop {
+        let (stream, peer) = listener.accept().await?;
+        let from_host = peer.cid() == VMADDR_CID_HOST;
+        if let Some(place) = desk.place().filter(|_| from_host) {
+            let desk = desk.clone();
+            tokio::spawn(async move {
+                desk.serve(service, stream).await;
+                drop(place);
+            });
+        }
+    }
+}

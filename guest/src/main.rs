@@ -1,0 +1,37 @@
+//! `pyro-agent`: one binary, two roles.
+
+use pyro_agent::{Guest, init, serve_machine};
+use std::io;
+use std::process::ExitCode;
+
+/// Protects the agent: whoever is killed for memory, it is not the one who
+/// could tell about it.
+const OOM_SCORE: &[u8] = b"-1000";
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        init::run(agent);
+    }
+    match std::env::args().nth(1).as_deref() {
+        Some("--version") => {
+            println!("pyro-agent {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        Some(_) | None => {
+            eprintln!("pyro-agent is a guest's init; it takes --version and nothing else");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Returns only when it cannot go on.
+fn agent() -> io::Error {
+    serve().unwrap_or_else(|error| error)
+}
+
+fn serve() -> io::Result<io::Error> {
+    rustix::thread::set_name(c"pyro-agent")?;
+    std::fs::write("/proc/self/oom_score_adj", OOM_SCORE)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { Ok(serve_machine(Guest::of_this_machine()?).await) })
+}

@@ -1,0 +1,108 @@
+//! `StartProcess`: a program, its streams and its end on one connection.
+//!
+//! ```text
+//! connection ──frames──▶ input ──(at most STDIN_WINDOW)──▶ feed ──▶ stdin
+//!     │                    └──Signal──▶ process group
+//!     │ closed: kill
+//! connection ◀─frames── output ◀── stdout, stderr        lifetime ◀── pidfd
+//!                          └── drained after ◀──────────────┘  timeout: kill
+//! ```
+//!
+//! Four futures of one task. None waits for another: a host that does not take
+//! output delays neither the time-out nor the cancellation, and a program that
+//! does not read its input delays neither signals nor the closing.
+
+mod command;
+pub mod environment;
+mod fork;
+mod input;
+pub(crate) mod leash;
+mod lifetime;
+mod output;
+pub mod user;
+
+use crate::guest::Guest;
+use crate::server::Connection;
+use leash::Leash;
+use output::Output;
+use pyro_protocol::process::{Exit, ProcessStarted, StartProcess};
+use pyro_protocol::{FrameKind, Lost};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+
+/// Answers `StartProcess`: from the reply to the `Exit` frame. Whatever makes
+/// the connection fail before the end kills all that the program started.
+pub(crate) async fn run<S>(
+    guest: &Guest,
+    call: StartProcess,
+    connection: &mut Connection<S>,
+) -> Result<(), Lost>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let timeout = call.timeout_ms.map(Duration::from_millis);
+    let command = guest.require_activated().and_then(|()| command::prepare(guest, call));
+    let spawned = match command {
+        Ok(command) => fork::spawn(guest, command).await,
+        Err(error) => Err(error),
+    };
+    let mut process = match spawned {
+        Ok(process) => process,
+        Err(error) => return connection.reply::<ProcessStarted>(Err(error)).await,
+    };
+    let streamed = stream(&mut process, timeout, connection).await;
+    match streamed {
+        Ok(exit) => {
+            process.leash.release();
+            connection.writer.send(FrameKind::Exit, &exit).await
+        }
+        Err(lost) => {
+            process.leash.end().await;
+            Err(lost)
+        }
+    }
+}
+
+/// A program that runs, and our ends of its streams.
+struct Process<'guest> {
+    leash: Leash<'guest>,
+    stdin: Option<tokio::net::unix::pipe::Sender>,
+    output: Output,
+}
+
+async fn stream<S>(
+    process: &mut Process<'_>,
+    timeout: Option<Duration>,
+    connection: &mut Connection<S>,
+) -> Result<Exit, Lost>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let started = ProcessStarted { pid: process.leash.pid() };
+    connection.reply(Ok(started)).await?;
+    let Process { leash, stdin, output } = process;
+    let leash = &*leash;
+    let (mut intake, feed) = input::channel(stdin.take());
+    let taken = feed.taken();
+    let (ended, end) = oneshot::channel();
+    let conversation = async {
+        let lifetime = async {
+            let life = lifetime::wait(leash, timeout).await.map_err(Lost::Io)?;
+            // The receiver is a part of this very future.
+            let _ = ended.send(());
+            Ok(life)
+        };
+        let output = output.forward(&mut connection.writer, &taken, end);
+        let (life, ()) = tokio::try_join!(lifetime, output)?;
+        life.exit(leash).map_err(Lost::Io)
+    };
+    tokio::select! {
+        // The conversation first: a host that closes once it has the last of
+        // the output cancels nothing.
+        biased;
+        exit = conversation => exit,
+        lost = intake.forward(&mut connection.reader, leash) => Err(lost),
+        never = feed.run() => match never {},
+    }
+}

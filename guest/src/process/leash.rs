@@ -1,0 +1,194 @@
+//! The hold on a running program and all it started.
+
+use super::lifetime::KILL_DEADLINE;
+use crate::cgroup::{Cgroup, Cgroups};
+use crate::guest::{Guest, Machine};
+use crate::log;
+use crate::readiness::watch;
+use pyro_protocol::process::Outcome;
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group, waitid,
+    waitpid,
+};
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
+
+/// A program on its leash. The child is not reaped before the leash is gone,
+/// so until then its process id, and that of its group, are nobody else's.
+/// Dropping the leash kills, unless it was released.
+pub(crate) struct Leash<'guest> {
+    pid: Pid,
+    pidfd: AsyncFd<OwnedFd>,
+    hold: Hold<'guest>,
+    released: bool,
+    running: &'guest Registry,
+    born: Instant,
+}
+
+/// What reaches a program's descendants.
+enum Hold<'guest> {
+    /// Everything, wherever it went.
+    Cgroup { cgroup: Option<Cgroup>, cgroups: &'guest Cgroups },
+    /// What has not left the process group.
+    Group,
+}
+
+impl<'guest> Leash<'guest> {
+    /// Takes a child that has just been forked.
+    pub(super) fn new(
+        guest: &'guest Guest,
+        pid: Pid,
+        pidfd: OwnedFd,
+        cgroup: Option<Cgroup>,
+    ) -> io::Result<Self> {
+        let hold = match &guest.machine {
+            Machine::Virtual { cgroups } => Hold::Cgroup { cgroup, cgroups },
+            Machine::InProcess { .. } => Hold::Group,
+        };
+        let pidfd = watch(pidfd, Interest::READABLE).inspect_err(|_| {
+            // It is still ours alone, so it is there to be killed and reaped.
+            let _ = kill_process(pid, Signal::KILL);
+            let _ = waitpid(Some(pid), WaitOptions::empty());
+        })?;
+        guest.running.add(pid);
+        Ok(Self {
+            pid,
+            pidfd,
+            hold,
+            released: false,
+            running: &guest.running,
+            born: Instant::now(),
+        })
+    }
+
+    /// The program's process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// The time since it was forked.
+    pub(super) fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    /// Returns once the program is gone; what it started may go on.
+    pub(super) async fn gone(&self) -> io::Result<()> {
+        self.pidfd.readable().await?.retain_ready();
+        Ok(())
+    }
+
+    /// How it ended; to be asked once it has.
+    pub(super) fn outcome(&self) -> io::Result<Outcome> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let status = waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options)?
+            .ok_or(io::ErrorKind::WouldBlock)?;
+        let byte = |number: i32| u8::try_from(number & 0xff).unwrap_or(u8::MAX);
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Ok(Outcome::Exited { code: byte(code) }),
+            (None, Some(signal)) => Ok(Outcome::Signaled { signal: byte(signal) }),
+            (None, None) => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// Sends a signal to the program's process group.
+    pub(super) fn signal(&self, number: u8) {
+        // SAFETY: kill takes no pointers; the group is ours until we reap.
+        // A group that has just ended needs no signal any more.
+        unsafe { libc::kill(-self.pid.as_raw_nonzero().get(), number.into()) };
+    }
+
+    /// Kills the program and what it started.
+    pub(super) fn kill(&self) {
+        match &self.hold {
+            Hold::Cgroup { cgroup: Some(cgroup), .. } => {
+                if let Err(error) = cgroup.kill() {
+                    log::warn(format_args!("killing process {}: {error}", self.pid()));
+                }
+            }
+            Hold::Cgroup { cgroup: None, .. } | Hold::Group => {
+                // It may have gone by itself.
+                let _ = kill_process_group(self.pid, Signal::KILL);
+            }
+        }
+    }
+
+    /// Kills, and waits for the program's end.
+    pub(super) async fn end(&self) {
+        self.kill();
+        if timeout(KILL_DEADLINE, self.gone()).await.is_err() {
+            log::warn(format_args!("process {} does not die", self.pid()));
+        }
+    }
+
+    /// Lets go of what the program started: it may outlive the connection.
+    pub(super) fn release(&mut self) {
+        self.released = true;
+    }
+}
+
+impl Drop for Leash<'_> {
+    fn drop(&mut self) {
+        if !self.released {
+            self.kill();
+        }
+        // Reaps, if there is something to reap; a child that does not even die
+        // of KILL stays a child.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let _ = waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options);
+        if let Hold::Cgroup { cgroup, cgroups } = &mut self.hold {
+            cgroup.take().into_iter().for_each(|cgroup| cgroups.retire(cgroup));
+        }
+        self.running.remove(self.pid);
+    }
+}
+
+/// The process groups on a leash, for those who must end them all.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    groups: Mutex<BTreeSet<i32>>,
+    count: tokio::sync::watch::Sender<usize>,
+}
+
+impl Registry {
+    fn add(&self, pid: Pid) {
+        let mut groups = self.groups();
+        groups.insert(pid.as_raw_nonzero().get());
+        self.count.send_replace(groups.len());
+    }
+
+    fn remove(&self, pid: Pid) {
+        let mut groups = self.groups();
+        groups.remove(&pid.as_raw_nonzero().get());
+        self.count.send_replace(groups.len());
+    }
+
+    /// Sends a signal to every group; each is still there, for it is reaped
+    /// only after it left the set.
+    pub(crate) fn signal_all(&self, signal: Signal) {
+        for pid in self.groups().iter().filter_map(|raw| Pid::from_raw(*raw)) {
+            // A group whose processes have all ended needs no signal.
+            let _ = kill_process_group(pid, signal);
+        }
+    }
+
+    /// Kills every group.
+    pub(crate) fn kill_all(&self) {
+        self.signal_all(Signal::KILL);
+    }
+
+    /// Returns when there is none.
+    pub(crate) async fn empty(&self) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        drop(self.count.subscribe().wait_for(|count| *count == 0).await);
+    }
+
+    fn groups(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

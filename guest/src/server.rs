@@ -1,0 +1,145 @@
+//! One connection: handshake, one call, its reply.
+
+use crate::guest::Guest;
+use crate::{activate, clock, log, power, process};
+use pyro_protocol::handshake::MAGIC;
+use pyro_protocol::power::{Ping, Pong};
+use pyro_protocol::{
+    AgentError, AgentErrorKind, Call, FrameKind, FrameReader, FrameWriter, GENERATION, Generation,
+    Hello, Lost, Welcome,
+};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
+use tokio::time::timeout;
+
+/// How long a peer may take to say what it wants: a local peer sends both
+/// frames at once, but 4 MiB through an emulated, busy machine take a moment.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long the peer may take to close after the last frame.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The oldest generation there is.
+const FIRST: Generation = Generation(1);
+
+/// The two directions of one connection.
+pub(crate) struct Connection<S> {
+    pub(crate) reader: FrameReader<ReadHalf<S>>,
+    pub(crate) writer: FrameWriter<WriteHalf<S>>,
+}
+
+/// Serves one connection until it ends. Works over anything that reads and
+/// writes, for the machine's agent and for an in-process [`Guest`] alike;
+/// nothing the peer does makes it panic or go on for ever unseen.
+///
+/// The peer's end of input counts as closing: it cancels a running process.
+pub async fn serve_connection<S>(stream: S, guest: Arc<Guest>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (reader, writer) = tokio::io::split(stream);
+    let reader = FrameReader::new(reader);
+    let writer = FrameWriter::new(writer);
+    let mut connection = Connection { reader, writer };
+    let ended = converse(&mut connection, &guest).await;
+    match ended {
+        Ok(Served::Answered) | Err(Lost::Closed) => connection.farewell().await,
+        Ok(Served::PoweredOff) => {
+            // The reply has arrived when the peer closes; only then go off.
+            connection.farewell().await;
+            guest.halt();
+        }
+        Err(lost) => {
+            log::warn(format_args!("a connection ended: {}", log::Chain(&lost)));
+            connection.complain(&lost).await;
+        }
+    }
+}
+
+/// What a connection came to.
+enum Served {
+    Answered,
+    PoweredOff,
+}
+
+async fn converse<S>(connection: &mut Connection<S>, guest: &Guest) -> Result<Served, Lost>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let opening = timeout(CALL_DEADLINE, connection.opening(guest)).await;
+    let Ok(call) = opening else {
+        return Err(Lost::Io(std::io::ErrorKind::TimedOut.into()));
+    };
+    match call? {
+        Call::Ping(Ping) => connection.reply(Ok(Pong)).await?,
+        Call::Activate(call) => connection.reply(activate::run(guest, call).await).await?,
+        Call::StartProcess(call) => process::run(guest, call, connection).await?,
+        Call::PowerOff(call) => {
+            let off = power::run(guest, call).await;
+            let served = off.as_ref().map_or(Served::Answered, |_| Served::PoweredOff);
+            connection.reply(off).await.or_else(|lost| match served {
+                Served::Answered => Err(lost),
+                // Whoever asked has gone; the machine still goes off.
+                Served::PoweredOff => Ok(()),
+            })?;
+            return Ok(served);
+        }
+    }
+    Ok(Served::Answered)
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Greets and takes the call.
+    async fn opening(&mut self, guest: &Guest) -> Result<Call, Lost> {
+        let hello: Hello = self.reader.expect(FrameKind::Hello).await?;
+        if hello.magic != MAGIC || hello.generation < FIRST {
+            return Err(Lost::OutOfPlace { got: FrameKind::Hello, wanted: "a Hello of pyro's" });
+        }
+        let welcome = Welcome {
+            magic: MAGIC,
+            generation: hello.generation.min(GENERATION),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            clock_ns: clock::wall_ns(),
+            activated: guest.activated(),
+        };
+        self.writer.send(FrameKind::Welcome, &welcome).await?;
+        self.reader.expect(FrameKind::Call).await
+    }
+
+    pub(crate) async fn reply<T: serde::Serialize>(
+        &mut self,
+        reply: Result<T, AgentError>,
+    ) -> Result<(), Lost> {
+        match reply {
+            Ok(reply) => self.writer.send(FrameKind::Reply, &reply).await,
+            Err(error) => self.writer.send(FrameKind::Error, &error).await,
+        }
+    }
+
+    /// Says what the peer did wrong, if it did and still listens.
+    async fn complain(&mut self, lost: &Lost) {
+        match lost {
+            Lost::Header(_) | Lost::Payload(_) | Lost::OutOfPlace { .. } => {
+                let text = log::Chain(lost).to_string();
+                let error = AgentError::new(AgentErrorKind::Protocol, text);
+                let complaint = self.writer.send(FrameKind::Error, &error);
+                // A peer that breaks the protocol need not hear about it.
+                drop(timeout(FAREWELL, complaint).await);
+                self.farewell().await;
+            }
+            Lost::Closed | Lost::CutOff | Lost::Io(_) => {}
+        }
+    }
+
+    /// Ends our direction and gives the peer a moment to end its own, so that
+    /// no transport takes a frame back that is still underway.
+    async fn farewell(&mut self) {
+        let parting = async {
+            self.writer.shutdown().await?;
+            self.reader.discard().await
+        };
+        // Either way the connection is over.
+        drop(timeout(FAREWELL, parting).await);
+    }
+}
