@@ -163,7 +163,6 @@ async fn start(
     shape: Shape,
     accelerator: Accelerator,
 ) -> Result<Starting> {
-    directory::sweep(&pyro.config);
     shape.check()?;
     let (directory, assignment, bootable) = prepare(pyro, environment, shape, accelerator).await?;
     let lease = pyro.launcher.launch(&pyro.config, &assignment, directory.lock()).await?;
@@ -227,6 +226,7 @@ async fn execute(agent: &AgentClient, program: Program, context: Context) -> Res
     let running = timeout(crate::agent::REPLY_DEADLINE, starting).await.unwrap_or_else(|_| {
         Err(Error::new(ErrorKind::GuestLost, "the guest did not start the program in time"))
     })?;
+    events.emit(Event::ProgramStarted).await;
     let hear = |said| {
         let event = match said {
             Said::Stdout(bytes) => Event::Output { stream: Stream::Stdout, bytes },
