@@ -1,6 +1,7 @@
 //! The library's front door.
 
 use crate::config::Config;
+use crate::deadlines::Deadlines;
 use crate::supervisor::launch::Launcher;
 
 /// Everything pyro can do on this host; cheap to clone.
@@ -10,12 +11,14 @@ pub struct Pyro {
     pub config: Config,
     /// How supervisors come to be.
     pub launcher: Launcher,
+    /// How long guests may take.
+    pub deadlines: Deadlines,
 }
 
 impl Pyro {
     /// Works on this host as configured.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, launcher: Launcher::Process }
+        Self { config, launcher: Launcher::Process, deadlines: Deadlines::default() }
     }
 }
