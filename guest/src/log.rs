@@ -29,9 +29,10 @@ pub fn warn(line: fmt::Arguments<'_>) {
     write(4, line);
 }
 
-/// Something that ends the machine: it reaches the console even with `quiet`.
+/// Something that ends the machine: it reaches the console even with `quiet`,
+/// which our own kernel takes to mean "emergencies only".
 pub fn fatal(line: fmt::Arguments<'_>) {
-    write(2, line);
+    write(0, line);
 }
 
 fn write(level: u8, line: fmt::Arguments<'_>) {

@@ -13,6 +13,7 @@ mod tree;
 
 pub use tree::command;
 
+use crate::mcp::Tools;
 use crate::operation::{Entry, OPERATIONS};
 use crate::supervisor;
 use clap::ArgMatches;
@@ -57,6 +58,6 @@ fn dispatch(table: &'static [Entry], mut matches: ArgMatches, format: Format) ->
     }
     match tree::completions(&matches, table) {
         Some(script) => render::finish(streams::write_stdout(&script), 0),
-        None => session::serve(tree::profile(&matches)),
+        None => session::serve(Tools::of(table, tree::profile(&matches))),
     }
 }

@@ -60,6 +60,7 @@ pub struct Environments {
     recipes: Arc<[Recipe]>,
     scripts: Arc<Scripts>,
     kernels: kernel::Kernels,
+    free_bytes: fn(&Path) -> Result<u64>,
 }
 
 /// All that a guest boots from; it stays in the cache while this lives.
@@ -163,6 +164,7 @@ impl Environments {
             config: Arc::new(config.clone()),
             recipes: recipes.into(),
             scripts: Arc::new(scripts),
+            free_bytes: crate::store::free_bytes,
         }
     }
 
@@ -386,3 +388,6 @@ impl Environments {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

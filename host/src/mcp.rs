@@ -1,5 +1,4 @@
-//! The MCP server: [`OPERATIONS`](crate::operation::OPERATIONS) as tools, over
-//! standard input and output.
+//! The MCP server: operations as tools, over standard input and output.
 //!
 //! Each call runs in a task of its own. Nothing but the protocol is written to
 //! standard output. What concerns a tool is in its operation; here is only the
@@ -31,11 +30,11 @@ const CLEANUP_MAX: Duration = Duration::from_secs(10);
 /// When the client does not speak MCP.
 pub async fn serve<S>(
     pyro: Pyro,
-    profile: &'static Profile,
+    tools: Tools,
     stop: impl Future<Output = S>,
 ) -> Result<Option<S>> {
     let calls = TaskTracker::new();
-    let server = Server::new(pyro, Tools::of(profile), calls.clone());
+    let server = Server::new(pyro, tools, calls.clone());
     let leave = CancellationToken::new();
     let served = tokio::select! {
         served = converse(server, leave.clone()) => served.map(|()| None),

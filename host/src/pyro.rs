@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::deadlines::Deadlines;
 use crate::supervisor::launch::Launcher;
+use crate::workspace::directory;
 
 /// Everything pyro can do on this host; cheap to clone.
 #[derive(Debug, Clone)]
@@ -16,9 +17,11 @@ pub struct Pyro {
 }
 
 impl Pyro {
-    /// Works on this host as configured.
+    /// Works on this host as configured. First removes what was left of
+    /// one-shot runs whose owner was killed.
     #[must_use]
     pub fn new(config: Config) -> Self {
+        directory::sweep(&config);
         Self { config, launcher: Launcher::Process, deadlines: Deadlines::default() }
     }
 }

@@ -49,6 +49,9 @@ const CLOCK_ERROR_MAX: Duration = Duration::from_millis(20);
 /// How often; then the best one serves.
 const CLOCK_READINGS_MAX: usize = 10;
 
+/// How long a failing VMM gets to end by itself, and its last lines to arrive.
+const LAST_BREATH: Duration = Duration::from_millis(100);
+
 /// What a supervisor is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
@@ -221,7 +224,7 @@ impl Guest {
             how = self.process.wait() => how,
             () = &mut self.endpoint => {
                 // Without its channel the guest is of no use to anybody.
-                match timeout(Duration::from_secs(1), self.process.wait()).await {
+                match timeout(LAST_BREATH, self.process.wait()).await {
                     Ok(how) => how,
                     Err(_) => "lost its channel".into(),
                 }
@@ -244,18 +247,28 @@ async fn boot(assignment: &Assignment, vmm: &dyn Vmm, directory: &File) -> Resul
         biased;
         up = coming_up => match up {
             Ok(Ok((endpoint, ready))) => return Ok(Guest::new(process, endpoint, logging, ready)),
-            Ok(Err(error)) => error,
+            // A channel that breaks is mostly a VMM that ends.
+            Ok(Err(error)) => match timeout(LAST_BREATH, process.wait()).await {
+                Ok(how) => ended_early(&how),
+                Err(_) => error,
+            },
             Err(_) => Error::new(
                 ErrorKind::BootFailed,
                 format!("the guest did not come up within {} s", deadline.as_secs()),
             ),
         },
-        how = process.wait() => Error::new(ErrorKind::BootFailed, format!("the VMM {how} while the guest booted")),
+        how = process.wait() => ended_early(&how),
         () = &mut logging => Error::new(ErrorKind::BootFailed, "the guest's console failed"),
     };
     process.kill();
     process.wait().await;
+    // What was printed last may not have been read yet; logging never ends.
+    drop(timeout(LAST_BREATH, logging).await);
     Err(console.explain(failure))
+}
+
+fn ended_early(how: &str) -> Error {
+    Error::new(ErrorKind::BootFailed, format!("the VMM {how} while the guest booted"))
 }
 
 async fn come_up(

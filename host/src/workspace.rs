@@ -152,7 +152,6 @@ async fn start(
     shape: Shape,
     accelerator: Accelerator,
 ) -> Result<Starting> {
-    directory::sweep(&pyro.config);
     shape.check()?;
     let (directory, assignment, bootable) = prepare(pyro, environment, shape, accelerator).await?;
     let lease = pyro.launcher.launch(&pyro.config, &assignment, directory.lock()).await?;
@@ -223,6 +222,7 @@ async fn execute(
     let running = timeout(deadlines.reply, starting).await.unwrap_or_else(|_| {
         Err(Error::new(ErrorKind::GuestLost, "the guest did not start the program in time"))
     })?;
+    events.emit(Event::ProgramStarted).await;
     let hear = |said| {
         let event = match said {
             Said::Stdout(bytes) => Event::Output { stream: Stream::Stdout, bytes },

@@ -1,5 +1,7 @@
 //! Who may know whom. The text of the files is enough to tell.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "support/sources.rs"]
 mod sources;
 
@@ -56,14 +58,15 @@ fn nothing_below_operations_knows_how_it_is_asked() {
 }
 
 /// Types that an answer carries as they are describe themselves by a derive;
-/// that is all the lower layers may have to do with schemas.
+/// that is all the lower layers have to do with schemas.
 #[test]
 fn below_operations_schemas_are_derived_only() {
-    let found = offences(&["schemars", "JsonSchema"], |path, line| {
-        let attribute = line.starts_with("#[derive(") || line.starts_with("#[schemars(");
-        // A line of a derive that rustfmt broke.
-        let paths = |c: char| c.is_alphanumeric() || ":_, ".contains(c);
-        layer_of(path) != Some(Layer::Below) || attribute || line.chars().all(paths)
+    let words = ["schemars::", "JsonSchema", "json_schema"];
+    let found = offences(&words, |path, line| {
+        let derived = !line.starts_with("impl") && !line.contains("json_schema");
+        let items = line.matches("schemars::").count();
+        let derives = line.matches("schemars::JsonSchema").count();
+        layer_of(path) != Some(Layer::Below) || (derived && items == derives)
     });
     assert!(found.is_empty(), "{found:#?}");
 }
@@ -81,11 +84,10 @@ fn surfaces_know_no_operation_by_name() {
     let names = |line: &str| {
         line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| words.contains(&word))
     };
-    // A profile is a list of names, and prose may give an example.
+    // A profile is a list of names.
     let data = |path: &str| path.ends_with("mcp/profile.rs");
-    let prose = |line: &str| line.contains("INSTRUCTIONS") || line.starts_with("with vm_run");
     let found = offences(&words, |path, line| {
-        layer_of(path) != Some(Layer::Surface) || data(path) || prose(line) || !names(line)
+        layer_of(path) != Some(Layer::Surface) || data(path) || !names(line)
     });
     assert!(found.is_empty(), "{found:#?}");
 }
@@ -94,7 +96,10 @@ fn surfaces_know_no_operation_by_name() {
 fn only_the_command_line_touches_the_terminal() {
     let words =
         ["println!", "print!", "io::stdout", "io::stderr", "io::stdin", "stdio::std", "stderr()"];
-    let found = offences(&words, |path, _| path.starts_with("host/src/cli"));
+    // What a supervisor has for standard input is its lease.
+    let lease = |path: &str, line: &str| path.ends_with("/supervisor.rs") && line.contains("lease");
+    let found =
+        offences(&words, |path, line| path.starts_with("host/src/cli") || lease(path, line));
     assert!(found.is_empty(), "{found:#?}");
 }
 

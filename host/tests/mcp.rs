@@ -1,86 +1,31 @@
 //! The MCP server of the built `pyro`, spoken to in plain lines.
 
-use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-struct Client {
-    server: Child,
-    to: Option<ChildStdin>,
-    from: BufReader<ChildStdout>,
-    calls: u64,
-    _home: tempfile::TempDir,
+#[path = "support/client.rs"]
+mod client;
+
+use client::Client;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+fn start(words: &[&str]) -> Client {
+    let server = Command::new(env!("CARGO_BIN_EXE_pyro"))
+        .args(["mcp", "serve"])
+        .args(words)
+        .env("PYRO_HOME", env!("CARGO_TARGET_TMPDIR"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    Client::of(server.unwrap())
 }
 
-impl Client {
-    fn start(words: &[&str]) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let mut server = Command::new(env!("CARGO_BIN_EXE_pyro"))
-            .args(["mcp", "serve"])
-            .args(words)
-            .env("PYRO_HOME", home.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (to, from) = (server.stdin.take(), server.stdout.take().unwrap());
-        Self { server, to, from: BufReader::new(from), calls: 0, _home: home }
-    }
-
-    fn greeted(words: &[&str]) -> Self {
-        let mut client = Self::start(words);
-        let answer = client.initialize("2025-11-25");
-        assert_eq!(answer["protocolVersion"], "2025-11-25");
-        client
-    }
-
-    fn initialize(&mut self, version: &str) -> Value {
-        let params = json!({
-            "protocolVersion": version,
-            "capabilities": {},
-            "clientInfo": { "name": "test", "version": "0" },
-        });
-        let answer = self.ask("initialize", params);
-        self.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
-        answer["result"].clone()
-    }
-
-    fn say(&mut self, message: &Value) {
-        writeln!(self.to.as_mut().unwrap(), "{message}").unwrap();
-    }
-
-    /// The next line, which must be JSON-RPC like every other.
-    fn hear(&mut self) -> Value {
-        let mut line = String::new();
-        assert_ne!(self.from.read_line(&mut line).unwrap(), 0, "the server left");
-        let message: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(message["jsonrpc"], "2.0", "{line}");
-        message
-    }
-
-    fn ask(&mut self, method: &str, params: Value) -> Value {
-        self.calls += 1;
-        let id = self.calls;
-        self.say(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }));
-        loop {
-            let message = self.hear();
-            if message["id"] == id {
-                return message;
-            }
-        }
-    }
-
-    fn call(&mut self, tool: &str, arguments: Value) -> Value {
-        self.ask("tools/call", json!({ "name": tool, "arguments": arguments }))
-    }
-
-    /// Closes the server's input and waits for its end.
-    fn leave(mut self) -> std::process::Output {
-        drop(self.to.take());
-        drop(self.from);
-        self.server.wait_with_output().unwrap()
-    }
+fn greeted(words: &[&str]) -> Client {
+    let mut client = start(words);
+    client.initialize("2025-11-25");
+    client
 }
 
 #[track_caller]
@@ -96,7 +41,7 @@ fn assert_failed(answer: &Value, words: &str) {
 #[test]
 fn the_current_revision_and_the_previous_are_spoken() {
     for version in ["2025-11-25", "2025-06-18"] {
-        let mut client = Client::start(&[]);
+        let mut client = start(&[]);
         let answer = client.initialize(version);
         assert_eq!(answer["protocolVersion"], version);
         assert_eq!(answer["serverInfo"]["name"], "pyro");
@@ -108,7 +53,7 @@ fn the_current_revision_and_the_previous_are_spoken() {
 fn the_profile_chooses_the_tools() {
     let mut names = Vec::new();
     for profile in ["vm-run", "workspace-full"] {
-        let mut client = Client::greeted(&["--profile", profile]);
+        let mut client = greeted(&["--profile", profile]);
         let answer = client.ask("tools/list", json!({}));
         let tools = answer["result"]["tools"].as_array().unwrap().clone();
         names.push(tools.iter().map(|tool| tool["name"].clone()).collect::<Vec<_>>());
@@ -120,7 +65,7 @@ fn the_profile_chooses_the_tools() {
 
 #[test]
 fn an_answer_is_text_first_and_the_same_as_structure() {
-    let mut client = Client::greeted(&[]);
+    let mut client = greeted(&[]);
     let answer = client.call("env_list", json!({}));
     let result = &answer["result"];
     assert_eq!(result["isError"], false, "{answer}");
@@ -133,7 +78,7 @@ fn an_answer_is_text_first_and_the_same_as_structure() {
 
 #[test]
 fn a_tool_that_fails_says_what_to_do() {
-    let mut client = Client::greeted(&[]);
+    let mut client = greeted(&[]);
     let run = |arguments: Value| {
         let mut all = json!({ "environment": "debian:12-none", "command": "true" });
         all.as_object_mut().unwrap().extend(arguments.as_object().unwrap().clone());
@@ -153,7 +98,7 @@ fn a_tool_that_fails_says_what_to_do() {
 /// P4: calls do not wait for one another, nor does a ping for them.
 #[test]
 fn calls_are_answered_concurrently() {
-    let mut client = Client::greeted(&[]);
+    let mut client = greeted(&[]);
     let ids: Vec<u64> = (100..120).collect();
     for id in &ids {
         let params = json!({ "name": "env_list", "arguments": {} });
@@ -169,7 +114,7 @@ fn calls_are_answered_concurrently() {
 
 #[test]
 fn nonsense_does_not_end_the_server() {
-    let mut client = Client::greeted(&[]);
+    let mut client = greeted(&[]);
     writeln!(client.to.as_mut().unwrap(), "this is no JSON").unwrap();
     client.say(&json!({ "jsonrpc": "2.0", "id": 7, "method": "no/such/method" }));
     loop {
@@ -186,6 +131,6 @@ fn nonsense_does_not_end_the_server() {
 
 #[test]
 fn a_client_that_says_nothing_may_leave() {
-    let output = Client::start(&[]).leave();
+    let output = start(&[]).leave();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }

@@ -1,5 +1,7 @@
 //! docs/reference is written from the table. `PYRO_BLESS=1` writes it anew.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use clap::Command;
 use pyro::mcp::{PROFILES, Tools};
 use pyro::operation::{Entry, OPERATIONS};
@@ -48,7 +50,7 @@ fn of_the_tools() {
     let mut page = format!("{HEADER}# The MCP tools\n\n");
     page.push_str("`pyro mcp serve --profile PROFILE` offers:\n\n| profile | tools |\n|---|---|\n");
     for profile in PROFILES {
-        let tools = Tools::of(profile).list();
+        let tools = Tools::of(OPERATIONS, profile).list();
         let names: Vec<_> = tools.iter().map(|tool| format!("`{}`", tool.name)).collect();
         writeln!(page, "| `{}`: {} | {} |", profile.name, profile.about, names.join(", ")).unwrap();
     }
@@ -137,12 +139,9 @@ fn kind(schema: &Value) -> String {
             return kinds.join(" or ");
         }
     }
-    let mut text = match &schema["type"] {
-        Value::Array(names) => {
-            names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or ")
-        }
-        name => name.as_str().unwrap_or("any").to_owned(),
-    };
+    let names = schema["type"].as_array().cloned().unwrap_or(vec![schema["type"].clone()]);
+    let names: Vec<_> = names.iter().map(|name| name.as_str().unwrap_or("any")).collect();
+    let mut text = names.join(" or ");
     if text == "array" {
         text = format!("array of {}", kind(&schema["items"]));
     }

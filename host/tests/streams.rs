@@ -1,30 +1,22 @@
 //! Streams, signals and exit codes of the command line, with operations that
 //! need no guest. The processes under test are this executable once more, with
-//! the command line over [`TABLE`].
+//! the command line over a table of their own.
 
-#[path = "streams/fake.rs"]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/fake.rs"]
 mod fake;
 
-use fake::TABLE;
-use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
-
-/// Set for the processes under test.
-const UNDER_TEST: &str = "PYRO_FAKE_TABLE";
 
 /// Nothing here takes a tenth of it.
 const TOO_LONG: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    if std::env::var_os(UNDER_TEST).is_some() {
-        let words: Vec<_> = std::env::args_os().collect();
-        return pyro::cli::run(TABLE, &words);
-    }
-    let tests: &[(&str, fn())] = &[
+    fake::main(&[
         ("output_passes_as_it_is", output_passes_as_it_is),
         ("megabytes_pass_both_ways", megabytes_pass_both_ways),
         ("a_line_passes_while_the_program_runs", a_line_passes_while_the_program_runs),
@@ -41,20 +33,12 @@ fn main() -> ExitCode {
         ("ignored_signals_stay_ignored", ignored_signals_stay_ignored),
         ("json_is_one_document", json_is_one_document),
         ("json_tells_of_a_stop", json_tells_of_a_stop),
-    ];
-    let trials = tests.iter().map(|(name, test)| {
-        let test = *test;
-        Trial::test(*name, move || {
-            let caught = std::panic::catch_unwind(test);
-            caught.map_err(|_| Failed::from("see the panic above"))
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+    ])
 }
 
 fn pyro(words: &[&str]) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.arg("fake").args(words).env(UNDER_TEST, "1");
+    let mut command = fake::pyro();
+    command.arg("fake").args(words);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -159,7 +143,7 @@ fn closed_streams_do_no_harm() {
     let exe = std::env::current_exe().unwrap();
     let script = "\"$0\" fake cat <&- && \"$0\" fake both >&- 2>&-";
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg(script).arg(exe).env(UNDER_TEST, "1");
+    shell.arg("-c").arg(script).arg(exe).env(fake::UNDER_TEST, "1");
     let output = run(shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
     assert_code(&output, 7);
     assert_eq!((output.stdout, output.stderr), (vec![], vec![]));
@@ -231,7 +215,7 @@ fn ignored_signals_stay_ignored() {
     let exe = std::env::current_exe().unwrap();
     let mut shell = Command::new("sh");
     let script = "trap '' HUP; exec \"$0\" fake wait";
-    shell.arg("-c").arg(script).arg(exe).env(UNDER_TEST, "1");
+    shell.arg("-c").arg(script).arg(exe).env(fake::UNDER_TEST, "1");
     let shell = shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = shell.spawn().unwrap();
     let (_, mut stdout) = first_line(&mut child);
@@ -261,26 +245,11 @@ fn json_tells_of_a_stop() {
     assert_eq!(document["error"]["kind"], "cancelled");
 }
 
-/// A process that listens to signals already: it has opened the pipe that it
-/// was given for that.
+/// A process whose operation runs, so that it listens to signals already.
 fn started(words: &[&str]) -> Child {
-    let (mut reader, writer) = std::io::pipe().unwrap();
-    let mut command = pyro(words);
-    // The fake writes there when it runs.
-    let number = std::os::fd::AsRawFd::as_raw_fd(&writer);
-    command.env(fake::STARTED, number.to_string());
-    // SAFETY: only calls fcntl, which is safe between fork and exec.
-    unsafe {
-        command.pre_exec(move || {
-            if libc::fcntl(number, libc::F_SETFD, 0) == 0 {
-                Ok(())
-            } else {
-                Err(std::io::Error::last_os_error())
-            }
-        });
-    }
-    let child = command.spawn().unwrap();
-    drop(writer);
-    reader.read_exact(&mut [0; 1]).unwrap();
+    let (child, mut diary) = fake::spawn_with_diary(pyro(words));
+    let mut note = [0];
+    diary.read_exact(&mut note).unwrap();
+    assert_eq!(note, [fake::STARTED]);
     child
 }

@@ -1,5 +1,7 @@
 //! Habits that a machine can check, over every Rust file of the workspace.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "support/sources.rs"]
 mod sources;
 

@@ -135,6 +135,11 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.inner.flush().await.map_err(Lost::Io)
     }
 
+    /// The transport beneath.
+    pub fn into_inner(self) -> W {
+        self.inner
+    }
+
     /// Says that nothing more will come, and keeps the other direction open.
     pub async fn shutdown(&mut self) -> Result<(), Lost> {
         self.inner.shutdown().await.map_err(Lost::Io)

@@ -32,6 +32,9 @@ const EXEC_DEADLINE: Duration = Duration::from_secs(60);
 // <linux/sched.h>; libc has it for glibc only.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
+// <linux/close_range.h>
+const CLOSE_ON_EXEC: libc::c_uint = 1 << 2;
+
 /// Where a child gave up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -187,6 +190,11 @@ impl Child<'_> {
         rustix::stdio::dup2_stdin(&self.stdin)?;
         rustix::stdio::dup2_stdout(&self.stdout)?;
         rustix::stdio::dup2_stderr(&self.stderr)?;
+        // SAFETY: touches only flags of descriptors, and closes none.
+        match unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_ON_EXEC) } {
+            0 => {}
+            _ => return Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        }
         // SAFETY: both are plain system calls in musl, and the set is valid.
         unsafe {
             // Rust's runtime ignores it, and exec would keep that.

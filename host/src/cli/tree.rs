@@ -78,7 +78,7 @@ fn mcp_serve() -> Command {
                 .value_parser(profiles)
                 .default_value(PROFILES[0].name),
         )
-        .after_help("Examples:\n  pyro mcp serve\n  claude mcp add pyro -- pyro mcp serve")
+        .after_help("Examples:\n  pyro mcp serve\n  pyro mcp serve --profile vm-run")
 }
 
 fn completions_command() -> Command {

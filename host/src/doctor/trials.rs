@@ -4,7 +4,7 @@ use super::{Accelerator as Row, Check, State, Trial};
 use crate::environment::Environments;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
-use crate::facts::Facts;
+use crate::facts::{self, Facts};
 use crate::supervisor::Ready;
 use crate::vmm::Accelerator;
 use crate::{Pyro, confine, workspace};
@@ -37,14 +37,32 @@ pub async fn all(pyro: &Pyro, events: &Events) -> (Vec<Row>, Option<Check>) {
                 confinement = Some(seen);
                 Trial::Proven { boot_ms: ready.boot_us / 1000 }
             }
-            Err(error) => Trial::Failed {
-                reason: error.chain(),
-                next_step: error.next_step().map(str::to_owned),
-            },
+            Err(error) => failed(accelerator, &error),
         };
         rows.push(row(accelerator, trial));
     }
     (rows, confinement)
+}
+
+fn failed(accelerator: Accelerator, error: &Error) -> Trial {
+    let reason = error.chain();
+    let next_step = error.next_step().map(str::to_owned);
+    // The device opens, a machine can be made, and no guest ever runs: seen on
+    // virtual machines whose own host keeps virtualisation from them.
+    if accelerator == Accelerator::Kvm
+        && error.kind() == ErrorKind::BootFailed
+        && !facts::processor_claims_kvm()
+    {
+        return Trial::Failed {
+            reason: format!(
+                "{reason}; /dev/kvm opens, but the processor offers no virtualisation (no svm or vmx flag)"
+            ),
+            next_step: Some(
+                "if this is a virtual machine, turn on nested virtualisation in its host".into(),
+            ),
+        };
+    }
+    Trial::Failed { reason, next_step }
 }
 
 fn row(accelerator: Accelerator, trial: Trial) -> Row {

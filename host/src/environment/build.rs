@@ -13,10 +13,10 @@ use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
 use crate::store::lock::{Lock, Mode};
+use crate::store::private_dir;
 use crate::store::record::{self, RecordError};
 use crate::store::shelf::{self, Existing, Held};
 use crate::store::staging::Staging;
-use crate::store::{free_bytes, private_dir};
 use crate::vmm::KernelFlavor;
 use jiff::Timestamp;
 use std::ffi::OsString;
@@ -168,7 +168,7 @@ impl<'a> Task<'a> {
         if !missing.is_empty() {
             return Err(failure::programs(doing, &missing));
         }
-        let free = free_bytes(&config.cache_dir)?;
+        let free = (self.environments.free_bytes)(&config.cache_dir)?;
         if free < room {
             return Err(failure::no_room(doing, &config.cache_dir, room, free));
         }

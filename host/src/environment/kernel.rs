@@ -204,7 +204,8 @@ pub(super) async fn ensure(task: &Task<'_>, flavor: KernelFlavor) -> Result<()> 
     let _initrd = match flavor {
         KernelFlavor::Tuned => None,
         KernelFlavor::Stock => {
-            let (made, held) = ensure_initrd(task, &record).await?;
+            let made = known.as_ref().and_then(|known| known.initrd.as_ref());
+            let (made, held) = ensure_initrd(task, &record, made).await?;
             record.initrd = Some(made);
             Some(held)
         }
@@ -273,13 +274,17 @@ async fn build(task: &Task<'_>, flavor: KernelFlavor) -> Result<(KernelRecord, H
 }
 
 /// The initrd for this kernel and the agent there is now.
-async fn ensure_initrd(task: &Task<'_>, kernel: &KernelRecord) -> Result<(InitrdRecord, Held)> {
+async fn ensure_initrd(
+    task: &Task<'_>,
+    kernel: &KernelRecord,
+    made: Option<&InitrdRecord>,
+) -> Result<(InitrdRecord, Held)> {
     let agent = task.agent().await?;
     let script = task.environments.scripts.digest(&[INITRD]);
     let parts = [kernel.digest, agent.digest, script].map(|digest| digest.to_string());
     let key = Digest::of_parts(parts);
     let initrds = task.environments.kernels.initrds();
-    if let Some(made) = kernel.initrd.as_ref().filter(|made| made.key == key) {
+    if let Some(made) = made.filter(|made| made.key == key) {
         let dir = initrds.join(made.digest.hex());
         if let Some(held) = task.intact(&dir, INITRD_FILE, made.digest, made.size).await? {
             return Ok((made.clone(), held));

@@ -19,8 +19,8 @@ use tokio_util::task::TaskTracker;
 const WARNINGS_MAX: usize = 16;
 
 const INSTRUCTIONS: &str = "\
-Linux machines in microVMs, made on demand and isolated from this host. Start \
-with vm_run on environment `debian:12`. Errors say what to do next.";
+Linux machines in microVMs, made on demand and isolated from this host. Errors \
+say what to do next.";
 
 /// Translates between MCP and operations.
 pub(super) struct Server {

@@ -1,5 +1,5 @@
 use super::Profile;
-use crate::operation::{Effect, Entry, OPERATIONS};
+use crate::operation::{Effect, Entry};
 use rmcp::model::{Tool, ToolAnnotations};
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use std::sync::Arc;
 pub struct Tools(Vec<(Tool, &'static Entry)>);
 
 impl Tools {
-    /// The tools that this profile offers.
+    /// The tools of a table that this profile offers.
     #[must_use]
-    pub fn of(profile: &Profile) -> Self {
-        let tools = OPERATIONS.iter().filter_map(|entry| {
+    pub fn of(table: &'static [Entry], profile: &Profile) -> Self {
+        let tools = table.iter().filter_map(|entry| {
             let name = entry.tool.filter(|name| profile.offers(name))?;
             Some((tool(name, entry), entry))
         });

@@ -16,7 +16,7 @@ pub struct EnvPrune {
     #[arg(long)]
     #[serde(default)]
     pub dry_run: bool,
-    /// Also what environments would boot next, if no workspace needs it
+    /// Also what environments would boot next, if no workspace needs it.
     #[arg(long)]
     #[serde(default)]
     pub all: bool,

@@ -1,0 +1,13 @@
+//! The real agent over socket pairs, without a machine: what a host sees.
+
+mod activation;
+mod cancelling;
+mod ending;
+mod host;
+mod hostile;
+mod identity;
+mod input;
+mod many;
+mod off;
+mod output;
+mod starting;
