@@ -1,6 +1,7 @@
 //! The library's front door.
 
 use crate::config::Config;
+use crate::deadlines::Deadlines;
 use crate::supervisor::launch::Launcher;
 use crate::workspace::directory;
 
@@ -11,6 +12,8 @@ pub struct Pyro {
     pub config: Config,
     /// How supervisors come to be.
     pub launcher: Launcher,
+    /// How long guests may take.
+    pub deadlines: Deadlines,
 }
 
 impl Pyro {
@@ -19,6 +22,6 @@ impl Pyro {
     #[must_use]
     pub fn new(config: Config) -> Self {
         directory::sweep(&config);
-        Self { config, launcher: Launcher::Process }
+        Self { config, launcher: Launcher::Process, deadlines: Deadlines::default() }
     }
 }

@@ -15,10 +15,11 @@ mod console;
 pub mod launch;
 
 use crate::agent::Connection;
+use crate::deadlines::Deadlines;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{WorkspaceId, fill_random};
 use crate::vmm::qemu::Qemu;
-use crate::vmm::{Link, Machine, Vmm, VmmProcess};
+use crate::vmm::{Accelerator, Link, Machine, Vmm, VmmProcess};
 use crate::vsock;
 use console::Console;
 use pyro_protocol::channel::{self, Opener, Side};
@@ -42,9 +43,6 @@ pub const ARGUMENT: &str = "__supervise";
 /// The longest assignment or report, in bytes.
 const LINE_MAX: u64 = 64 * 1024;
 
-/// How long the workspace's disks may take to be mounted.
-const ACTIVATE_DEADLINE: Duration = Duration::from_secs(30);
-
 /// A clock reading worse than this is taken again, on a crowded host.
 const CLOCK_ERROR_MAX: Duration = Duration::from_millis(20);
 
@@ -67,8 +65,17 @@ pub struct Assignment {
     pub qemu: PathBuf,
     /// See [`Qemu::tsc_khz`].
     pub tsc_khz: u64,
-    /// How long the guest may take to announce itself.
-    pub boot_deadline_ms: u64,
+    /// How long the guest may take.
+    pub deadlines: Deadlines,
+}
+
+impl Assignment {
+    fn boot_deadline(&self) -> Duration {
+        match self.machine.accelerator {
+            Accelerator::Kvm => self.deadlines.kvm_boot,
+            Accelerator::Tcg => self.deadlines.tcg_boot,
+        }
+    }
 }
 
 /// What a supervisor tells the holder of its lease, one line of JSON each.
@@ -234,7 +241,7 @@ async fn boot(assignment: &Assignment, vmm: &dyn Vmm, directory: &File) -> Resul
     let mut process = started.process;
     let mut logging: Endpoint = Box::pin(console.keep(started.console)?);
     let Link::Stream(stream) = started.link;
-    let deadline = Duration::from_millis(assignment.boot_deadline_ms);
+    let deadline = assignment.boot_deadline();
     let coming_up = timeout(deadline, come_up(assignment, directory, stream, started_at));
     let failure = tokio::select! {
         biased;
@@ -342,10 +349,11 @@ async fn activate(opener: &Opener, assignment: &Assignment) -> Result<()> {
         };
         connection.call(request).await.map(drop)
     };
-    timeout(ACTIVATE_DEADLINE, activating).await.unwrap_or_else(|_| {
+    let deadline = assignment.deadlines.activation;
+    timeout(deadline, activating).await.unwrap_or_else(|_| {
         Err(Error::new(
             ErrorKind::BootFailed,
-            format!("the guest did not mount its disks within {} s", ACTIVATE_DEADLINE.as_secs()),
+            format!("the guest did not mount its disks within {} s", deadline.as_secs()),
         ))
     })
 }
