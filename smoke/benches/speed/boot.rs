@@ -58,7 +58,11 @@ pub fn measure(home: &Home) -> Result<Vec<Figure>> {
         goal,
         rows: vec![
             Row::new("`pyro run debian:12 -- true`, the whole process", "ms", pairs.ours),
-            Row::new("floor: bare QEMU, exec to the agent's first answer and SIGKILL", "ms", pairs.floor),
+            Row::new(
+                "floor: bare QEMU, exec to the agent's first answer and SIGKILL",
+                "ms",
+                pairs.floor,
+            ),
             Row::new("of the floor, up to the answer", "ms", answers),
         ],
         notes: vec![note],
@@ -106,8 +110,11 @@ impl Blueprint {
             let rest = arguments.iter().filter_map(|word| word.strip_prefix(prefix));
             rest.filter_map(|rest| rest.split(',').next()?.parse().ok()).collect()
         };
-        let [channel, console] = ["socket,id=channel,fd=", "socket,id=console,fd="].map(|prefix| numbers(prefix));
-        let ([channel], [console], [root, disk]) = (&channel[..], &console[..], &numbers("fd=")[..]) else {
+        let [channel, console] =
+            ["socket,id=channel,fd=", "socket,id=console,fd="].map(|prefix| numbers(prefix));
+        let ([channel], [console], [root, disk]) =
+            (&channel[..], &console[..], &numbers("fd=")[..])
+        else {
             return Err("the VMM's arguments are not what they were: see boot.rs".into());
         };
         let (channel, console, root, disk) = (*channel, *console, *root, *disk);
@@ -125,7 +132,8 @@ impl Blueprint {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
-        let sockets = [(channel_end.as_raw_fd(), self.channel), (console_end.as_raw_fd(), self.console)];
+        let sockets =
+            [(channel_end.as_raw_fd(), self.channel), (console_end.as_raw_fd(), self.console)];
         let files = self.files.iter().map(|(file, number)| (file.as_raw_fd(), *number));
         pass(&mut command, sockets.into_iter().chain(files).collect());
         let started = Instant::now();

@@ -122,7 +122,8 @@ impl Cost {
 }
 
 fn is_pyro(pid: libc::pid_t) -> bool {
-    std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == pyro_smoke::pyro_executable())
+    std::fs::read_link(format!("/proc/{pid}/exe"))
+        .is_ok_and(|exe| exe == pyro_smoke::pyro_executable())
 }
 
 /// A traced process that has stopped or ended, and stays so until reaped.
@@ -157,7 +158,9 @@ fn reap(pid: libc::pid_t) -> Result<libc::c_int> {
 
 fn trace(request: libc::c_int, pid: libc::pid_t, data: libc::c_int) -> Result<()> {
     // SAFETY: none of the requests made here reads or writes our memory.
-    match unsafe { libc::ptrace(request, pid, null_mut::<libc::c_void>(), libc::c_long::from(data)) } {
+    match unsafe {
+        libc::ptrace(request, pid, null_mut::<libc::c_void>(), libc::c_long::from(data))
+    } {
         0 => Ok(()),
         // It was killed while it stood still; its end is the next thing heard.
         _ if std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH) => Ok(()),

@@ -27,7 +27,11 @@ pub fn measure(home: &Home) -> Result<Vec<Figure>> {
         goal: Goal::at_most(resident.median(), 8.0, "MiB"),
         rows: vec![
             Row::new("resident", "MiB", resident),
-            Row::new("its share, pages in common with other `pyro` processes divided", "MiB", share),
+            Row::new(
+                "its share, pages in common with other `pyro` processes divided",
+                "MiB",
+                share,
+            ),
         ],
         notes: vec![],
     }])

@@ -56,13 +56,21 @@ impl Guest {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut pyro = children::start(command, libc::SIGTERM)?;
         let stdin = pyro.child().stdin.take().ok_or("no stdin")?;
-        let mut stdout = BufReader::with_capacity(1 << 20, pyro.child().stdout.take().ok_or("no stdout")?);
+        let mut stdout =
+            BufReader::with_capacity(1 << 20, pyro.child().stdout.take().ok_or("no stdout")?);
         expect_line(&mut stdout)?;
         let supervisor = only_child(pyro.pid())?;
         let vmm = only_child(supervisor)?;
         let workspaces = fs::read_dir(home.path().join("state/workspaces"))?;
         let directory = workspaces.flatten().next().ok_or("there is no workspace")?.path();
-        Ok(Self { stdin, stdout, supervisor, vmm, directory: fs::File::open(directory)?, _pyro: pyro })
+        Ok(Self {
+            stdin,
+            stdout,
+            supervisor,
+            vmm,
+            directory: fs::File::open(directory)?,
+            _pyro: pyro,
+        })
     }
 
     /// Asks the program for something.

@@ -24,10 +24,12 @@ pub struct Conditions {
 impl Conditions {
     pub fn gather(home: &Home) -> Result<Self> {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
-        let processor = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+        let processor =
+            cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
         let environment = said(pyro(home, &["env", "inspect", ENVIRONMENT, "--json"]))?;
         let environment: serde_json::Value = serde_json::from_str(&environment)?;
-        let installed = |field: &str| environment["installed"][field].as_str().unwrap_or("unknown").to_owned();
+        let installed =
+            |field: &str| environment["installed"][field].as_str().unwrap_or("unknown").to_owned();
         let flavor = installed("kernel_flavor");
         let qemu = std::env::var_os("PYRO_QEMU").unwrap_or_else(|| "qemu-system-x86_64".into());
         let mut qemu = Command::new(qemu);

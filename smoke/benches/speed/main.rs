@@ -51,7 +51,8 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     // Cargo adds a switch of its own.
-    let asked: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let asked: Vec<String> =
+        std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let home = Home::new();
     let conditions = host::Conditions::gather(&home)?;
     // Formats the disk and measures what pyro keeps; neither is part of a boot.

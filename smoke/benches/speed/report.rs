@@ -83,7 +83,8 @@ impl Report {
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         for Figure { title, goal, rows, notes } in &self.figures {
-            let line = format!("{title}: {}, wanted {}: {}", goal.value(), goal.wanted(), goal.verdict());
+            let line =
+                format!("{title}: {}, wanted {}: {}", goal.value(), goal.wanted(), goal.verdict());
             text.push_str(&line);
             text.push('\n');
             for Row { what, unit, series } in rows {
@@ -108,11 +109,17 @@ impl Report {
         }
         page.push_str("\n## Measurements\n");
         for Figure { title, rows, notes, .. } in &self.figures {
-            let _ = writeln!(page, "\n### {title}\n\n| | min | median | max | runs |\n|---|--:|--:|--:|--:|");
+            let _ = writeln!(
+                page,
+                "\n### {title}\n\n| | min | median | max | runs |\n|---|--:|--:|--:|--:|"
+            );
             for Row { what, unit, series } in rows {
                 let (min, median, max) = (series.min(), series.median(), series.max());
                 let runs = series.len();
-                let _ = writeln!(page, "| {what}, {unit} | {min:.2} | {median:.2} | {max:.2} | {runs} |");
+                let _ = writeln!(
+                    page,
+                    "| {what}, {unit} | {min:.2} | {median:.2} | {max:.2} | {runs} |"
+                );
             }
             if !notes.is_empty() {
                 let _ = writeln!(page, "\nAlso: {}.", notes.join("; "));
@@ -124,8 +131,17 @@ impl Report {
     }
 
     fn conditions(&self) -> String {
-        let Conditions { date, pyro, processor, cores, kernel, qemu, guest_kernel, load_before, .. } =
-            &self.conditions;
+        let Conditions {
+            date,
+            pyro,
+            processor,
+            cores,
+            kernel,
+            qemu,
+            guest_kernel,
+            load_before,
+            ..
+        } = &self.conditions;
         let load_after = self.load_after;
         let doubts: String = self.doubts().iter().map(|doubt| format!("\n{doubt}\n")).collect();
         format!(
@@ -144,7 +160,8 @@ impl Report {
         }
         if self.conditions.load_before > BUSY * self.conditions.cores as f64 {
             doubts.push(
-                "The host was busy with other things: times are too long, and ratios rough.".to_owned(),
+                "The host was busy with other things: times are too long, and ratios rough."
+                    .to_owned(),
             );
         }
         doubts

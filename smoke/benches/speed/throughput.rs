@@ -52,8 +52,18 @@ pub fn measure(home: &Home) -> Result<Vec<Figure>> {
         }
     }
     Ok(vec![
-        figure("Bytes out of the guest", "a program's output through `pyro run`", "out of the agent", out),
-        figure("Bytes into the guest", "a program's input through `pyro run`", "into the agent", into),
+        figure(
+            "Bytes out of the guest",
+            "a program's output through `pyro run`",
+            "out of the agent",
+            out,
+        ),
+        figure(
+            "Bytes into the guest",
+            "a program's input through `pyro run`",
+            "into the agent",
+            into,
+        ),
     ])
 }
 
