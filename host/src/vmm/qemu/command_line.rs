@@ -113,6 +113,8 @@ impl CommandLine<'_> {
             "rootfstype=erofs".into(),
             "ro".into(),
             "init=/usr/lib/pyro/pyro-agent".into(),
+            // No interface that nobody asked for.
+            "dummy.numdummies=0".into(),
         ];
         match machine.accelerator {
             Accelerator::Kvm => {}
