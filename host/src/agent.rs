@@ -4,6 +4,8 @@ pub mod process;
 
 use crate::deadlines::Deadlines;
 use crate::error::{Error, ErrorKind, Result};
+use crate::guest_text;
+use pyro_protocol::error::MESSAGE_MAX;
 use pyro_protocol::handshake::{GENERATION, MAGIC};
 use pyro_protocol::{
     AgentError, AgentErrorKind, CALL_PORT, Call, Frame, FrameKind, FrameReader, FrameWriter, Hello,
@@ -16,6 +18,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+
+/// How much of an agent's version an error shows.
+const VERSION_MAX: usize = 32;
 
 /// The agent of one guest, by its endpoint.
 #[derive(Debug)]
@@ -102,8 +107,8 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     /// Sends the connection's call and waits for its reply.
     pub async fn call<R: Request>(&mut self, request: R) -> Result<R::Reply> {
         if R::SINCE > self.welcome.generation {
-            let message =
-                format!("the guest's agent {} cannot {}", self.welcome.agent_version, R::NAME);
+            let version = guest_text::escaped(&self.welcome.agent_version, VERSION_MAX);
+            let message = format!("the guest's agent {version} cannot {}", R::NAME);
             return Err(Error::new(ErrorKind::Unsupported, message)
                 .hint("build the environment again: `pyro env build NAME`"));
         }
@@ -133,11 +138,7 @@ fn refused(error: AgentError) -> Error {
         AgentErrorKind::Unsupported => ErrorKind::Unsupported,
         AgentErrorKind::Protocol => ErrorKind::Protocol,
     };
-    // The text is the guest's: shown, with its control characters made visible.
-    Error::new(
-        kind,
-        error.message.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'"),
-    )
+    Error::new(kind, guest_text::escaped(&error.message, MESSAGE_MAX))
 }
 
 fn lost(error: Lost) -> Error {

@@ -19,7 +19,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -147,7 +147,8 @@ pub fn spawn(confinement: Confinement, arguments: &[String]) -> Result<Confined>
     let plan = Plan::new(&confinement, arguments)?;
     let (go, mut going) = pipe()?;
     let (mut failures, failing) = pipe_pair()?;
-    let pid = child::clone(&plan, &go, &failing).map_err(|errno| refused("clone", errno))?;
+    let ours = [going.as_raw_fd(), failures.as_raw_fd()];
+    let pid = child::clone(&plan, &go, &failing, ours).map_err(|errno| refused("clone", errno))?;
     drop((go, failing));
     let watched = pidfd_open(pid, PidfdFlags::empty())
         .map_err(|errno| Error::io("cannot watch the VMM", errno.into()))?;
@@ -282,4 +283,79 @@ fn c_string(path: &Path) -> Result<CString> {
 /// Turns what `clone` returned into the child's id.
 fn child_pid(raw: libc::c_long) -> Option<Pid> {
     i32::try_from(raw).ok().and_then(Pid::from_raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{WaitOptions, WaitStatus, waitpid};
+    use std::time::{Duration, Instant};
+
+    /// As `spawn` has it when the child was just born.
+    struct Begun {
+        pid: Pid,
+        going: File,
+        failures: File,
+    }
+
+    /// `None` where the host forbids namespaces.
+    fn begin() -> Option<Begun> {
+        let confinement = Confinement::new(Path::new("/no/such/program"));
+        let plan = Plan::new(&confinement, &[]).expect("a plan");
+        let (go, going) = pipe().expect("a pipe");
+        let (failures, failing) = pipe_pair().expect("a pipe");
+        let ours = [going.as_raw_fd(), failures.as_raw_fd()];
+        match child::clone(&plan, &go, &failing, ours) {
+            Ok(pid) => Some(Begun { pid, going, failures }),
+            Err(errno) => {
+                eprintln!("skipped: this host makes no namespaces: {errno}");
+                None
+            }
+        }
+    }
+
+    /// Kills what does not end by itself.
+    fn end_of(pid: Pid) -> Option<WaitStatus> {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(5) {
+            if let Some((_, status)) = waitpid(Some(pid), WaitOptions::NOHANG).expect("ours") {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        rustix::process::kill_process(pid, Signal::KILL).expect("it is there");
+        waitpid(Some(pid), WaitOptions::empty()).expect("ours");
+        None
+    }
+
+    /// The supervisor may be killed between any two of its steps; nothing of
+    /// the VMM may then go on, holding the workspace's lock.
+    #[test]
+    fn r9_a_child_whose_supervisor_dies_before_it_may_go_on_ends() {
+        let Some(Begun { pid, going, failures }) = begin() else { return };
+        drop((going, failures));
+        let status = end_of(pid).expect("it waits for ever");
+        assert_eq!(status.exit_status(), Some(125));
+    }
+
+    #[test]
+    fn r9_a_child_whose_supervisor_dies_while_it_is_confined_does_not_exec() {
+        let Some(Begun { pid, mut going, failures }) = begin() else { return };
+        map_ids(pid).expect("ids");
+        // Nobody reads what it would report about the program that is not there.
+        drop(failures);
+        going.write_all(&[1]).expect("it listens");
+        let status = end_of(pid).expect("it goes on");
+        // By itself, or by SIGPIPE as it wants to report.
+        assert!(status.exit_status() == Some(125) || status.terminating_signal() == Some(13));
+    }
+
+    #[test]
+    fn every_failure_names_its_step() {
+        assert!(Failure::parse(&[]).is_none());
+        let parse = |bytes: &[u8]| Failure::parse(bytes).map(|failure| failure.step);
+        assert_eq!(parse(&[10, 2, 0, 0, 0]), Some("exec"));
+        assert_eq!(parse(&[3]), Some("making the private root"));
+        assert_eq!(parse(&[255, 1, 0, 0, 0]), Some("starting it"));
+    }
 }

@@ -27,6 +27,7 @@ pub mod environment;
 pub mod error;
 pub mod event;
 pub mod facts;
+pub mod guest_text;
 pub mod id;
 pub mod mcp;
 pub mod operation;

@@ -49,6 +49,28 @@ pub fn private_dir(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// How the names of directories begin that are being removed.
+pub const DISCARDED_PREFIX: &str = ".gone-";
+
+/// Removes a directory with all that is in it. First one rename takes its name
+/// away: removing takes many steps, and one that is cut short leaves something
+/// that says what it is.
+///
+/// # Errors
+/// When the host's system refuses. That somebody else removed it is no error.
+pub fn discard_dir(path: &Path) -> Result<()> {
+    let refused = |error| Error::io(format!("cannot remove {}", path.display()), error);
+    let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let name = path.file_name().ok_or_else(|| refused(io::ErrorKind::InvalidInput.into()))?;
+    let mut gone = std::ffi::OsString::from(DISCARDED_PREFIX);
+    gone.push(name);
+    let gone = path.with_file_name(gone);
+    match fs::rename(path, &gone).and_then(|()| fs::remove_dir_all(&gone)) {
+        Err(error) if !absent(&error) => Err(refused(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Bytes that an unprivileged user may still write on the file system of a path.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ use crate::agent::Connection;
 use crate::deadlines::Deadlines;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{WorkspaceId, fill_random};
+use crate::store::discard_dir;
 use crate::vmm::qemu::Qemu;
 use crate::vmm::{Accelerator, Link, Machine, Vmm, VmmProcess};
 use crate::vsock;
@@ -29,7 +30,7 @@ use pyro_protocol::{ANNOUNCE_PORT, ByteString, CALL_PORT, FrameKind, FrameReader
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -179,7 +180,7 @@ pub async fn serve_lease(
         };
         send(&mut reports, &report).await;
     }
-    remove(&assignment.directory)?;
+    discard_dir(&assignment.directory)?;
     outcome
 }
 
@@ -290,28 +291,48 @@ async fn boot(
     let Link::Stream(stream) = started.link;
     let deadline = assignment.boot_deadline();
     let coming_up = timeout(deadline, come_up(assignment, directory, stream, started_at));
-    let failure = tokio::select! {
-        biased;
-        up = coming_up => match up {
-            Ok(Ok((endpoint, ready))) => return Ok(Guest::new(process, endpoint, logging, ready)),
-            // A channel that breaks is mostly a VMM that ends.
-            Ok(Err(error)) => match timeout(LAST_BREATH, process.wait()).await {
-                Ok(how) => ended_early(&how),
-                Err(_) => error,
+    let booting = async {
+        let failure = tokio::select! {
+            biased;
+            up = coming_up => match up {
+                Ok(Ok(up)) => return Ok(up),
+                Ok(Err(error)) => {
+                    let ended = timeout(LAST_BREATH, process.wait()).await.ok();
+                    explain_by_end(error, ended)
+                }
+                Err(_) => Error::new(
+                    ErrorKind::BootFailed,
+                    format!("the guest did not come up within {} s", deadline.as_secs()),
+                ),
             },
-            Err(_) => Error::new(
-                ErrorKind::BootFailed,
-                format!("the guest did not come up within {} s", deadline.as_secs()),
-            ),
-        },
-        how = process.wait() => ended_early(&how),
-        () = &mut logging => Error::new(ErrorKind::BootFailed, "the guest's console failed"),
+            how = process.wait() => ended_early(&how),
+        };
+        process.kill();
+        process.wait().await;
+        // What it printed last may still be on its way.
+        drop(timeout(LAST_BREATH, console.ended()).await);
+        Err(failure)
     };
-    process.kill();
-    process.wait().await;
-    // What was printed last may not have been read yet; logging never ends.
-    drop(timeout(LAST_BREATH, logging).await);
-    Err(BootFailure { silent: console.is_silent(), error: console.explain(failure) })
+    let booted = tokio::select! {
+        booted = booting => booted,
+        () = &mut logging => Err(Error::new(ErrorKind::Internal, "the console's log ended")),
+    };
+    match booted {
+        Ok((endpoint, ready)) => Ok(Guest::new(process, endpoint, logging, ready)),
+        Err(failure) => {
+            Err(BootFailure { silent: console.is_silent(), error: console.explain(failure) })
+        }
+    }
+}
+
+/// A VMM that ends breaks the channel first; how it ended tells more. But what
+/// the guest did wrong before stays what it is.
+fn explain_by_end(error: Error, ended: Option<String>) -> Error {
+    let lost = matches!(error.kind(), ErrorKind::BootFailed | ErrorKind::GuestLost);
+    match ended {
+        Some(how) if lost => ended_early(&how).because(error),
+        Some(_) | None => error,
+    }
 }
 
 fn ended_early(how: &str) -> Error {
@@ -395,11 +416,12 @@ async fn activate(opener: &Opener, assignment: &Assignment) -> Result<()> {
             .hostname();
         let request = Activate {
             entropy: ByteString(entropy),
-            clock_offset_ns: -connection.clock.ahead_ns,
+            // The guest may claim to live at the end of all time.
+            clock_offset_ns: connection.clock.ahead_ns.saturating_neg(),
             hostname,
             machine_id: format!("{:032x}", u128::from_be_bytes(machine_id)),
         };
-        connection.call(request).await.map(drop)
+        connection.call(request).await.map(drop).map_err(unfit)
     };
     let deadline = assignment.deadlines.activation;
     timeout(deadline, activating).await.unwrap_or_else(|_| {
@@ -408,6 +430,16 @@ async fn activate(opener: &Opener, assignment: &Assignment) -> Result<()> {
             format!("the guest did not mount its disks within {} s", deadline.as_secs()),
         ))
     })
+}
+
+/// What an agent says to refuse its workspace was not asked for by the caller,
+/// whose program, for one, has not even been looked for.
+fn unfit(error: Error) -> Error {
+    let own = [ErrorKind::GuestLost, ErrorKind::Protocol, ErrorKind::Unsupported];
+    if own.contains(&error.kind()) {
+        return error;
+    }
+    Error::new(ErrorKind::BootFailed, "the guest refused its workspace").because(error)
 }
 
 async fn greet(opener: &Opener) -> Result<Connection<channel::Stream>> {
@@ -431,14 +463,5 @@ async fn terminate_signal() {
         Ok(mut terminate) => drop(terminate.recv().await),
         // Then SIGTERM kills at once, and the VMM with us.
         Err(_) => std::future::pending().await,
-    }
-}
-
-fn remove(directory: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format!("cannot remove {}", directory.display()), error))
-        }
-        Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -32,8 +32,13 @@ pub fn short_path(directory: BorrowedFd<'_>, name: &str) -> PathBuf {
 pub async fn connect(directory: impl AsFd, port: VsockPort) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(short_path(directory.as_fd(), SOCKET_NAME)).await?;
     stream.write_all(format!("CONNECT {}\n", port.0).as_bytes()).await?;
-    let line = read_line(&mut stream).await?;
-    if line.starts_with(b"OK ") { Ok(stream) } else { Err(refused(port)) }
+    match read_line(&mut stream).await {
+        Ok(line) if line.starts_with(b"OK ") => Ok(stream),
+        Ok(_) => Err(refused(port)),
+        // That is how both Firecracker and our endpoint say no.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(refused(port)),
+        Err(error) => Err(error),
+    }
 }
 
 fn refused(port: VsockPort) -> io::Error {

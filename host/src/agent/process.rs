@@ -60,7 +60,11 @@ impl<S: AsyncRead + AsyncWrite> Running<S> {
                     FrameKind::Exit => return frame.decode(FrameKind::Exit).map_err(lost),
                     FrameKind::Error => {
                         let error = frame.decode(FrameKind::Error).map_err(lost)?;
-                        return Err(super::refused(error));
+                        // Whatever kind it claims to be: the program did run.
+                        let message = "the guest's agent gave up on the program";
+                        return Err(
+                            Error::new(ErrorKind::Protocol, message).because(super::refused(error))
+                        );
                     }
                     got @ (FrameKind::Hello
                     | FrameKind::Welcome

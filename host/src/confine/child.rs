@@ -154,8 +154,10 @@ impl Failure {
 }
 
 /// Forks into new namespaces. The child waits for a byte from `go`, and tells
-/// through `failing` what went wrong; `exec` closes it.
-pub fn clone(plan: &Plan, go: &OwnedFd, failing: &OwnedFd) -> Result<Pid, Errno> {
+/// through `failing` what went wrong; `exec` closes it. The other ends of these
+/// pipes are `ours`: the child must not hold them, or it would not notice that
+/// the supervisor is gone.
+pub fn clone(plan: &Plan, go: &OwnedFd, failing: &OwnedFd, ours: [RawFd; 2]) -> Result<Pid, Errno> {
     let flags = (NAMESPACES | libc::SIGCHLD) as c_ulong;
     // SAFETY: without CLONE_VM this is a fork; the child runs on a copy of the
     // stack and never returns from `run`.
@@ -165,6 +167,9 @@ pub fn clone(plan: &Plan, go: &OwnedFd, failing: &OwnedFd) -> Result<Pid, Errno>
         // then five bytes that are there, and the process ends without running
         // anything of the supervisor's.
         unsafe {
+            for end in ours {
+                libc::close(end);
+            }
             let failing = libc::fcntl(failing.as_raw_fd(), libc::F_DUPFD_CLOEXEC, PARKED + 50);
             let Err((step, errno)) = run(plan, go.as_raw_fd(), failing);
             let mut report = [step; 5];

@@ -2,6 +2,7 @@
 //! a boot fails.
 
 use crate::error::{Error, Result};
+use crate::guest_text;
 use futures::future::{join_all, pending};
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, openat, renameat};
 use rustix::io::Errno;
@@ -12,6 +13,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
 
 /// The log's file name in a workspace's directory; the part before it has `.1`
 /// appended.
@@ -30,6 +32,8 @@ const LINES_SHOWN: usize = 12;
 /// The log of one guest.
 pub struct Console {
     log: Rc<RefCell<Log>>,
+    /// How many sources may still say something.
+    open: watch::Sender<usize>,
 }
 
 struct Log {
@@ -47,7 +51,7 @@ impl Console {
         let file =
             open(&directory).map_err(|error| Error::io("cannot keep a console log", error))?;
         let log = Log { directory, file, written: 0, tail: VecDeque::with_capacity(TAIL_MAX) };
-        Ok(Self { log: Rc::new(RefCell::new(log)) })
+        Ok(Self { log: Rc::new(RefCell::new(log)), open: watch::Sender::new(0) })
     }
 
     /// Keeps what comes from these, for as long as the future is polled; it
@@ -60,8 +64,12 @@ impl Console {
                 fcntl_setfl(&source, flags | OFlags::NONBLOCK)?;
                 // SAFETY: the descriptor is owned and stays the same.
                 let source = unsafe { AsyncFd::register(source) }.map_err(std::io::Error::from)?;
-                let log = Rc::clone(&self.log);
-                Ok(async move { read_all(&source, &log).await })
+                let (log, open) = (Rc::clone(&self.log), self.open.clone());
+                open.send_modify(|count| *count += 1);
+                Ok(async move {
+                    read_all(&source, &log).await;
+                    open.send_modify(|count| *count -= 1);
+                })
             })
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|error| Error::io("cannot watch the console", error))?;
@@ -76,6 +84,13 @@ impl Console {
         self.log.borrow().tail.is_empty()
     }
 
+    /// Returns once all that was ever printed is kept, if somebody polls what
+    /// keeps it: when every source has ended.
+    pub async fn ended(&self) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        drop(self.open.subscribe().wait_for(|count| *count == 0).await);
+    }
+
     /// Adds the console's last lines to an error.
     pub fn explain(&self, error: Error) -> Error {
         let log = self.log.borrow();
@@ -86,7 +101,7 @@ impl Console {
         let said = if lines.is_empty() {
             "; its console stayed silent".to_owned()
         } else {
-            let lines: Vec<String> = lines.iter().map(|line| visible(line)).collect();
+            let lines: Vec<String> = lines.iter().map(|line| guest_text::bare(line)).collect();
             format!("; the last lines of its console:\n  {}", lines.join("\n  "))
         };
         Error::new(error.kind(), error.chain() + &said)
@@ -94,15 +109,12 @@ impl Console {
     }
 }
 
-/// A line of the guest's without anything that could drive a terminal.
-fn visible(line: &str) -> String {
-    line.chars().filter(|char| !char.is_control()).collect()
-}
-
 async fn read_all(source: &AsyncFd<OwnedFd>, log: &RefCell<Log>) {
     let mut buffer = [0; 4096];
     loop {
         let Ok(mut ready) = source.readable().await else { return };
+        // A console that never falls silent must not starve the supervisor.
+        tokio::task::consume_budget().await;
         match rustix::io::read(source.get_ref(), &mut buffer) {
             Ok(0) => return,
             Ok(length) => log.borrow_mut().append(&buffer[..length]),

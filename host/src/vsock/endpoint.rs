@@ -73,6 +73,59 @@ async fn carry(mut caller: UnixStream, opener: Opener) -> io::Result<()> {
 }
 
 fn parse_connect(line: &[u8]) -> Option<VsockPort> {
-    let digits = line.strip_prefix(b"CONNECT ")?;
+    // `parse` would take a sign as well.
+    let digits =
+        line.strip_prefix(b"CONNECT ").filter(|rest| rest.iter().all(u8::is_ascii_digit))?;
     std::str::from_utf8(digits).ok()?.parse().ok().map(VsockPort)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_a_plain_number_is_a_port() {
+        assert_eq!(parse_connect(b"CONNECT 5005"), Some(VsockPort(5005)));
+        assert_eq!(parse_connect(b"CONNECT 0"), Some(VsockPort(0)));
+        assert_eq!(parse_connect(b"CONNECT 4294967295"), Some(VsockPort(u32::MAX)));
+        for line in [
+            "",
+            "CONNECT",
+            "CONNECT ",
+            "CONNECT  1",
+            "CONNECT 1 ",
+            "CONNECT -1",
+            "CONNECT +1",
+            "CONNECT 4294967296",
+            "connect 1",
+            " CONNECT 1",
+            "CONNECT 1\r",
+            "OK 1",
+        ] {
+            assert_eq!(parse_connect(line.as_bytes()), None, "{line:?}");
+        }
+        assert_eq!(parse_connect(b"CONNECT \xff"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_a_port_or_none(line: Vec<u8>) {
+            parse_connect(&line);
+        }
+
+        #[test]
+        fn every_port_is_understood(port: u32) {
+            let line = format!("CONNECT {port}");
+            prop_assert_eq!(parse_connect(line.as_bytes()), Some(VsockPort(port)));
+        }
+
+        #[test]
+        fn what_is_understood_says_its_port(tail in "[ -~]{0,12}") {
+            if let Some(VsockPort(port)) = parse_connect(format!("CONNECT {tail}").as_bytes()) {
+                let said = port.to_string();
+                prop_assert_eq!(tail.trim_start_matches('0'), said.trim_start_matches('0'));
+            }
+        }
+    }
 }

@@ -3,9 +3,11 @@
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::id::WorkspaceId;
+use crate::store::{DISCARDED_PREFIX, discard_dir, private_dir};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use std::fs::{self, File};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,18 +38,29 @@ impl Directory {
     /// Makes one for a workspace that ends with its owner.
     pub fn create(config: &Config) -> Result<Self> {
         let parent = parent(config);
-        crate::store::private_dir(&parent)?;
-        let id = WorkspaceId::random();
+        private_dir(&parent)?;
+        loop {
+            // Somebody may have swept it away before it was locked: take another.
+            if let Some(made) = Self::make(&parent, WorkspaceId::random())? {
+                return Ok(made);
+            }
+        }
+    }
+
+    /// `None` when a sweeper came in between.
+    fn make(parent: &Path, id: WorkspaceId) -> Result<Option<Self>> {
         let making = parent.join(format!("{NEW_PREFIX}{id}"));
         let path = parent.join(id.to_string());
         let failed = |error| Error::io(format!("cannot make {}", path.display()), error);
-        crate::store::private_dir(&making)?;
+        private_dir(&making)?;
         let lock = open_lock(&making, true).map_err(failed)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|errno| failed(errno.into()))?;
+        // From here on no sweeper touches it, unless one was first.
+        if !try_lock(&lock).map_err(failed)? || !is_at(&lock, &making).map_err(failed)? {
+            return Ok(None);
+        }
         File::create(making.join(EPHEMERAL_NAME)).map_err(failed)?;
         fs::rename(&making, &path).map_err(failed)?;
-        Ok(Self { id, path, lock, owned: true })
+        Ok(Some(Self { id, path, lock, owned: true }))
     }
 
     /// The workspace.
@@ -78,7 +91,7 @@ impl Drop for Directory {
     fn drop(&mut self) {
         if self.owned {
             // What is left is swept by the next start.
-            drop(fs::remove_dir_all(&self.path));
+            drop(discard_dir(&self.path));
         }
     }
 }
@@ -97,30 +110,164 @@ fn open_lock(directory: &Path, create: bool) -> std::io::Result<File> {
         .open(directory.join(LOCK_NAME))
 }
 
+fn try_lock(lock: &File) -> std::io::Result<bool> {
+    match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether the lock is still the directory's: a sweeper unlinks it.
+fn is_at(lock: &File, directory: &Path) -> std::io::Result<bool> {
+    let held = lock.metadata()?;
+    match directory.join(LOCK_NAME).symlink_metadata() {
+        Ok(named) => Ok((held.dev(), held.ino()) == (named.dev(), named.ino())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes what dead owners left: directories of one-shot runs whose lock
-/// nobody holds, and unfinished ones. Best effort: what cannot be removed now
-/// is there for the next sweep.
+/// nobody holds, unfinished ones, and those whose removal was cut short. Best
+/// effort: what cannot be removed now is there for the next sweep.
 pub fn sweep(config: &Config) {
     let Ok(entries) = fs::read_dir(parent(config)) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
-        if is_abandoned(&path) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(DISCARDED_PREFIX) {
             drop(fs::remove_dir_all(&path));
+        } else if name.starts_with(NEW_PREFIX) || path.join(EPHEMERAL_NAME).exists() {
+            sweep_if_abandoned(&path);
         }
     }
 }
 
-fn is_abandoned(path: &Path) -> bool {
-    let unfinished =
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NEW_PREFIX));
-    if !unfinished && !path.join(EPHEMERAL_NAME).exists() {
-        return false;
-    }
-    match open_lock(path, false) {
-        Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok(),
+fn sweep_if_abandoned(path: &Path) {
+    let abandoned = match open_lock(path, false) {
+        Ok(lock) => try_lock(&lock).is_ok_and(|locked| locked).then_some(Some(lock)),
         // Its maker died between two system calls, or is between them now.
-        Err(_) => path
-            .metadata()
-            .and_then(|meta| meta.modified())
-            .is_ok_and(|made| made.elapsed().is_ok_and(|age| age > MAKING_MAX)),
+        Err(_) => is_older_than(path, MAKING_MAX).then_some(None),
+    };
+    if let Some(held) = abandoned {
+        drop(discard_dir(path));
+        // Held until then, or its maker could take it for its own.
+        drop(held);
+    }
+}
+
+fn is_older_than(path: &Path, age: Duration) -> bool {
+    let made = path.metadata().and_then(|meta| meta.modified());
+    made.is_ok_and(|made| made.elapsed().is_ok_and(|elapsed| elapsed > age))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn config(home: &Path) -> Config {
+        Config {
+            cache_dir: home.join("cache"),
+            state_dir: home.join("state"),
+            qemu: None,
+            agent: PathBuf::new(),
+            executable: PathBuf::new(),
+            kernel: None,
+            accelerator: None,
+            path: Vec::new(),
+        }
+    }
+
+    fn names(config: &Config) -> Vec<String> {
+        let entries = fs::read_dir(parent(config)).expect("it is there");
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("readable").file_name();
+        entries.map(|entry| name(entry).to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn it_is_there_until_it_is_dropped() {
+        let home = tempfile::tempdir().expect("a directory");
+        let config = config(home.path());
+        let made = Directory::create(&config).expect("it is made");
+        sweep(&config);
+        assert_eq!(names(&config), [made.id().to_string()]);
+        drop(made);
+        assert!(names(&config).is_empty());
+    }
+
+    #[test]
+    fn r9_one_that_was_handed_over_goes_with_the_last_holder_of_its_lock() {
+        let home = tempfile::tempdir().expect("a directory");
+        let config = config(home.path());
+        let made = Directory::create(&config).expect("it is made");
+        let inherited = made.lock().try_clone().expect("a descriptor");
+        made.hand_over();
+        sweep(&config);
+        assert_eq!(names(&config).len(), 1);
+        drop(inherited);
+        sweep(&config);
+        assert!(names(&config).is_empty());
+    }
+
+    /// Whatever a sweep meets half made, nobody who makes one loses it.
+    #[test]
+    fn makers_and_sweepers_at_once_do_each_other_no_harm() {
+        let home = tempfile::tempdir().expect("a directory");
+        let config = config(home.path());
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        sweep(&config);
+                    }
+                });
+            }
+            let makers = [0; 3].map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..300 {
+                        let made = Directory::create(&config).expect("it is made");
+                        fs::write(made.path().join("disk"), "data").expect("it is still there");
+                        assert!(is_at(made.lock(), made.path()).expect("readable"));
+                    }
+                })
+            });
+            let ended = makers.map(std::thread::ScopedJoinHandle::join);
+            over.store(true, Ordering::Relaxed);
+            assert!(ended.iter().all(Result::is_ok), "a maker failed");
+        });
+        sweep(&config);
+        assert!(names(&config).is_empty(), "{:?}", names(&config));
+    }
+
+    /// Before it is locked, a sweeper may be first; then it is not used.
+    #[test]
+    fn one_that_was_swept_while_it_was_made_is_not_used() {
+        let home = tempfile::tempdir().expect("a directory");
+        let making = home.path().join(".new-0123456789ab");
+        private_dir(&making).expect("it is made");
+        let lock = open_lock(&making, true).expect("a lock");
+        sweep_if_abandoned(&making);
+        assert!(!making.exists());
+        assert!(try_lock(&lock).expect("lockable"));
+        assert!(!is_at(&lock, &making).expect("it says"));
+    }
+
+    #[test]
+    fn a_link_among_the_workspaces_leads_a_sweep_nowhere() {
+        let home = tempfile::tempdir().expect("a directory");
+        let config = config(home.path());
+        private_dir(&parent(&config)).expect("it is made");
+        let precious = home.path().join("precious");
+        fs::create_dir(&precious).expect("it is made");
+        for file in [LOCK_NAME, EPHEMERAL_NAME, "data"] {
+            fs::write(precious.join(file), "").expect("written");
+        }
+        for name in ["0123456789ab", ".new-0123456789ab", ".gone-0123456789ab"] {
+            std::os::unix::fs::symlink(&precious, parent(&config).join(name)).expect("linked");
+        }
+        sweep(&config);
+        assert!(precious.join("data").exists());
     }
 }

@@ -1,0 +1,202 @@
+//! Machines without a VMM. A thread has the guest's end of the channel and of
+//! the console, and what runs on it is the guest.
+
+use futures::future::{BoxFuture, pending};
+use pyro::vmm::{Link, Machine, Started, Vmm, VmmProcess};
+use pyro::{Error, Result};
+use pyro_agent::{Guest, Phase, serve_connection};
+use pyro_protocol::channel::{self, Acceptor, Opener, Side, Stream};
+use pyro_protocol::handshake::{Announcement, MAGIC};
+use pyro_protocol::{ANNOUNCE_PORT, CALL_PORT, FrameKind, FrameReader, FrameWriter, GENERATION};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What a VMM says that ends well.
+pub const WELL: &str = "exited with status 0";
+
+/// What a machine is from within.
+pub struct Inside {
+    /// The way to the host.
+    pub channel: UnixStream,
+    /// Where the kernel and the VMM print.
+    pub console: std::os::unix::net::UnixStream,
+}
+
+impl Inside {
+    /// Prints on the console.
+    pub fn print(&mut self, text: &str) {
+        self.console.write_all(text.as_bytes()).unwrap();
+    }
+}
+
+type Behaviour = Arc<dyn Fn(Inside) -> BoxFuture<'static, String> + Send + Sync>;
+
+/// Starts machines that all behave alike. Cheap to clone.
+#[derive(Clone)]
+pub struct FakeVmm {
+    behaviour: Behaviour,
+    started: Arc<AtomicUsize>,
+}
+
+impl FakeVmm {
+    /// What runs in the machines, and how the VMM ends when that returns.
+    pub fn new<F>(behaviour: impl Fn(Inside) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = String> + Send + 'static,
+    {
+        let behaviour: Behaviour = Arc::new(move |inside| Box::pin(behaviour(inside)));
+        Self { behaviour, started: Arc::default() }
+    }
+
+    /// Machines with the real agent in them, whose /workspace is this directory.
+    pub fn honest(workspace: impl Into<PathBuf>) -> Self {
+        let workspace = workspace.into();
+        Self::new(move |inside| serve_agent(inside.channel, workspace.clone()))
+    }
+
+    /// How many machines were started so far.
+    pub fn started(&self) -> usize {
+        self.started.load(Ordering::Relaxed)
+    }
+}
+
+impl Vmm for FakeVmm {
+    fn start<'a>(&'a self, _: &'a Machine) -> BoxFuture<'a, Result<Started>> {
+        self.started.fetch_add(1, Ordering::Relaxed);
+        let behaviour = Arc::clone(&self.behaviour);
+        Box::pin(async move {
+            start(behaviour).map_err(|error| Error::io("cannot start a fake machine", error))
+        })
+    }
+}
+
+fn start(behaviour: Behaviour) -> std::io::Result<Started> {
+    use std::os::unix::net::UnixStream as Pair;
+    let (channel, channel_end) = Pair::pair()?;
+    let (console, console_end) = Pair::pair()?;
+    let (tell, ended) = watch::channel(None);
+    let kill = CancellationToken::new();
+    let killed = kill.clone();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let how = runtime.block_on(async {
+            channel_end.set_nonblocking(true).unwrap();
+            let channel = UnixStream::from_std(channel_end).unwrap();
+            tokio::select! {
+                how = behaviour(Inside { channel, console: console_end }) => how,
+                () = killed.cancelled() => "was killed by signal 9".into(),
+            }
+        });
+        // All that runs in the machine ends with it.
+        drop(runtime);
+        tell.send_replace(Some(how));
+    });
+    channel.set_nonblocking(true)?;
+    let process = Box::new(FakeProcess { kill, ended, thread: Some(thread) });
+    let link = Link::Stream(UnixStream::from_std(channel)?);
+    Ok(Started { link, console: vec![console.into()], process })
+}
+
+struct FakeProcess {
+    kill: CancellationToken,
+    ended: watch::Receiver<Option<String>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl VmmProcess for FakeProcess {
+    fn pid(&self) -> Option<u32> {
+        None
+    }
+
+    fn wait(&mut self) -> BoxFuture<'_, String> {
+        Box::pin(async {
+            let ended = self.ended.wait_for(Option::is_some).await;
+            ended.map_or_else(|_| "panicked".into(), |how| how.clone().unwrap_or_default())
+        })
+    }
+
+    fn kill(&mut self) {
+        self.kill.cancel();
+    }
+}
+
+impl Drop for FakeProcess {
+    fn drop(&mut self) {
+        self.kill();
+        drop(self.thread.take().map(JoinHandle::join));
+    }
+}
+
+/// The real agent, as it would be in a guest, until it is powered off.
+pub async fn serve_agent(channel: UnixStream, workspace: PathBuf) -> String {
+    let guest = Guest::in_process(workspace, Phase::Waiting);
+    let agent = Arc::clone(&guest);
+    let serving =
+        serve_channel(channel, move |stream, _| serve_connection(stream, Arc::clone(&agent)));
+    tokio::select! {
+        how = serving => how,
+        () = guest.powered_off() => WELL.into(),
+    }
+}
+
+/// Announces an agent, and hands it every connection to its port with the
+/// number of those before. Returns when the host is gone.
+pub async fn serve_channel<F>(
+    channel: UnixStream,
+    mut serve: impl FnMut(Stream, usize) -> F,
+) -> String
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let Ok((opener, mut acceptor, driver)) = channel::connect(channel, Side::Guest).await else {
+        return "exited with status 1".into();
+    };
+    let serving = async {
+        announce(&opener).await;
+        let mut count = 0;
+        while let Some(stream) = next_call(&mut acceptor).await {
+            tokio::spawn(serve(stream, count));
+            count += 1;
+        }
+        pending().await
+    };
+    tokio::select! {
+        // A machine does not mind that its host is gone.
+        _ = driver => pending().await,
+        never = serving => never,
+    }
+}
+
+/// The next connection to the agent.
+pub async fn next_call(acceptor: &mut Acceptor) -> Option<Stream> {
+    loop {
+        let mut inbound = acceptor.accept().await?;
+        if inbound.port().await.is_ok_and(|port| port == CALL_PORT) {
+            return inbound.accept().await.ok();
+        }
+    }
+}
+
+/// Tells the host that an agent listens.
+pub async fn announce(opener: &Opener) {
+    let Ok(stream) = opener.open(ANNOUNCE_PORT).await else { return };
+    let announcement = Announcement { magic: MAGIC, generation: GENERATION, uptime_us: 1 };
+    let mut writer = FrameWriter::new(stream);
+    // A host that does not listen is the test's own affair.
+    drop(writer.send(FrameKind::Announcement, &announcement).await);
+    drop(writer.shutdown().await);
+}
+
+/// Both directions of a connection, as frames.
+pub fn frames(
+    stream: Stream,
+) -> (FrameReader<tokio::io::ReadHalf<Stream>>, FrameWriter<tokio::io::WriteHalf<Stream>>) {
+    let (read, write) = tokio::io::split(stream);
+    (FrameReader::new(read), FrameWriter::new(write))
+}

@@ -1,0 +1,21 @@
+//! Whole operations, from `Pyro::call` to the real agent and back, on machines
+//! that are threads of this process. Everything but the VMM is what ships.
+
+#[path = "machinery/fake_vmm.rs"]
+#[allow(dead_code, reason = "shared with the hostile agents")]
+mod fake_vmm;
+#[path = "machinery/footprint.rs"]
+mod footprint;
+#[path = "machinery/home.rs"]
+mod home;
+
+#[path = "operations/boot.rs"]
+mod boot;
+#[path = "operations/cancel.rs"]
+mod cancel;
+#[path = "operations/leftovers.rs"]
+mod leftovers;
+#[path = "operations/run.rs"]
+mod run;
+#[path = "operations/streams.rs"]
+mod streams;
