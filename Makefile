@@ -32,7 +32,7 @@ build: ## Build pyro and pyro-agent
 
 .PHONY: kernel
 kernel: setup-kernel build ## Build the tuned kernel, which boots about three times as fast
-	@$(PYRO) env build --kernel tuned
+	@$(PYRO) env build debian:12 --kernel tuned
 
 .PHONY: environments
 environments: setup build ## Build every environment

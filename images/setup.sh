@@ -57,6 +57,8 @@ else
         fail "installing ${missing[*]} needs root and there is no sudo; run as root: apt-get install --no-install-recommends ${missing[*]}"
     fi
     apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0)
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
 
     step "refresh the list of Debian packages"
     # One unreachable third-party source must not stop us: the install below
@@ -66,8 +68,8 @@ else
 
     # Recommends of qemu-system-x86 are a desktop: 100 packages nobody runs here.
     step "install ${missing[*]}"
-    "${apt[@]}" install --yes --no-install-recommends "${missing[@]}" >&2 \
-        || fail "apt-get could not install ${missing[*]} (see above); try: apt-get install --no-install-recommends ${missing[*]}"
+    "${apt[@]}" install --yes --no-install-recommends "${missing[@]}" >"$log" 2>&1 \
+        || { cat "$log" >&2; fail "apt-get could not install ${missing[*]} (see above); try: apt-get install --no-install-recommends ${missing[*]}"; }
     took
 fi
 

@@ -2,6 +2,7 @@
 
 pub mod process;
 
+use crate::deadlines::Deadlines;
 use crate::error::{Error, ErrorKind, Result};
 use pyro_protocol::handshake::{GENERATION, MAGIC};
 use pyro_protocol::{
@@ -16,17 +17,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-/// How long a guest may take to accept a connection and to answer `Hello`.
-/// Generous: on a crowded host without KVM a guest gets little time.
-const GREETING_DEADLINE: Duration = Duration::from_secs(20);
-
-/// How long a guest may take to answer a call that does not say otherwise.
-pub const REPLY_DEADLINE: Duration = Duration::from_secs(30);
-
 /// The agent of one guest, by its endpoint.
 #[derive(Debug)]
 pub struct AgentClient {
     directory: File,
+    deadlines: Deadlines,
 }
 
 /// A greeted connection that has not carried its call yet.
@@ -50,9 +45,9 @@ pub struct ClockReading {
 
 impl AgentClient {
     /// The agent whose endpoint lies in a workspace's directory.
-    pub fn new(directory: &Path) -> Result<Self> {
+    pub fn new(directory: &Path, deadlines: Deadlines) -> Result<Self> {
         File::open(directory)
-            .map(|directory| Self { directory })
+            .map(|directory| Self { directory, deadlines })
             .map_err(|error| Error::io(format!("cannot open {}", directory.display()), error))
     }
 
@@ -66,9 +61,8 @@ impl AgentClient {
             )?;
             Connection::greet(stream).await
         };
-        timeout(GREETING_DEADLINE, connecting)
-            .await
-            .unwrap_or_else(|_| Err(silent(GREETING_DEADLINE)))
+        let deadline = self.deadlines.greeting;
+        timeout(deadline, connecting).await.unwrap_or_else(|_| Err(silent(deadline)))
     }
 
     /// Makes a call and waits for its reply.

@@ -13,8 +13,9 @@ mod tree;
 
 pub use tree::command;
 
+use crate::mcp::Tools;
 use crate::operation::{Entry, OPERATIONS};
-use crate::{mcp, supervisor};
+use crate::supervisor;
 use clap::ArgMatches;
 use render::Format;
 use std::ffi::OsString;
@@ -26,35 +27,37 @@ pub fn main(words: Vec<OsString>) -> ExitCode {
     if words.get(1).is_some_and(|word| word == supervisor::ARGUMENT) {
         return supervisor::main();
     }
-    let format = Format::asked_for(&words);
-    match command().try_get_matches_from(words) {
-        Ok(matches) => dispatch(matches, format),
-        Err(error) => render::parser_verdict(&error, format),
+    run(OPERATIONS, &words)
+}
+
+/// The same for any table of operations.
+#[must_use]
+pub fn run(table: &'static [Entry], words: &[OsString]) -> ExitCode {
+    let format = Format::asked_for(words);
+    let mut command = command(table);
+    match command.try_get_matches_from_mut(words) {
+        Ok(matches) => dispatch(table, matches, format),
+        Err(mut error) => {
+            tree::advise(&mut error, &command, words);
+            render::parser_verdict(&error, format)
+        }
     }
 }
 
-fn dispatch(mut matches: ArgMatches, format: Format) -> ExitCode {
+fn dispatch(table: &'static [Entry], mut matches: ArgMatches, format: Format) -> ExitCode {
     let mut path = Vec::new();
     while let Some((word, inner)) = matches.remove_subcommand() {
         path.push(word);
         matches = inner;
     }
-    let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    if let Some(entry) = OPERATIONS.iter().find(|entry| entry.path == path) {
-        return operate(entry, matches, format);
+    if let Some(entry) = table.iter().find(|entry| entry.path == path) {
+        return match entry.from_arg_matches(&mut matches) {
+            Ok(prepared) => session::run(entry, prepared, format),
+            Err(error) => render::parser_verdict(&error, format),
+        };
     }
-    match path.as_slice() {
-        tree::MCP_SERVE => session::serve(mcp::Profile::of(&matches)),
-        _ => match tree::completions(&matches) {
-            Some(script) => render::finish(streams::write_stdout(&script), 0),
-            None => unreachable!("the parser admits no other command"),
-        },
-    }
-}
-
-fn operate(entry: &'static Entry, mut matches: ArgMatches, format: Format) -> ExitCode {
-    match entry.from_arg_matches(&mut matches) {
-        Ok(prepared) => session::run(entry, prepared, format),
-        Err(error) => render::parser_verdict(&error, format),
+    match tree::completions(&matches, table) {
+        Some(script) => render::finish(streams::write_stdout(&script), 0),
+        None => session::serve(Tools::of(table, tree::profile(&matches))),
     }
 }

@@ -21,6 +21,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use tokio::io::unix::AsyncFd;
 
@@ -36,7 +37,7 @@ const FIRST_PASSED: RawFd = 3;
 pub struct Confinement {
     program: PathBuf,
     seen: Vec<(PathBuf, PathBuf)>,
-    devices: Vec<PathBuf>,
+    devices: Vec<(PathBuf, PathBuf)>,
     passed: Vec<OwnedFd>,
     stderr: Option<OwnedFd>,
 }
@@ -48,7 +49,9 @@ impl Confinement {
         Self {
             program: program.to_owned(),
             seen: vec![(program.to_owned(), program.to_owned())],
-            devices: ["/dev/null", "/dev/zero", "/dev/urandom"].map(PathBuf::from).to_vec(),
+            devices: ["/dev/null", "/dev/zero", "/dev/urandom"]
+                .map(|path| (PathBuf::from(path), PathBuf::from(path)))
+                .to_vec(),
             passed: Vec::new(),
             stderr: None,
         }
@@ -67,9 +70,38 @@ impl Confinement {
         self.seen.push((source.to_owned(), target.as_ref().to_owned()));
     }
 
-    /// Shows a device.
-    pub fn see_device(&mut self, path: &str) {
-        self.devices.push(path.into());
+    /// Shows a device that the program is to open for reading and writing.
+    ///
+    /// A device that only root may open is of no use to a program that runs as
+    /// [`VMM_UID`]: then a node of the same device is made for it in `scratch`,
+    /// a directory that ends with the program.
+    pub fn see_device(&mut self, path: &Path, scratch: &Path) -> Result<()> {
+        let meta = path
+            .metadata()
+            .map_err(|error| Error::io(format!("cannot look at {}", path.display()), error))?;
+        let for_all = meta.mode() & 0o006 == 0o006;
+        if for_all || !rustix::process::geteuid().is_root() {
+            self.devices.push((path.to_owned(), path.to_owned()));
+            return Ok(());
+        }
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        let node = scratch.join(name);
+        let owner =
+            (Some(rustix::fs::Uid::from_raw(VMM_UID)), Some(rustix::fs::Gid::from_raw(VMM_UID)));
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &node,
+            rustix::fs::FileType::CharacterDevice,
+            mode,
+            meta.rdev(),
+        )
+        .and_then(|()| rustix::fs::chown(&node, owner.0, owner.1))
+        .map_err(|errno| {
+            Error::io(format!("cannot make the device {}", node.display()), errno.into())
+        })?;
+        self.devices.push((node, path.to_owned()));
+        Ok(())
     }
 
     /// Hands a descriptor down and returns its number in the program.
@@ -106,7 +138,7 @@ pub fn spawn(confinement: Confinement, arguments: &[String]) -> Result<Confined>
     let (mut failures, failing) = pipe_pair()?;
     let pid = child::clone(&plan, &go, &failing).map_err(|errno| refused("clone", errno))?;
     drop((go, failing));
-    let watched = pidfd_open(pid, PidfdFlags::NONBLOCK)
+    let watched = pidfd_open(pid, PidfdFlags::empty())
         .map_err(|errno| Error::io("cannot watch the VMM", errno.into()))?;
     // SAFETY: the descriptor is owned and stays the same.
     let pidfd = unsafe { AsyncFd::register(watched) }

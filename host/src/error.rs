@@ -165,3 +165,15 @@ impl Error {
         line
     }
 }
+
+/// As programs get it: the kind, the whole chain, what to do next or null.
+impl serde::Serialize for Error {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut object = serializer.serialize_struct("Error", 3)?;
+        object.serialize_field("kind", &self.kind)?;
+        object.serialize_field("message", &self.chain())?;
+        object.serialize_field("hint", &self.hint)?;
+        object.end()
+    }
+}

@@ -45,8 +45,10 @@ pub const PENDING_MAX: usize = 8;
 #[derive(Clone, Default)]
 pub struct Events {
     sender: Option<mpsc::Sender<Event>>,
-    tap: Option<Arc<dyn Fn(&Event) + Send + Sync>>,
+    tap: Option<Tap>,
 }
+
+type Tap = Arc<dyn Fn(&Event) + Send + Sync>;
 
 impl Events {
     /// A sink and the receiver to render from.
@@ -65,7 +67,7 @@ impl Events {
     /// The same sink, with one more who looks at each event on its way.
     #[must_use]
     pub fn tap(self, look: impl Fn(&Event) + Send + Sync + 'static) -> Self {
-        let tap: Arc<dyn Fn(&Event) + Send + Sync> = match self.tap {
+        let tap: Tap = match self.tap {
             None => Arc::new(look),
             Some(earlier) => Arc::new(move |event| {
                 earlier(event);
@@ -81,9 +83,14 @@ impl Events {
         if let Some(look) = &self.tap {
             look(&event);
         }
-        if let Some(sender) = &self.sender {
-            // Fails only when the receiver is gone.
-            drop(sender.send(event).await);
+        let heard = match &self.sender {
+            Some(sender) => sender.send(event).await.is_ok(),
+            None => false,
+        };
+        if !heard {
+            // Sending to nobody never waits; who does so in a loop must still
+            // come to hear of its cancellation.
+            tokio::task::consume_budget().await;
         }
     }
 }

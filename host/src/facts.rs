@@ -2,6 +2,8 @@
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::private_dir;
+use crate::store::record::{self, Record};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::PathBuf;
@@ -15,8 +17,11 @@ pub struct Facts {
     /// The rate of the time stamp counter, in kHz.
     pub tsc_khz: u64,
     /// Whether a guest boots with KVM; `None` until somebody has tried.
-    #[serde(default)]
     pub kvm_boots: Option<bool>,
+}
+
+impl Record for Facts {
+    const VERSION: u32 = 1;
 }
 
 /// Long enough for an error of some parts in a million, which the guest's clock
@@ -27,10 +32,10 @@ impl Facts {
     /// The facts of this boot, measured if nobody has yet.
     pub fn gather(config: &Config) -> Result<Self> {
         let boot_id = read("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
-        let known = fs::read(path(config))
-            .ok()
-            .and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
-        if let Some(facts) = known.filter(|facts| facts.boot_id == boot_id) {
+        // Whatever is wrong with what was kept, measuring again is the cure.
+        if let Ok(facts) = record::read::<Self>(&path(config))
+            && facts.boot_id == boot_id
+        {
             return Ok(facts);
         }
         let facts = Self { boot_id, tsc_khz: measure_tsc_khz(), kvm_boots: None };
@@ -40,10 +45,8 @@ impl Facts {
 
     /// Remembers these facts until the host boots again.
     pub fn keep(&self, config: &Config) -> Result<()> {
-        let text = serde_json::to_vec(self).map_err(|error| {
-            Error::new(ErrorKind::Internal, "cannot encode facts").because(error)
-        })?;
-        crate::store::write_atomically(&path(config), &text)
+        private_dir(&config.cache_dir)?;
+        record::write(&path(config), self)
     }
 }
 

@@ -19,6 +19,7 @@ pub mod cli;
 pub mod config;
 pub mod confine;
 pub mod context;
+pub mod deadlines;
 pub mod digest;
 pub mod disk;
 pub mod doctor;
@@ -39,6 +40,7 @@ mod pyro;
 
 pub use config::Config;
 pub use context::Context;
+pub use deadlines::Deadlines;
 pub use digest::Digest;
 pub use environment::Environments;
 pub use error::{Error, ErrorKind, Result};

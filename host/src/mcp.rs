@@ -1,51 +1,64 @@
-//! Stub.
+//! The MCP server: operations as tools, over standard input and output.
+//!
+//! Each call runs in a task of its own. Nothing but the protocol is written to
+//! standard output. What concerns a tool is in its operation; here is only the
+//! translation.
 
-use crate::{Pyro, Result};
-use clap::{Arg, ArgMatches};
+mod profile;
+mod server;
+mod tool;
 
-/// Which tools a server offers.
-#[derive(Debug)]
-pub struct Profile {
-    /// Its name.
-    pub name: &'static str,
-    /// Its tools; `None` is all there are.
-    pub tools: Option<&'static [&'static str]>,
-}
+pub use profile::{PROFILES, Profile};
+pub use tool::Tools;
 
-/// Every profile, the default first.
-pub const PROFILES: &[Profile] = &[
-    Profile { name: "workspace-full", tools: None },
-    Profile { name: "vm-run", tools: Some(&["vm_run"]) },
-];
+use crate::{Error, ErrorKind, Pyro, Result};
+use rmcp::service::{RunningService, ServerInitializeError};
+use rmcp::{RoleServer, ServiceExt};
+use server::Server;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-impl Profile {
-    /// The argument that chooses one.
-    #[must_use]
-    pub fn arg() -> Arg {
-        Arg::new("profile")
-            .long("profile")
-            .value_name("PROFILE")
-            .help("Which tools to offer")
-            .value_parser(PROFILES.iter().map(|profile| profile.name).collect::<Vec<_>>())
-            .default_value(PROFILES[0].name)
-    }
+/// How long calls that were cancelled may take to remove their machines before
+/// the server leaves that to the supervisors.
+const CLEANUP_MAX: Duration = Duration::from_secs(10);
 
-    /// The one that was chosen.
-    #[must_use]
-    pub fn of(matches: &ArgMatches) -> &'static Self {
-        let name = matches.get_one::<String>("profile").map(String::as_str).unwrap_or_default();
-        PROFILES.iter().find(|profile| profile.name == name).unwrap_or(&PROFILES[0])
-    }
-}
-
-/// Serves.
+/// Serves until the client closes its end or `stop` happens; then cancels the
+/// calls that still run and waits for them. Returns what `stop` gave.
 ///
 /// # Errors
-/// Never, in this stub.
+/// When the client does not speak MCP.
 pub async fn serve<S>(
-    _pyro: Pyro,
-    _profile: &'static Profile,
-    _stop: impl Future<Output = S>,
+    pyro: Pyro,
+    tools: Tools,
+    stop: impl Future<Output = S>,
 ) -> Result<Option<S>> {
-    Ok(None)
+    let calls = TaskTracker::new();
+    let server = Server::new(pyro, tools, calls.clone());
+    let leave = CancellationToken::new();
+    let served = tokio::select! {
+        served = converse(server, leave.clone()) => served.map(|()| None),
+        stopped = stop => Ok(Some(stopped)),
+    };
+    leave.cancel();
+    calls.close();
+    // Whoever does not finish in time is cleaned up after by its supervisor.
+    drop(tokio::time::timeout(CLEANUP_MAX, calls.wait()).await);
+    served
+}
+
+async fn converse(server: Server, leave: CancellationToken) -> Result<()> {
+    let transport = rmcp::transport::stdio_pipes();
+    let broken = |what: &str| Error::new(ErrorKind::Protocol, what);
+    match server.serve_with_ct(transport, leave).await {
+        Ok(running) => RunningService::<RoleServer, Server>::waiting(running)
+            .await
+            .map(drop)
+            .map_err(|error| broken("the MCP server broke off").because(error)),
+        // A client that changed its mind before it said anything.
+        Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => {
+            Ok(())
+        }
+        Err(error) => Err(broken("the client does not speak MCP").because(error)),
+    }
 }

@@ -1,7 +1,9 @@
 //! The library's front door.
 
 use crate::config::Config;
+use crate::deadlines::Deadlines;
 use crate::supervisor::launch::Launcher;
+use crate::workspace::directory;
 
 /// Everything pyro can do on this host; cheap to clone.
 #[derive(Debug, Clone)]
@@ -10,12 +12,16 @@ pub struct Pyro {
     pub config: Config,
     /// How supervisors come to be.
     pub launcher: Launcher,
+    /// How long guests may take.
+    pub deadlines: Deadlines,
 }
 
 impl Pyro {
-    /// Works on this host as configured.
+    /// Works on this host as configured. First removes what was left of
+    /// one-shot runs whose owner was killed.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, launcher: Launcher::Process }
+        directory::sweep(&config);
+        Self { config, launcher: Launcher::Process, deadlines: Deadlines::default() }
     }
 }

@@ -15,10 +15,11 @@ mod console;
 pub mod launch;
 
 use crate::agent::Connection;
+use crate::deadlines::Deadlines;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{WorkspaceId, fill_random};
 use crate::vmm::qemu::Qemu;
-use crate::vmm::{Link, Machine, Vmm, VmmProcess};
+use crate::vmm::{Accelerator, Link, Machine, Vmm, VmmProcess};
 use crate::vsock;
 use console::Console;
 use pyro_protocol::channel::{self, Opener, Side};
@@ -42,14 +43,14 @@ pub const ARGUMENT: &str = "__supervise";
 /// The longest assignment or report, in bytes.
 const LINE_MAX: u64 = 64 * 1024;
 
-/// How long the workspace's disks may take to be mounted.
-const ACTIVATE_DEADLINE: Duration = Duration::from_secs(30);
-
 /// A clock reading worse than this is taken again, on a crowded host.
 const CLOCK_ERROR_MAX: Duration = Duration::from_millis(20);
 
 /// How often; then the best one serves.
 const CLOCK_READINGS_MAX: usize = 10;
+
+/// How long a failing VMM gets to end by itself, and its last lines to arrive.
+const LAST_BREATH: Duration = Duration::from_millis(100);
 
 /// What a supervisor is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,8 +65,17 @@ pub struct Assignment {
     pub qemu: PathBuf,
     /// See [`Qemu::tsc_khz`].
     pub tsc_khz: u64,
-    /// How long the guest may take to announce itself.
-    pub boot_deadline_ms: u64,
+    /// How long the guest may take.
+    pub deadlines: Deadlines,
+}
+
+impl Assignment {
+    fn boot_deadline(&self) -> Duration {
+        match self.machine.accelerator {
+            Accelerator::Kvm => self.deadlines.kvm_boot,
+            Accelerator::Tcg => self.deadlines.tcg_boot,
+        }
+    }
 }
 
 /// What a supervisor tells the holder of its lease, one line of JSON each.
@@ -214,7 +224,7 @@ impl Guest {
             how = self.process.wait() => how,
             () = &mut self.endpoint => {
                 // Without its channel the guest is of no use to anybody.
-                match timeout(Duration::from_secs(1), self.process.wait()).await {
+                match timeout(LAST_BREATH, self.process.wait()).await {
                     Ok(how) => how,
                     Err(_) => "lost its channel".into(),
                 }
@@ -231,24 +241,34 @@ async fn boot(assignment: &Assignment, vmm: &dyn Vmm, directory: &File) -> Resul
     let mut process = started.process;
     let mut logging: Endpoint = Box::pin(console.keep(started.console)?);
     let Link::Stream(stream) = started.link;
-    let deadline = Duration::from_millis(assignment.boot_deadline_ms);
+    let deadline = assignment.boot_deadline();
     let coming_up = timeout(deadline, come_up(assignment, directory, stream, started_at));
     let failure = tokio::select! {
         biased;
         up = coming_up => match up {
             Ok(Ok((endpoint, ready))) => return Ok(Guest::new(process, endpoint, logging, ready)),
-            Ok(Err(error)) => error,
+            // A channel that breaks is mostly a VMM that ends.
+            Ok(Err(error)) => match timeout(LAST_BREATH, process.wait()).await {
+                Ok(how) => ended_early(&how),
+                Err(_) => error,
+            },
             Err(_) => Error::new(
                 ErrorKind::BootFailed,
                 format!("the guest did not come up within {} s", deadline.as_secs()),
             ),
         },
-        how = process.wait() => Error::new(ErrorKind::BootFailed, format!("the VMM {how} while the guest booted")),
+        how = process.wait() => ended_early(&how),
         () = &mut logging => Error::new(ErrorKind::BootFailed, "the guest's console failed"),
     };
     process.kill();
     process.wait().await;
+    // What was printed last may not have been read yet; logging never ends.
+    drop(timeout(LAST_BREATH, logging).await);
     Err(console.explain(failure))
+}
+
+fn ended_early(how: &str) -> Error {
+    Error::new(ErrorKind::BootFailed, format!("the VMM {how} while the guest booted"))
 }
 
 async fn come_up(
@@ -329,10 +349,11 @@ async fn activate(opener: &Opener, assignment: &Assignment) -> Result<()> {
         };
         connection.call(request).await.map(drop)
     };
-    timeout(ACTIVATE_DEADLINE, activating).await.unwrap_or_else(|_| {
+    let deadline = assignment.deadlines.activation;
+    timeout(deadline, activating).await.unwrap_or_else(|_| {
         Err(Error::new(
             ErrorKind::BootFailed,
-            format!("the guest did not mount its disks within {} s", ACTIVATE_DEADLINE.as_secs()),
+            format!("the guest did not mount its disks within {} s", deadline.as_secs()),
         ))
     })
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::str::FromStr;
 use tokio::net::UnixStream;
 
 /// How a guest's instructions are run.
@@ -51,6 +52,19 @@ impl KernelFlavor {
             Self::Tuned => "tuned",
             Self::Stock => "stock",
         }
+    }
+}
+
+/// A word that names no kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the kernels are `tuned` and `stock`")]
+pub struct UnknownKernel;
+
+impl FromStr for KernelFlavor {
+    type Err = UnknownKernel;
+
+    fn from_str(name: &str) -> Result<Self, UnknownKernel> {
+        Self::ALL.into_iter().find(|flavor| flavor.as_str() == name).ok_or(UnknownKernel)
     }
 }
 

@@ -5,8 +5,9 @@ pub mod directory;
 use crate::agent::AgentClient;
 use crate::agent::process::Said;
 use crate::context::Context;
+use crate::deadlines::Deadlines;
 use crate::disk;
-use crate::environment::Environments;
+use crate::environment::{Bootable, Defaults, Environments};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Stream};
 use crate::facts::{self, Facts};
@@ -32,35 +33,38 @@ pub const MEM_MIB_MIN: u32 = 128;
 /// own needs, and some air.
 const MEM_MIB_RESERVE: u64 = 128;
 
-/// How long a guest may take to come up where the processor runs it. One that
-/// takes longer never comes up.
-const KVM_BOOT_DEADLINE: Duration = Duration::from_secs(15);
-
-/// And where it is translated; generous, for many may boot at once.
-const TCG_BOOT_DEADLINE: Duration = Duration::from_secs(120);
-
-/// How long the supervisor of a lost guest may take to say why.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-
 /// The memory of a guest that only has to prove that it boots.
 const TRIAL_MEM_MIB: u32 = 256;
-
-/// How much longer than a program's own time-out the host waits for word of it.
-const TIMEOUT_GRACE: Duration = Duration::from_secs(20);
 
 /// A program to run in a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
     /// The program and its arguments, executed as given.
     pub argv: Vec<Vec<u8>>,
-    /// Where; `None` is `/workspace`.
+    /// Where; `None` is the environment's default.
     pub cwd: Option<GuestPath>,
     /// Variables to add.
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
-    /// A name or number, optionally `:group`; `None` is root.
+    /// A name or number, optionally `:group`; `None` is the
+    /// environment's default.
     pub user: Option<String>,
     /// After this, everything it started is killed.
     pub timeout: Option<Duration>,
+}
+
+impl Program {
+    /// Fills in what the environment says where the caller said nothing.
+    fn or_defaults(mut self, defaults: &Defaults) -> Result<Self> {
+        if self.cwd.is_none() {
+            let cwd = GuestPath::new(defaults.cwd.as_str()).map_err(|error| {
+                Error::new(ErrorKind::InvalidInput, "the environment's default directory is none")
+                    .because(error)
+            })?;
+            self.cwd = Some(cwd);
+        }
+        self.user.get_or_insert_with(|| defaults.user.clone());
+        Ok(self)
+    }
 }
 
 /// How large a guest is.
@@ -134,7 +138,10 @@ fn cancelled() -> Error {
 struct Starting {
     id: WorkspaceId,
     directory: PathBuf,
+    deadlines: Deadlines,
     lease: Lease,
+    /// What it boots from; kept in the cache meanwhile.
+    bootable: Bootable,
 }
 
 /// Starts a guest in a workspace of its own that ends with its lease. Dropping
@@ -145,25 +152,27 @@ async fn start(
     shape: Shape,
     accelerator: Accelerator,
 ) -> Result<Starting> {
-    directory::sweep(&pyro.config);
     shape.check()?;
-    let (directory, assignment) = prepare(pyro, environment, shape, accelerator).await?;
+    let (directory, assignment, bootable) = prepare(pyro, environment, shape, accelerator).await?;
     let lease = pyro.launcher.launch(&pyro.config, &assignment, directory.lock()).await?;
     let id = directory.id();
     // From here on the directory is the supervisor's to remove.
     directory.hand_over();
-    Ok(Starting { id, directory: assignment.directory, lease })
+    let Assignment { directory, deadlines, .. } = assignment;
+    Ok(Starting { id, directory, deadlines, lease, bootable })
 }
 
 impl Starting {
     async fn run(&mut self, program: Program, context: Context) -> Result<(Ready, Exit)> {
         let ready = self.lease.ready().await?;
         context.events.emit(Event::Stage { name: "running", subject: self.id.to_string() }).await;
-        match execute(&AgentClient::new(&self.directory)?, program, context).await {
+        let program = program.or_defaults(&self.bootable.defaults)?;
+        let agent = AgentClient::new(&self.directory, self.deadlines)?;
+        match execute(&agent, self.deadlines, program, context).await {
             Ok(exit) => Ok((ready, exit)),
             // The supervisor knows more than the broken connection tells.
             Err(error) if error.kind() == ErrorKind::GuestLost => {
-                Err(timeout(LAST_WORDS, self.lease.lost()).await.unwrap_or(error))
+                Err(timeout(self.deadlines.last_words, self.lease.lost()).await.unwrap_or(error))
             }
             Err(error) => Err(error),
         }
@@ -188,7 +197,12 @@ pub async fn trial<T>(
 }
 
 /// Runs a program in a guest that serves calls.
-async fn execute(agent: &AgentClient, program: Program, context: Context) -> Result<Exit> {
+async fn execute(
+    agent: &AgentClient,
+    deadlines: Deadlines,
+    program: Program,
+    context: Context,
+) -> Result<Exit> {
     let Context { events, stdin, mut signals, cancel: _ } = context;
     let request = StartProcess {
         argv: program.argv.into_iter().map(ByteString).collect(),
@@ -205,9 +219,10 @@ async fn execute(agent: &AgentClient, program: Program, context: Context) -> Res
             .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
     };
     let starting = async { agent.connect().await?.start(request).await };
-    let running = timeout(crate::agent::REPLY_DEADLINE, starting).await.unwrap_or_else(|_| {
+    let running = timeout(deadlines.reply, starting).await.unwrap_or_else(|_| {
         Err(Error::new(ErrorKind::GuestLost, "the guest did not start the program in time"))
     })?;
+    events.emit(Event::ProgramStarted).await;
     let hear = |said| {
         let event = match said {
             Said::Stdout(bytes) => Event::Output { stream: Stream::Stdout, bytes },
@@ -220,12 +235,14 @@ async fn execute(agent: &AgentClient, program: Program, context: Context) -> Res
     match program.timeout {
         None => finishing.await,
         // The guest keeps the time; should it not, the host does.
-        Some(limit) => timeout(limit + TIMEOUT_GRACE, finishing).await.unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorKind::TimedOut,
-                "the guest did not end the program when its time was over",
-            ))
-        }),
+        Some(limit) => timeout(limit.saturating_add(deadlines.timeout_grace), finishing)
+            .await
+            .unwrap_or_else(|_| {
+                Err(Error::new(
+                    ErrorKind::TimedOut,
+                    "the guest did not end the program when its time was over",
+                ))
+            }),
     }
 }
 
@@ -261,36 +278,32 @@ async fn prepare(
     environment: &str,
     shape: Shape,
     accelerator: Accelerator,
-) -> Result<(Directory, Assignment)> {
+) -> Result<(Directory, Assignment, Bootable)> {
     let bootable = Environments::new(&pyro.config).resolve(environment)?;
     let program = qemu::find(&pyro.config)?;
     let facts = Facts::gather(&pyro.config)?;
     let directory = Directory::create(&pyro.config)?;
     let disk_path = directory.path().join("disk.ext4");
     disk::create(&pyro.config, &disk_path, shape.disk_mib).await?;
-    let deadline = match accelerator {
-        Accelerator::Kvm => KVM_BOOT_DEADLINE,
-        Accelerator::Tcg => TCG_BOOT_DEADLINE,
-    };
     let assignment = Assignment {
         workspace: directory.id().to_string(),
         directory: directory.path().to_owned(),
         machine: Machine {
             vcpu_count: shape.vcpu_count,
             mem_mib: shape.mem_mib,
-            kernel: bootable.kernel.vmlinux,
+            kernel: bootable.kernel.vmlinux.clone(),
             kernel_flavor: bootable.kernel.flavor,
-            initrd: bootable.kernel.initrd,
-            root_image: bootable.root_image,
+            initrd: bootable.kernel.initrd.clone(),
+            root_image: bootable.root_image.clone(),
             disk: disk_path,
             accelerator,
             verbose: false,
         },
         qemu: program,
         tsc_khz: facts.tsc_khz,
-        boot_deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+        deadlines: pyro.deadlines,
     };
-    Ok((directory, assignment))
+    Ok((directory, assignment, bootable))
 }
 
 /// What the user asked for, else what was proven to work, else a good guess.

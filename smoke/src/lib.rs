@@ -78,6 +78,21 @@ impl Home {
         self.pyro(words).output().expect("pyro starts")
     }
 
+    /// The directory of an environment's root image.
+    ///
+    /// # Panics
+    /// When it is not built: `make test` builds it.
+    #[must_use]
+    pub fn image_directory(&self, environment: &str) -> PathBuf {
+        let output =
+            self.pyro(["env", "inspect", environment, "--json"]).output().expect("pyro starts");
+        let inspected: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+        let image = inspected["installed"]["root_image"].as_str();
+        let image =
+            image.unwrap_or_else(|| panic!("{environment} is not built: run `make environments`"));
+        Path::new(image).parent().expect("an image is in a directory").to_owned()
+    }
+
     /// What is left of workspaces here.
     #[must_use]
     pub fn leftovers(&self) -> Vec<PathBuf> {

@@ -27,16 +27,14 @@ pub(super) fn has_device() -> bool {
 
 /// Listens, announces, accepts for ever.
 pub(super) async fn serve(desk: &Desk) -> io::Result<Infallible> {
-    let [calls, echo] = Service::ALL;
-    let calls = (listen(calls.0)?, calls.1);
-    let echo = (listen(echo.0)?, echo.1);
+    let open = |(port, service)| Ok::<_, io::Error>(accept(desk, listen(port)?, service));
+    let [calls, echo, source, sink] = Service::ALL;
+    let (calls, echo, source, sink) = (open(calls)?, open(echo)?, open(source)?, open(sink)?);
     let host = VsockAddr::new(VMADDR_CID_HOST, ANNOUNCE_PORT.0);
-    let (_announced, calls, echo) = tokio::join!(
-        try_announce(VsockStream::connect(host)),
-        accept(desk, calls.0, calls.1),
-        accept(desk, echo.0, echo.1),
-    );
-    calls.and(echo)
+    let announcing = try_announce(VsockStream::connect(host));
+    let (_announced, calls, echo, source, sink) =
+        tokio::join!(announcing, calls, echo, source, sink);
+    calls.and(echo).and(source).and(sink)
 }
 
 fn listen(port: VsockPort) -> io::Result<VsockListener> {

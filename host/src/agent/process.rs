@@ -3,10 +3,11 @@
 use super::{Connection, lost};
 use crate::error::{Error, ErrorKind, Result};
 use pyro_protocol::frame::STREAM_CHUNK;
-use pyro_protocol::process::{Exit, Signal, StartProcess};
+use pyro_protocol::process::{Exit, STDIN_WINDOW, Signal, StartProcess, StdinTaken};
 use pyro_protocol::{FrameKind, FrameReader, FrameWriter, Lost};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// What flows into a program.
 pub type Stdin = Box<dyn AsyncRead + Send + Unpin>;
@@ -44,10 +45,16 @@ impl<S: AsyncRead + AsyncWrite> Running<S> {
         signals: &mut mpsc::Receiver<u8>,
         mut hear: impl FnMut(Said) -> H,
     ) -> Result<Exit> {
+        let window = Window::new();
         let reading = async {
             loop {
                 let frame = self.reader.next().await.map_err(lost)?;
                 match frame.kind {
+                    FrameKind::StdinTaken => {
+                        let taken: StdinTaken =
+                            frame.decode(FrameKind::StdinTaken).map_err(lost)?;
+                        window.widen(taken)?;
+                    }
                     FrameKind::Stdout => hear(Said::Stdout(frame.payload)).await,
                     FrameKind::Stderr => hear(Said::Stderr(frame.payload)).await,
                     FrameKind::Exit => return frame.decode(FrameKind::Exit).map_err(lost),
@@ -70,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite> Running<S> {
         };
         tokio::select! {
             exit = reading => exit,
-            error = feed(&mut self.writer, stdin, signals) => Err(error),
+            error = feed(&mut self.writer, stdin, signals, &window) => Err(error),
         }
     }
 }
@@ -81,12 +88,13 @@ async fn feed<W: AsyncWrite + Unpin>(
     writer: &mut FrameWriter<W>,
     mut stdin: Option<Stdin>,
     signals: &mut mpsc::Receiver<u8>,
+    window: &Window,
 ) -> Error {
     let mut buffer = vec![0; if stdin.is_some() { STREAM_CHUNK } else { 0 }];
     loop {
         let sent = tokio::select! {
             Some(number) = signals.recv() => writer.send(FrameKind::Signal, &Signal { number }).await,
-            read = read_from(&mut stdin, &mut buffer) => match read {
+            read = read_from(&mut stdin, &mut buffer, window) => match read {
                 Ok(0) => {
                     stdin = None;
                     writer.send_raw(FrameKind::StdinEnd, &[]).await
@@ -103,10 +111,57 @@ async fn feed<W: AsyncWrite + Unpin>(
     }
 }
 
-/// Reads once; never returns when there is nothing to read from.
-async fn read_from(stdin: &mut Option<Stdin>, buffer: &mut [u8]) -> std::io::Result<usize> {
-    match stdin {
-        Some(stdin) => stdin.read(buffer).await,
-        None => std::future::pending().await,
+/// Reads once, as much as the guest will take; never returns when there is
+/// nothing to read from.
+async fn read_from(
+    stdin: &mut Option<Stdin>,
+    buffer: &mut [u8],
+    window: &Window,
+) -> std::io::Result<usize> {
+    let Some(stdin) = stdin else { return std::future::pending().await };
+    let room = window.room().await.min(buffer.len());
+    let length = stdin.read(&mut buffer[..room]).await?;
+    window.narrow(length);
+    Ok(length)
+}
+
+/// How much input the guest will still take: see [`STDIN_WINDOW`].
+struct Window {
+    room: AtomicUsize,
+    widened: Notify,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self { room: AtomicUsize::new(STDIN_WINDOW), widened: Notify::new() }
+    }
+
+    /// Waits until there is any.
+    async fn room(&self) -> usize {
+        loop {
+            match self.room.load(Ordering::Relaxed) {
+                // One task reads and the same task widens: no wake-up is lost.
+                0 => self.widened.notified().await,
+                room => return room,
+            }
+        }
+    }
+
+    fn narrow(&self, sent: usize) {
+        self.room.fetch_sub(sent, Ordering::Relaxed);
+    }
+
+    /// A guest that takes more than it was given breaks the protocol.
+    fn widen(&self, taken: StdinTaken) -> Result<()> {
+        let room = self.room.load(Ordering::Relaxed) + taken.bytes as usize;
+        if room > STDIN_WINDOW {
+            return Err(Error::new(
+                ErrorKind::Protocol,
+                "the guest took input that it was not given",
+            ));
+        }
+        self.room.store(room, Ordering::Relaxed);
+        self.widened.notify_one();
+        Ok(())
     }
 }

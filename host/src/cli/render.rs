@@ -89,15 +89,7 @@ fn error_text(error: &Error, ink: Ink) -> String {
 }
 
 fn error_document(error: &Error) -> String {
-    let document = json!({
-        "ok": false,
-        "error": {
-            "kind": error.kind(),
-            "message": error.chain(),
-            "hint": error.next_step(),
-        },
-    });
-    format!("{document:#}\n")
+    format!("{:#}\n", json!({ "ok": false, "error": error }))
 }
 
 /// Writes what the parser answers by itself: help, the version, or what is wrong
@@ -208,8 +200,13 @@ fn show(event: Event, progress: &mut Progress, pass: bool, remarks: bool) -> io:
             progress.aside(|| say(&format!("pyro: warning: {warning}\n")));
         }
         Event::ProgramStarted if pass => progress.clear(),
-        Event::Output { stream: Stream::Stdout, bytes } if pass => write_stdout(&bytes)?,
-        Event::Output { stream: Stream::Stderr, bytes } if pass => write_stderr(&bytes)?,
+        Event::Output { stream, bytes } if pass => {
+            progress.clear();
+            match stream {
+                Stream::Stdout => write_stdout(&bytes)?,
+                Stream::Stderr => write_stderr(&bytes)?,
+            }
+        }
         Event::Warning(_) | Event::ProgramStarted | Event::Output { .. } => {}
     }
     Ok(())

@@ -4,7 +4,7 @@ use super::interrupt::{Cause, Interrupts, Stop};
 use super::render::{self, Format};
 use super::streams::Stdin;
 use crate::event::{Event, Events};
-use crate::mcp::{self, Profile};
+use crate::mcp::{self, Tools};
 use crate::operation::{AnyAnswer, Context, Entry, Input, Prepared};
 use crate::{Config, Error, ErrorKind, Pyro, Result};
 use rustix::process::Signal;
@@ -45,11 +45,11 @@ pub(super) fn run(entry: &Entry, prepared: Prepared, format: Format) -> ExitCode
 }
 
 /// Serves MCP until the client is gone.
-pub(super) fn serve(profile: &'static Profile) -> ExitCode {
+pub(super) fn serve(tools: Tools) -> ExitCode {
     let ended = in_runtime(|runtime, pyro| {
         runtime.block_on(async {
             let mut interrupts = listen()?;
-            mcp::serve(pyro, profile, async { interrupts.next().await }).await
+            mcp::serve(pyro, tools, async { interrupts.next().await }).await
         })
     });
     match ended {

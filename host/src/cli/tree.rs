@@ -1,15 +1,19 @@
 //! The tree of commands.
 
-use crate::mcp;
-use crate::operation::{Entry, OPERATIONS};
+use crate::mcp::{PROFILES, Profile};
+use crate::operation::Entry;
+use clap::builder::{PossibleValue, StyledStr};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
+use std::ffi::OsString;
 
 /// Where the MCP server stands.
-pub(super) const MCP_SERVE: &[&str] = &["mcp", "serve"];
+const MCP_SERVE: &[&str] = &["mcp", "serve"];
 
 const COMPLETIONS: &str = "completions";
 const SHELL: &str = "shell";
+const PROFILE: &str = "profile";
 
 /// What the words that only hold other commands are about.
 const GROUPS: &[(&str, &str)] =
@@ -18,9 +22,9 @@ const GROUPS: &[(&str, &str)] =
 /// Wider lines are hard to read.
 const WIDTH_MAX: usize = 100;
 
-/// The whole command line of `pyro`.
+/// The whole command line of `pyro`, with the operations of a table.
 #[must_use]
-pub fn command() -> Command {
+pub fn command(table: &[Entry]) -> Command {
     let root = Command::new("pyro")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Disposable Linux computers in microVMs, for coding agents and people")
@@ -29,8 +33,7 @@ pub fn command() -> Command {
         .propagate_version(false)
         .subcommand_required(true)
         .arg_required_else_help(true);
-    let root =
-        OPERATIONS.iter().fold(root, |tree, entry| graft(tree, entry.path, operation(entry)));
+    let root = table.iter().fold(root, |tree, entry| graft(tree, entry.path, operation(entry)));
     graft(root, MCP_SERVE, mcp_serve()).subcommand(completions_command())
 }
 
@@ -61,10 +64,21 @@ fn operation(entry: &Entry) -> Command {
 }
 
 fn mcp_serve() -> Command {
+    let profiles: Vec<_> = PROFILES
+        .iter()
+        .map(|profile| PossibleValue::new(profile.name).help(profile.about))
+        .collect();
     Command::new("serve")
         .about("Serve the operations as MCP tools on stdin and stdout")
-        .arg(mcp::Profile::arg())
-        .after_help("Examples:\n  pyro mcp serve\n  claude mcp add pyro -- pyro mcp serve")
+        .arg(
+            Arg::new(PROFILE)
+                .long(PROFILE)
+                .value_name("PROFILE")
+                .help("Which tools to offer")
+                .value_parser(profiles)
+                .default_value(PROFILES[0].name),
+        )
+        .after_help("Examples:\n  pyro mcp serve\n  pyro mcp serve --profile vm-run")
 }
 
 fn completions_command() -> Command {
@@ -80,10 +94,32 @@ fn completions_command() -> Command {
         .after_help("Examples:\n  source <(pyro completions bash)")
 }
 
+/// Tells who forgot the `--` before a program where it belongs.
+pub(super) fn advise(error: &mut clap::Error, root: &Command, words: &[OsString]) {
+    let Some(ContextValue::String(stray)) = error.get(ContextKind::InvalidArg) else { return };
+    let asked = words.iter().skip(1).try_fold(root, |command, word| {
+        let inner = word.to_str().and_then(|word| command.find_subcommand(word));
+        inner.ok_or(command)
+    });
+    let (Ok(command) | Err(command)) = asked;
+    let takes_program = command.get_positionals().any(Arg::is_last_set);
+    if error.kind() == ErrorKind::UnknownArgument && takes_program && !stray.starts_with('-') {
+        let tip = format!("a program and its arguments stand after `--`: `-- {stray} ...`");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![StyledStr::from(tip)]));
+    }
+}
+
+/// The profile that an `mcp serve` command asks for.
+pub(super) fn profile(matches: &ArgMatches) -> &'static Profile {
+    let name = matches.get_one::<String>(PROFILE);
+    // The parser admits no other name.
+    PROFILES.iter().find(|profile| name.is_some_and(|n| n == profile.name)).unwrap_or(&PROFILES[0])
+}
+
 /// The script that a `completions` command asks for.
-pub(super) fn completions(matches: &ArgMatches) -> Option<Vec<u8>> {
-    let shell = *matches.get_one::<Shell>(SHELL)?;
+pub(super) fn completions(matches: &ArgMatches, table: &[Entry]) -> Option<Vec<u8>> {
+    let shell = *matches.try_get_one::<Shell>(SHELL).ok()??;
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command(), "pyro", &mut script);
+    clap_complete::generate(shell, &mut command(table), "pyro", &mut script);
     Some(script)
 }

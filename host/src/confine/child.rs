@@ -70,8 +70,8 @@ impl Plan {
         for (source, target) in &confinement.seen {
             entries.extend(Entry::new(source, target, READ_ONLY)?);
         }
-        for device in &confinement.devices {
-            entries.extend(Entry::new(device, device, DEVICE)?);
+        for (source, target) in &confinement.devices {
+            entries.extend(Entry::new(source, target, DEVICE)?);
         }
         let argument_pointers = words.iter().map(|word| word.as_ptr()).chain([null()]).collect();
         Ok(Self {

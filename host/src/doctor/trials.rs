@@ -4,7 +4,7 @@ use super::{Accelerator as Row, Check, State, Trial};
 use crate::environment::Environments;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
-use crate::facts::Facts;
+use crate::facts::{self, Facts};
 use crate::supervisor::Ready;
 use crate::vmm::Accelerator;
 use crate::{Pyro, confine, workspace};
@@ -37,14 +37,32 @@ pub async fn all(pyro: &Pyro, events: &Events) -> (Vec<Row>, Option<Check>) {
                 confinement = Some(seen);
                 Trial::Proven { boot_ms: ready.boot_us / 1000 }
             }
-            Err(error) => Trial::Failed {
-                reason: error.chain(),
-                next_step: error.next_step().map(str::to_owned),
-            },
+            Err(error) => failed(accelerator, &error),
         };
         rows.push(row(accelerator, trial));
     }
     (rows, confinement)
+}
+
+fn failed(accelerator: Accelerator, error: &Error) -> Trial {
+    let reason = error.chain();
+    let next_step = error.next_step().map(str::to_owned);
+    // The device opens, a machine can be made, and no guest ever runs: seen on
+    // virtual machines whose own host keeps virtualisation from them.
+    if accelerator == Accelerator::Kvm
+        && error.kind() == ErrorKind::BootFailed
+        && !facts::processor_claims_kvm()
+    {
+        return Trial::Failed {
+            reason: format!(
+                "{reason}; /dev/kvm opens, but the processor offers no virtualisation (no svm or vmx flag)"
+            ),
+            next_step: Some(
+                "if this is a virtual machine, turn on nested virtualisation in its host".into(),
+            ),
+        };
+    }
+    Trial::Failed { reason, next_step }
 }
 
 fn row(accelerator: Accelerator, trial: Trial) -> Row {
@@ -67,13 +85,19 @@ fn built_environment(pyro: &Pyro) -> Result<String> {
 fn openable(accelerator: Accelerator) -> Result<()> {
     match accelerator {
         Accelerator::Tcg => Ok(()),
-        Accelerator::Kvm => File::options().read(true).write(true).open("/dev/kvm").map(drop).map_err(|error| {
-            let hint = match error.kind() {
-                std::io::ErrorKind::PermissionDenied => "join the group that owns it: `adduser $USER kvm`",
-                _ => "turn on virtualisation in the firmware, or in the host of this virtual machine",
-            };
-            Error::new(ErrorKind::HostRequirement, "cannot open /dev/kvm").because(error).hint(hint)
-        }),
+        Accelerator::Kvm => {
+            File::options().read(true).write(true).open("/dev/kvm").map(drop).map_err(|error| {
+                let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+                let hint = if denied {
+                    "join the group that owns it: `adduser $USER kvm`"
+                } else {
+                    "turn on virtualisation in the firmware, or in the host of this virtual machine"
+                };
+                Error::new(ErrorKind::HostRequirement, "cannot open /dev/kvm")
+                    .because(error)
+                    .hint(hint)
+            })
+        }
     }
 }
 

@@ -61,7 +61,7 @@ pub fn pinned_gone(name: &Name, root_digest: Digest) -> Error {
 
 pub fn kernel_not_built(flavor: KernelFlavor) -> Error {
     Error::new(ErrorKind::EnvironmentMissing, format!("the {flavor} kernel is not built yet"))
-        .hint(format!("`pyro env build --kernel {flavor}`"))
+        .hint(format!("`pyro env build debian:12 --kernel {flavor}`"))
 }
 
 pub fn unknown_kernel(name: &str) -> Error {

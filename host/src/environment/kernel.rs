@@ -120,18 +120,17 @@ impl Environments {
             }
         }
         Err(Error::new(ErrorKind::EnvironmentMissing, "there is no kernel to boot yet")
-            .hint("`pyro env build --kernel stock`"))
+            .hint("`pyro env build debian:12`"))
     }
 
     pub(super) fn wanted_flavor(&self) -> Result<Option<KernelFlavor>> {
         let Some(name) = self.config.kernel.as_deref() else { return Ok(None) };
-        let named = KernelFlavor::ALL.into_iter().find(|flavor| flavor.as_str() == name);
-        named.map(Some).ok_or_else(|| failure::unknown_kernel(name))
+        name.parse().map(Some).map_err(|_| failure::unknown_kernel(name))
     }
 
     /// `None` when it was never built.
     fn load_kernel(&self, flavor: KernelFlavor) -> Result<Option<Kernel>> {
-        let repair = format!("`pyro env build --kernel {flavor} --force`");
+        let repair = format!("`pyro env build debian:12 --kernel {flavor}`");
         let record = match self.kernels.read(flavor) {
             Ok(record) => record,
             Err(RecordError::Missing { .. }) => return Ok(None),
@@ -205,7 +204,8 @@ pub(super) async fn ensure(task: &Task<'_>, flavor: KernelFlavor) -> Result<()> 
     let _initrd = match flavor {
         KernelFlavor::Tuned => None,
         KernelFlavor::Stock => {
-            let (made, held) = ensure_initrd(task, &record).await?;
+            let made = known.as_ref().and_then(|known| known.initrd.as_ref());
+            let (made, held) = ensure_initrd(task, &record, made).await?;
             record.initrd = Some(made);
             Some(held)
         }
@@ -274,13 +274,17 @@ async fn build(task: &Task<'_>, flavor: KernelFlavor) -> Result<(KernelRecord, H
 }
 
 /// The initrd for this kernel and the agent there is now.
-async fn ensure_initrd(task: &Task<'_>, kernel: &KernelRecord) -> Result<(InitrdRecord, Held)> {
+async fn ensure_initrd(
+    task: &Task<'_>,
+    kernel: &KernelRecord,
+    made: Option<&InitrdRecord>,
+) -> Result<(InitrdRecord, Held)> {
     let agent = task.agent().await?;
     let script = task.environments.scripts.digest(&[INITRD]);
     let parts = [kernel.digest, agent.digest, script].map(|digest| digest.to_string());
     let key = Digest::of_parts(parts);
     let initrds = task.environments.kernels.initrds();
-    if let Some(made) = kernel.initrd.as_ref().filter(|made| made.key == key) {
+    if let Some(made) = made.filter(|made| made.key == key) {
         let dir = initrds.join(made.digest.hex());
         if let Some(held) = task.intact(&dir, INITRD_FILE, made.digest, made.size).await? {
             return Ok((made.clone(), held));

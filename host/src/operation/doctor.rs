@@ -11,8 +11,7 @@ use std::fmt::{self, Write};
 /// Find out by trying what this host can do.
 ///
 /// Boots a real guest in every way the host could have, says how long each took
-/// or why it failed and what to do about it, and which one pyro uses. Exits with
-/// 1 when no guest boots at all.
+/// or why it failed and what to do about it, and which one pyro uses.
 #[derive(Debug, Clone, Default, clap::Args, Deserialize, JsonSchema)]
 #[command(after_help = EXAMPLES)]
 pub struct Doctor {}
@@ -20,7 +19,9 @@ pub struct Doctor {}
 const EXAMPLES: &str = "\
 Examples:
   pyro doctor
-  pyro doctor --json | jq -r .chosen";
+  pyro doctor --json | jq -r .chosen
+
+The exit code is 1 when no guest boots at all.";
 
 impl Operation for Doctor {
     const PATH: &'static [&'static str] = &["doctor"];

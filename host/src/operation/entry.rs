@@ -66,23 +66,25 @@ impl Entry {
     /// # Errors
     /// `InvalidInput`, naming the argument that is unknown, missing or wrong.
     pub fn from_object(&self, object: Map<String, Value>) -> Result<Prepared> {
-        let known = self.argument_names();
-        if let Some(stranger) = object.keys().find(|key| !known.contains(key)) {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                format!("there is no argument `{stranger}`"),
-            )
-            .hint(format!("the arguments are {}", known.join(", "))));
+        let schema = self.arguments_schema();
+        let known: Vec<&str> = match schema.get("properties") {
+            Some(Value::Object(properties)) => properties.keys().map(String::as_str).collect(),
+            _ => Vec::new(),
+        };
+        let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
+        let missing = required.filter_map(Value::as_str).find(|name| !object.contains_key(*name));
+        let complaint = match object.keys().find(|key| !known.contains(&key.as_str())) {
+            Some(stranger) => Some(format!("there is no argument `{stranger}`")),
+            None => missing.map(|name| format!("the argument `{name}` is missing")),
+        };
+        if let Some(complaint) = complaint {
+            return Err(Error::new(ErrorKind::InvalidInput, complaint)
+                .hint(format!("the arguments are {}", known.join(", "))));
         }
         (self.from_value)(Value::Object(object)).map_err(|misfit| {
-            let path = misfit.path().to_string();
-            let what = misfit.into_inner().to_string();
-            let message = match path.as_str() {
-                "." | "?" => what,
-                path => format!("argument `{path}`: {what}"),
-            };
+            let message = format!("argument `{}`: {}", misfit.path(), misfit.inner());
             Error::new(ErrorKind::InvalidInput, message)
-                .hint("the tool's input schema says what each argument may be")
+                .hint("the input schema says what each argument may be")
         })
     }
 
@@ -103,13 +105,6 @@ impl Entry {
     pub fn description(&self) -> String {
         let schema = self.arguments_schema();
         schema.get("description").and_then(Value::as_str).unwrap_or_default().to_owned()
-    }
-
-    fn argument_names(&self) -> Vec<String> {
-        match self.arguments_schema().get("properties") {
-            Some(Value::Object(properties)) => properties.keys().cloned().collect(),
-            _ => Vec::new(),
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::argument::{
     CommandLine, MemMib, OutputLimit, PathInGuest, TimeoutSeconds, Variable, Variables, VcpuCount,
 };
 use super::{Answer, Context, Effect, Operation, Page};
-use crate::workspace::{self, Program, RunRequest, Shape};
+use crate::workspace::{self, Program, Ran, RunRequest, Shape};
 use crate::{Event, Pyro, Result, disk};
 use anstyle::Style;
 use collected::{Captured, Collected};
@@ -28,45 +28,43 @@ use std::time::Duration;
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
 #[command(override_usage = USAGE, after_help = EXAMPLES)]
 pub struct Run {
-    /// The environment to boot, such as `debian:12`
+    /// The environment to boot, such as `debian:12`.
     pub environment: String,
     /// What to run: a string is a line for the guest's shell, an array is a
-    /// program and its arguments
+    /// program and its arguments.
     #[command(flatten)]
     pub command: CommandLine,
-    /// Where to run it in the guest, `/workspace` if not given
+    /// Where to run it in the guest, `/workspace` if not given.
     #[arg(long, value_name = "DIR")]
     #[serde(default)]
     #[schemars(with = "PathInGuest")]
     pub cwd: Option<PathInGuest>,
-    /// A variable for the program, on top of the guest's own; NAME alone hands on
-    /// the caller's value
-    #[arg(long = "env", value_name = "NAME[=VALUE]")]
-    #[serde(default, deserialize_with = "Variables::deserialize", rename = "env")]
+    /// Variables for the program, on top of the guest's own; on the command line
+    /// NAME alone passes on the caller's value.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    #[serde(default, deserialize_with = "Variables::deserialize")]
     #[schemars(with = "Variables")]
     pub env: Vec<Variable>,
     /// The guest's user to run it as, by name or number, and optionally a group:
-    /// `USER[:GROUP]`; root if not given
+    /// `USER[:GROUP]`; root if not given.
     #[arg(long, value_name = "USER")]
     #[serde(default)]
     #[schemars(with = "String")]
     pub user: Option<String>,
-    /// Kill everything the program started after so many seconds; 0 is no limit
+    /// Kill everything the program started after so many seconds; 0 is no limit.
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub timeout_seconds: TimeoutSeconds,
-    /// How many virtual CPUs the machine has, 1 to 32
+    /// How many virtual CPUs the machine has, 1 to 32.
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub vcpu_count: VcpuCount,
-    /// How much memory the machine has, in MiB, at least 128
+    /// How much memory the machine has, in MiB, at least 128.
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub mem_mib: MemMib,
-    /// How many bytes of stdout, and of stderr, the answer holds: the first half
-    /// and the last half of what was written
-    ///
-    /// Output that is streamed to a terminal, a pipe or a file is never cut.
+    /// How many bytes of stdout, and of stderr, an answer in JSON holds: the
+    /// first half and the last half of what was written.
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub output_limit_bytes: OutputLimit,
@@ -194,32 +192,8 @@ impl Operation for Run {
             },
         };
         let ran = workspace::run(pyro, request, context).await?;
-        let (stdout, stderr) = std::mem::take(&mut *lock(&collected)).finish();
-        let (exit_code, signal, timed_out) = verdict(ran.outcome);
-        Ok(RunAnswer {
-            environment: self.environment,
-            command: self.command,
-            exit_code,
-            signal,
-            timed_out,
-            stdout: stdout.text,
-            stdout_encoding: stdout.encoding,
-            stdout_omitted_bytes: stdout.omitted_bytes,
-            stdout_tail: stdout.tail,
-            stderr: stderr.text,
-            stderr_encoding: stderr.encoding,
-            stderr_omitted_bytes: stderr.omitted_bytes,
-            stderr_tail: stderr.tail,
-            duration_ms: milliseconds(ran.took),
-            boot_ms: milliseconds(ran.boot),
-            vm_id: ran.id.to_string(),
-            // `workspace::run` answers only once the machine is gone.
-            cleanup: Cleanup {
-                vm_id: ran.id.to_string(),
-                deleted: true,
-                reason: "post_exec_cleanup".into(),
-            },
-        })
+        let collected = std::mem::take(&mut *lock(&collected));
+        Ok(RunAnswer::new(self.environment, self.command, ran, collected))
     }
 }
 
@@ -271,6 +245,35 @@ impl Answer for RunAnswer {
 }
 
 impl RunAnswer {
+    fn new(environment: String, command: CommandLine, ran: Ran, collected: Collected) -> Self {
+        let (stdout, stderr) = collected.finish();
+        let (exit_code, signal, timed_out) = verdict(ran.outcome);
+        Self {
+            environment,
+            command,
+            exit_code,
+            signal,
+            timed_out,
+            stdout: stdout.text,
+            stdout_encoding: stdout.encoding,
+            stdout_omitted_bytes: stdout.omitted_bytes,
+            stdout_tail: stdout.tail,
+            stderr: stderr.text,
+            stderr_encoding: stderr.encoding,
+            stderr_omitted_bytes: stderr.omitted_bytes,
+            stderr_tail: stderr.tail,
+            duration_ms: milliseconds(ran.took),
+            boot_ms: milliseconds(ran.boot),
+            vm_id: ran.id.to_string(),
+            // `workspace::run` answers only once the machine is gone.
+            cleanup: Cleanup {
+                vm_id: ran.id.to_string(),
+                deleted: true,
+                reason: "post_exec_cleanup".into(),
+            },
+        }
+    }
+
     fn ending(&self) -> String {
         match self.signal {
             _ if self.timed_out => "timed out".into(),
@@ -295,4 +298,54 @@ fn render_stream(page: &mut Page, name: &str, captured: &Captured<&str>) -> fmt:
         writeln!(page, "{}", tail.trim_end_matches('\n'))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Stream;
+    use crate::operation::{AnyAnswer, Ink};
+
+    fn answer(outcome: Outcome, stdout: &[u8], stderr: &[u8]) -> RunAnswer {
+        let mut collected = Collected::new(16);
+        collected.push(Stream::Stdout, stdout);
+        collected.push(Stream::Stderr, stderr);
+        let ran = Ran {
+            id: "0123456789ab".parse().unwrap(),
+            outcome,
+            boot: Duration::from_millis(412),
+            took: Duration::from_micros(35_900),
+        };
+        RunAnswer::new("debian:12".into(), ["a", "b"].into(), ran, collected)
+    }
+
+    #[test]
+    fn ends_are_told_as_shells_do() {
+        let cases = [
+            (Outcome::Exited { code: 7 }, 7, None, false),
+            (Outcome::Signaled { signal: 9 }, 137, Some(9), false),
+            (Outcome::Signaled { signal: 255 }, 255, Some(255), false),
+            (Outcome::TimedOut, 124, None, true),
+        ];
+        for (outcome, code, signal, timed_out) in cases {
+            let answer = answer(outcome, b"", b"");
+            assert_eq!(
+                (answer.exit_code, answer.signal, answer.timed_out),
+                (code, signal, timed_out)
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_as_json() {
+        let answer = answer(Outcome::Exited { code: 0 }, b"git version\n", b"\xff");
+        insta::assert_json_snapshot!(answer.to_json().unwrap());
+    }
+
+    #[test]
+    fn an_answer_as_text() {
+        let long = b"first line\nsecond line\nthird line\n";
+        let answer = answer(Outcome::Signaled { signal: 15 }, long, b"oh\n");
+        insta::assert_snapshot!(answer.to_text(Ink::Plain));
+    }
 }

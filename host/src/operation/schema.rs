@@ -28,20 +28,21 @@ fn settings() -> SchemaSettings {
 fn object_of<T: JsonSchema>(settings: SchemaSettings) -> Map<String, Value> {
     let mut schema = settings.into_generator().into_root_schema_for::<T>();
     tidy(&mut schema);
-    let mut object = match Value::from(schema) {
-        Value::Object(object) => object,
-        other => Map::from_iter([("const".to_owned(), other)]),
-    };
+    // A struct's schema is an object, never `true` or `false`.
+    let mut object = std::mem::take(schema.ensure_object());
     object.insert("type".into(), "object".into());
     object.entry("properties").or_insert_with(|| Map::new().into());
     object
 }
 
-/// Joins the lines of each paragraph of a doc comment, and drops the titles and
-/// formats that only name Rust types.
+/// Joins the lines of each paragraph of a doc comment, and drops what tells a
+/// reader nothing: titles and formats that name Rust types, defaults of null.
 fn tidy(schema: &mut Schema) {
     schema.remove("title");
     schema.remove("format");
+    if schema.get("default") == Some(&Value::Null) {
+        schema.remove("default");
+    }
     if let Some(Value::String(text)) = schema.get_mut("description") {
         *text = unwrap_lines(text);
     }

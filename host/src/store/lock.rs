@@ -175,3 +175,82 @@ fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn the_shared_exclude_only_the_exclusive() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("lock");
+        let first = Lock::take(&path, Mode::Shared, LONG).await.expect("free");
+        let second = Lock::try_take(&path, Mode::Shared).expect("asked").expect("shared");
+        assert!(Lock::try_take(&path, Mode::Exclusive).expect("asked").is_none());
+        drop((first, second));
+        assert!(Lock::try_take(&path, Mode::Exclusive).expect("asked").is_some());
+    }
+
+    #[tokio::test]
+    async fn a_clone_keeps_it() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("lock");
+        let lock = Lock::take(&path, Mode::Exclusive, LONG).await.expect("free");
+        let clone = lock.clone();
+        drop(lock);
+        assert!(Lock::try_take(&path, Mode::Exclusive).expect("asked").is_none());
+        drop(clone);
+        assert!(Lock::try_take(&path, Mode::Exclusive).expect("asked").is_some());
+    }
+
+    #[tokio::test]
+    async fn who_waits_gets_it_next() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("lock");
+        let lock = Lock::take(&path, Mode::Exclusive, LONG).await.expect("free");
+        let waiting = Lock::take(&path, Mode::Exclusive, LONG);
+        let (next, ()) = tokio::join!(waiting, async { drop(lock) });
+        next.expect("it is free now");
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_at_the_deadline() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("lock");
+        let _held = Lock::take(&path, Mode::Exclusive, LONG).await.expect("free");
+        let error =
+            Lock::take(&path, Mode::Shared, Duration::from_millis(1)).await.expect_err("held");
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+    }
+
+    #[tokio::test]
+    async fn a_lock_on_a_removed_file_is_nobodys() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("lock");
+        let stale = Lock::take(&path, Mode::Exclusive, LONG).await.expect("free");
+        fs::remove_file(&path).expect("removed");
+        let fresh = Lock::take(&path, Mode::Exclusive, LONG).await.expect("another file");
+        drop(stale);
+        assert!(Lock::try_take(&path, Mode::Exclusive).expect("asked").is_none());
+        drop(fresh);
+    }
+
+    #[test]
+    fn s3_a_link_in_its_place_is_refused() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("lock");
+        std::os::unix::fs::symlink(home.path().join("elsewhere"), &path).expect("linked");
+        assert!(Lock::try_take(&path, Mode::Exclusive).is_err());
+        assert!(!home.path().join("elsewhere").exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_no_failure() {
+        let home = tempfile::tempdir().expect("a directory");
+        let none = home.path().join("none");
+        assert!(Lock::take_dir(&none, Mode::Shared, LONG).expect("asked").is_none());
+    }
+}

@@ -209,3 +209,115 @@ pub fn sweep(dir: &Path) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde::Deserialize;
+    use std::os::unix::fs::MetadataExt;
+
+    #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+    struct Note {
+        text: String,
+    }
+
+    impl Record for Note {
+        const VERSION: u32 = 2;
+    }
+
+    fn note() -> (tempfile::TempDir, PathBuf) {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("note.json");
+        (home, path)
+    }
+
+    #[test]
+    fn s3_what_is_written_is_read_by_its_owner_alone() {
+        let (_home, path) = note();
+        let written = Note { text: "hello".into() };
+        write(&path, &written).expect("written");
+        assert_eq!(read::<Note>(&path).expect("read"), written);
+        assert_eq!(path.metadata().expect("there").mode() & 0o777, 0o600);
+        let text = fs::read_to_string(&path).expect("read");
+        assert!(text.starts_with("{\n  \"schema_version\": 2,"), "{text}");
+    }
+
+    #[test]
+    fn r3_replacing_leaves_one_file() {
+        let (home, path) = note();
+        for text in ["one", "two"] {
+            write(&path, &Note { text: text.into() }).expect("written");
+        }
+        assert_eq!(read::<Note>(&path).expect("read").text, "two");
+        assert_eq!(fs::read_dir(home.path()).expect("read").count(), 1);
+    }
+
+    #[test]
+    fn r3_a_failed_write_leaves_the_old_one() {
+        let (home, path) = note();
+        write(&path, &Note { text: "old".into() }).expect("written");
+        // A directory in the way of the rename stands for any late failure.
+        let taken = home.path().join("taken");
+        fs::create_dir_all(taken.join("inside")).expect("made");
+        assert!(write(&taken, &Note { text: "new".into() }).is_err());
+        assert_eq!(fs::read_dir(home.path()).expect("read").count(), 2);
+        assert_eq!(read::<Note>(&path).expect("read").text, "old");
+    }
+
+    #[test]
+    fn another_version_is_told_from_damage() {
+        let (_home, path) = note();
+        fs::write(&path, "{\"schema_version\": 3, \"whatever\": 1}").expect("written");
+        let error = read::<Note>(&path).expect_err("it is newer");
+        assert!(matches!(error, RecordError::OtherVersion { found: 3, known: 2, .. }), "{error}");
+        for damage in ["", "{", "[]", "{}", "{\"schema_version\": 2}", "\0\0\0"] {
+            fs::write(&path, damage).expect("written");
+            let error = read::<Note>(&path).expect_err(damage);
+            assert!(matches!(error, RecordError::Damaged { .. }), "{damage:?}: {error}");
+            assert_eq!(Error::from(error).kind(), ErrorKind::StateCorrupt);
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_read() {
+        let (_home, path) = note();
+        let file = fs::File::create(&path).expect("made");
+        file.set_len(1 << 40).expect("sparse");
+        assert!(matches!(read::<Note>(&path), Err(RecordError::Damaged { .. })));
+    }
+
+    #[test]
+    fn what_is_no_file_does_not_hang() {
+        let (home, path) = note();
+        assert!(matches!(read::<Note>(&path), Err(RecordError::Missing { .. })));
+        assert!(matches!(read::<Note>(home.path()), Err(RecordError::Unreadable { .. })));
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)
+            .expect("made");
+        assert!(read::<Note>(&path).is_err());
+    }
+
+    #[test]
+    fn only_old_temporary_files_are_swept() {
+        let (home, path) = note();
+        write(&path, &Note { text: "kept".into() }).expect("written");
+        let (old, fresh) = (home.path().join(".new-a.1"), home.path().join(".new-a.2"));
+        let long_ago = std::time::SystemTime::now() - 2 * ABANDONED_AFTER;
+        fs::File::create(&old).expect("made").set_modified(long_ago).expect("set");
+        fs::File::create(&fresh).expect("made");
+        sweep(home.path());
+        assert_eq!((old.exists(), fresh.exists(), path.exists()), (false, true, true));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let (_home, path) = note();
+            fs::write(&path, bytes).expect("written");
+            prop_assert!(read::<Note>(&path).is_err());
+            drop(read_field(&path, "text"));
+        }
+    }
+}

@@ -58,6 +58,7 @@ pub fn publish(finished: &Path, to: &Path, existing: Existing) -> Result<Held> {
     let refused = |error| Error::io(format!("cannot put {} in place", to.display()), error);
     let parent = to.parent().ok_or_else(|| refused(io::ErrorKind::InvalidInput.into()))?;
     private_dir(parent)?;
+    private_dir(finished)?;
     sync_tree(finished).map_err(refused)?;
     // Held before it is seen: nobody can take it away before its user says so.
     let held = Lock::try_take_dir(finished, Mode::Shared)?
@@ -125,4 +126,78 @@ impl Claimed {
 pub fn claim(path: &Path) -> Result<Option<Claimed>> {
     let lock = Lock::try_take_dir(path, Mode::Exclusive)?;
     Ok(lock.map(|lock| Claimed { path: path.to_owned(), lock }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Lab {
+        home: tempfile::TempDir,
+        staging: Staging,
+    }
+
+    impl Lab {
+        fn new() -> Self {
+            let home = tempfile::tempdir().expect("a directory");
+            let staging = Staging::new(&home.path().join("staging")).expect("made");
+            Self { home, staging }
+        }
+
+        fn shelf(&self) -> PathBuf {
+            self.home.path().join("shelf/thing")
+        }
+
+        fn publish(&self, content: &str, existing: Existing) -> Held {
+            let made = self.staging.path().join("made");
+            fs::create_dir_all(made.join("deep")).expect("made");
+            fs::write(made.join("deep/file"), content).expect("written");
+            publish(&made, &self.shelf(), existing).expect("published")
+        }
+
+        fn content(&self) -> String {
+            fs::read_to_string(self.shelf().join("deep/file")).expect("it is there")
+        }
+    }
+
+    #[test]
+    fn what_is_published_is_held_until_dropped() {
+        let lab = Lab::new();
+        let held = lab.publish("one", Existing::Keep);
+        assert!(claim(&lab.shelf()).expect("asked").is_none());
+        let second = hold(&lab.shelf()).expect("asked").expect("shared");
+        drop(held);
+        assert!(claim(&lab.shelf()).expect("asked").is_none());
+        drop(second);
+        let claimed = claim(&lab.shelf()).expect("asked").expect("free");
+        claimed.remove(&lab.staging).expect("removed");
+        assert!(hold(&lab.shelf()).expect("asked").is_none());
+    }
+
+    #[test]
+    fn an_existing_one_is_kept_or_replaced() {
+        let lab = Lab::new();
+        let first = lab.publish("one", Existing::Keep);
+        lab.publish("two", Existing::Keep);
+        assert_eq!(lab.content(), "one");
+        fs::remove_dir_all(lab.staging.path().join("made")).expect("the second stayed behind");
+        let third = lab.publish("three", Existing::Replace);
+        assert_eq!(lab.content(), "three");
+        drop(first);
+        assert!(claim(&lab.shelf()).expect("asked").is_none(), "the new one is held");
+        drop(third);
+        assert!(claim(&lab.shelf()).expect("asked").is_some());
+    }
+
+    #[test]
+    fn who_wants_to_hold_waits_for_who_judges() {
+        let lab = Lab::new();
+        drop(lab.publish("one", Existing::Keep));
+        let claimed = claim(&lab.shelf()).expect("asked").expect("free");
+        std::thread::scope(|scope| {
+            let holding = scope.spawn(|| hold(&lab.shelf()).expect("asked"));
+            drop(claimed);
+            assert!(holding.join().expect("no panic").is_some(), "it was judged needed");
+        });
+    }
 }

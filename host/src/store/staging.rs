@@ -92,3 +92,32 @@ pub fn abandoned(within: &Path) -> Vec<Abandoned> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_one_is_gone() {
+        let home = tempfile::tempdir().expect("a directory");
+        let staging = Staging::new(home.path()).expect("made");
+        fs::write(staging.path().join("file"), "content").expect("written");
+        let path = staging.path().to_owned();
+        drop(staging);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_what_nobody_works_in_is_abandoned() {
+        let home = tempfile::tempdir().expect("a directory");
+        let alive = Staging::new(home.path()).expect("made");
+        // As a crash leaves it: the lock is gone, the directory is not.
+        let dead = home.path().join("0123456789abcdef");
+        fs::create_dir_all(dead.join("deep")).expect("made");
+        let mut found = abandoned(home.path());
+        assert_eq!(found.len(), 1);
+        assert!(abandoned(home.path()).is_empty(), "one sweeper is enough");
+        found.remove(0).remove().expect("removed");
+        assert!(alive.path().exists() && !dead.exists());
+    }
+}

@@ -78,7 +78,8 @@ impl Console {
         let tail = String::from_utf8_lossy(&tail);
         let lines: Vec<&str> = tail.lines().filter(|line| !line.trim().is_empty()).collect();
         if lines.is_empty() {
-            return error.hint("the console stayed silent; `pyro doctor` looks for the cause");
+            return error
+                .hint("the guest's console stayed silent; `pyro doctor` tries every way to boot");
         }
         let shown: Vec<String> = lines[lines.len().saturating_sub(LINES_SHOWN)..]
             .iter()

@@ -58,7 +58,8 @@ impl Qemu {
             confinement.see_as(initrd, command_line::INITRD);
         }
         if machine.accelerator == Accelerator::Kvm {
-            confinement.see_device("/dev/kvm");
+            let scratch = machine.disk.parent().unwrap_or(Path::new("/"));
+            confinement.see_device(Path::new("/dev/kvm"), scratch)?;
         }
         let descriptors = Descriptors {
             channel: confinement.pass(channel_end),

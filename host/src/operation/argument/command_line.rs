@@ -39,10 +39,10 @@ impl<S: Into<OsString>, const N: usize> From<[S; N]> for CommandLine {
 #[derive(Debug, Args)]
 #[group(id = "command", required = true, multiple = false)]
 struct Words {
-    /// Let the guest's `/bin/sh -c` run this line, instead of one program
+    /// Let the guest's `/bin/sh -c` run this line, instead of one program.
     #[arg(long, value_name = "LINE")]
     shell: Option<OsString>,
-    /// The program to run and its arguments, passed on exactly as they are
+    /// The program to run and its arguments, passed on exactly as they are.
     #[arg(last = true, value_name = "ARG")]
     argv: Vec<OsString>,
 }

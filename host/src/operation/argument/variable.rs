@@ -109,3 +109,36 @@ impl JsonSchema for Variables {
         json_schema!({ "type": "object", "additionalProperties": { "type": "string" } })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(bytes: &[u8]) -> Option<Variable> {
+        Variable::from_word(OsString::from_vec(bytes.to_vec())).ok()
+    }
+
+    #[test]
+    fn words_are_split_at_the_first_equals_sign() {
+        let set = |name: &str, value: &[u8]| {
+            Some(Variable::Set(name.into(), OsString::from_vec(value.to_vec())))
+        };
+        assert_eq!(word(b"A=b=c"), set("A", b"b=c"));
+        assert_eq!(word(b"A="), set("A", b""));
+        assert_eq!(word(b"A=\xff"), set("A", b"\xff"));
+        assert_eq!(word(b"A"), Some(Variable::Passed("A".into())));
+        assert_eq!(word(b"=b").or(word(b"")), None);
+    }
+
+    #[test]
+    fn json_cannot_reach_for_the_callers_own() {
+        let read =
+            |text: &str| Variables::deserialize(&mut serde_json::Deserializer::from_str(text)).ok();
+        assert_eq!(read(r#"{"A": "b"}"#), Some(vec![Variable::Set("A".into(), "b".into())]));
+        for bad in
+            [r#"{"A": null}"#, r#"["A"]"#, r#"{"": "b"}"#, r#"{"A=": "b"}"#, r#"{"A": "\u0000"}"#]
+        {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+}

@@ -12,10 +12,14 @@ use std::fmt::{self, Write};
 #[derive(Debug, Clone, Default, clap::Args, Deserialize, JsonSchema)]
 #[command(after_help = EXAMPLES)]
 pub struct EnvPrune {
-    /// Only say what would be removed
+    /// Only say what would be removed.
     #[arg(long)]
     #[serde(default)]
     pub dry_run: bool,
+    /// Also what environments would boot next, if no workspace needs it.
+    #[arg(long)]
+    #[serde(default)]
+    pub all: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -40,7 +44,7 @@ impl Operation for EnvPrune {
     type Output = EnvPruneAnswer;
 
     async fn run(self, pyro: &Pyro, _: Context) -> Result<EnvPruneAnswer> {
-        let options = PruneOptions { dry_run: self.dry_run, all: false };
+        let options = PruneOptions { dry_run: self.dry_run, all: self.all };
         let pruned = Environments::new(&pyro.config).prune(options)?;
         Ok(EnvPruneAnswer { dry_run: self.dry_run, pruned })
     }
@@ -49,7 +53,11 @@ impl Operation for EnvPrune {
 impl Answer for EnvPruneAnswer {
     fn render(&self, page: &mut Page) -> fmt::Result {
         for removed in &self.pruned.removed {
-            writeln!(page, "{:>6} MiB  {}", removed.bytes >> 20, removed.path.display())?;
+            let (mib, path) = (removed.bytes >> 20, removed.path.display());
+            writeln!(page, "{mib:>6} MiB  {path}  {}", removed.what)?;
+        }
+        for problem in &self.pruned.problems {
+            writeln!(page, "{problem}")?;
         }
         let verb = if self.dry_run { "would be" } else { "were" };
         writeln!(page, "{} MiB {verb} freed.", self.pruned.bytes >> 20)

@@ -1,0 +1,125 @@
+//! Who may know whom. The text of the files is enough to tell.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/sources.rs"]
+mod sources;
+
+use sources::{Source, sources_of_workspace};
+
+/// The layers of `host/src`, the upper first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layer {
+    /// How you ask: the command line, MCP, the library's front page.
+    Surface,
+    /// What can be asked.
+    Operation,
+    /// What it means, and how it is done.
+    Below,
+}
+
+fn layer_of(path: &str) -> Option<Layer> {
+    let path = path.strip_prefix("host/src/")?;
+    let head = path.split('/').next()?.trim_end_matches(".rs");
+    Some(match head {
+        "main" | "lib" | "cli" | "mcp" => Layer::Surface,
+        "operation" => Layer::Operation,
+        _ => Layer::Below,
+    })
+}
+
+/// The lines that ship, without comments and unit tests.
+fn code(source: &Source) -> impl Iterator<Item = (usize, &str)> {
+    let shipped = source.text.split("#[cfg(test)]").next().unwrap_or_default();
+    let lines = shipped.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
+    lines.filter(|(_, line)| !line.starts_with("//"))
+}
+
+/// Lines of `host/src` that hold one of the words where they must not.
+fn offences(words: &[&str], allowed: impl Fn(&str, &str) -> bool) -> Vec<String> {
+    let sources = sources_of_workspace();
+    let mut found = Vec::new();
+    for source in sources.iter().filter(|source| layer_of(&source.path).is_some()) {
+        for (number, line) in code(source) {
+            let offends = words.iter().any(|word| line.contains(word));
+            if offends && !allowed(&source.path, line) {
+                found.push(format!("{}:{number}: {line}", source.path));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn nothing_below_operations_knows_how_it_is_asked() {
+    let words = ["clap", "rmcp", "crate::cli", "crate::mcp", "crate::operation", "operation::"];
+    let found = offences(&words, |path, _| layer_of(path) != Some(Layer::Below));
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// Types that an answer carries as they are describe themselves by a derive;
+/// that is all the lower layers have to do with schemas.
+#[test]
+fn below_operations_schemas_are_derived_only() {
+    let words = ["schemars::", "JsonSchema", "json_schema"];
+    let found = offences(&words, |path, line| {
+        let derived = !line.starts_with("impl") && !line.contains("json_schema");
+        let items = line.matches("schemars::").count();
+        let derives = line.matches("schemars::JsonSchema").count();
+        layer_of(path) != Some(Layer::Below) || (derived && items == derives)
+    });
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn operations_know_no_surface() {
+    let words = ["rmcp", "crate::cli", "crate::mcp"];
+    let found = offences(&words, |path, _| layer_of(path) != Some(Layer::Operation));
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn surfaces_know_no_operation_by_name() {
+    let words = ["Run", "vm_run", "Doctor", "EnvList", "EnvBuild", "EnvInspect", "EnvPrune"];
+    let names = |line: &str| {
+        line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| words.contains(&word))
+    };
+    // A profile is a list of names.
+    let data = |path: &str| path.ends_with("mcp/profile.rs");
+    let found = offences(&words, |path, line| {
+        layer_of(path) != Some(Layer::Surface) || data(path) || !names(line)
+    });
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn only_the_command_line_touches_the_terminal() {
+    let words =
+        ["println!", "print!", "io::stdout", "io::stderr", "io::stdin", "stdio::std", "stderr()"];
+    // What a supervisor has for standard input is its lease.
+    let lease = |path: &str, line: &str| path.ends_with("/supervisor.rs") && line.contains("lease");
+    let found =
+        offences(&words, |path, line| path.starts_with("host/src/cli") || lease(path, line));
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn only_the_configuration_reads_the_environment() {
+    let words = [
+        "env::var",
+        "env::vars",
+        "env::current_dir",
+        "env::current_exe",
+        "env::home_dir",
+        "env::temp_dir",
+        "env::set_var",
+    ];
+    let found = offences(&words, |path, _| path == "host/src/config.rs");
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn nothing_leaves_the_process_from_the_middle() {
+    let found = offences(&["process::exit(", "process::abort("], |_, _| false);
+    assert!(found.is_empty(), "{found:#?}");
+}
