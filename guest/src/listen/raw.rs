@@ -14,9 +14,7 @@ pub(super) async fn echo<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io
         if length == 0 {
             return stream.shutdown().await;
         }
-        stream
-            .write_all(chunk.get(..length).unwrap_or_default())
-            .await?;
+        stream.write_all(chunk.get(..length).unwrap_or_default()).await?;
         stream.flush().await?;
     }
 }
@@ -28,9 +26,7 @@ pub(super) async fn source<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> 
         let mut left = stream.read_u64_le().await?;
         while left > 0 {
             let length = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-            stream
-                .write_all(chunk.get(..length).unwrap_or_default())
-                .await?;
+            stream.write_all(chunk.get(..length).unwrap_or_default()).await?;
             stream.flush().await?;
             left -= length as u64;
         }
@@ -45,9 +41,7 @@ pub(super) async fn sink<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io
         let mut left = stream.read_u64_le().await?;
         while left > 0 {
             let length = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-            let length = stream
-                .read(chunk.get_mut(..length).unwrap_or_default())
-                .await?;
+            let length = stream.read(chunk.get_mut(..length).unwrap_or_default()).await?;
             if length == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

@@ -6,7 +6,8 @@ use pyro_protocol::call::TABLE;
 use pyro_protocol::handshake::Announcement;
 use pyro_protocol::process::{Exit, STDIN_WINDOW, Signal, StdinTaken};
 use pyro_protocol::{
-    ANNOUNCE_PORT, AgentError, CALL_PORT, Call, ECHO_PORT, FrameKind, GENERATION, Hello, Welcome,
+    ANNOUNCE_PORT, AgentError, CALL_PORT, Call, ECHO_PORT, FrameKind, GENERATION, Hello, SINK_PORT,
+    SOURCE_PORT, Welcome,
 };
 use schemars::schema_for;
 use serde_json::{Value, json};
@@ -49,6 +50,8 @@ fn surface() -> Value {
             "call": CALL_PORT.0,
             "announce": ANNOUNCE_PORT.0,
             "echo": ECHO_PORT.0,
+            "source": SOURCE_PORT.0,
+            "sink": SINK_PORT.0,
         },
         "stdin_window": STDIN_WINDOW,
         "frames": FrameKind::ALL.iter().map(frame).collect::<Vec<_>>(),
