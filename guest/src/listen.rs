@@ -7,6 +7,7 @@ mod uevent;
 mod vsock;
 
 use crate::guest::{Guest, Machine};
+use crate::init::Life;
 use crate::server::serve_connection;
 use crate::{clock, log, power};
 use pyro_protocol::handshake::{Announcement, MAGIC};
@@ -88,11 +89,11 @@ impl Desk {
 
 /// Serves this machine's host until the machine is to go off, and sees to that;
 /// so it returns only if something is wrong with the machine.
-pub async fn serve_machine(guest: Arc<Guest>) -> io::Error {
+pub async fn serve_machine(guest: Arc<Guest>, life: Life) -> io::Error {
     let desk = Desk::new(guest.clone());
     let served = async {
         match find_transport().await? {
-            Transport::Serial(port) => serial::serve(&port, &desk).await,
+            Transport::Serial(port) => serial::serve(&port, &desk, life).await,
             Transport::Vsock => vsock::serve(&desk).await,
         }
     };

@@ -31,10 +31,13 @@ pub(super) async fn serve(desk: &Desk) -> io::Result<Infallible> {
     let [calls, echo, source, sink] = Service::ALL;
     let (calls, echo, source, sink) = (open(calls)?, open(echo)?, open(source)?, open(sink)?);
     let host = VsockAddr::new(VMADDR_CID_HOST, ANNOUNCE_PORT.0);
-    let announcing = try_announce(VsockStream::connect(host));
-    let (_announced, calls, echo, source, sink) =
-        tokio::join!(announcing, calls, echo, source, sink);
-    calls.and(echo).and(source).and(sink)
+    let announcing = async {
+        try_announce(VsockStream::connect(host)).await;
+        Ok(())
+    };
+    // The first listener that fails ends all: the agent is started anew.
+    let ((), never, ..) = tokio::try_join!(announcing, calls, echo, source, sink)?;
+    match never {}
 }
 
 fn listen(port: VsockPort) -> io::Result<VsockListener> {

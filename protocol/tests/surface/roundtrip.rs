@@ -73,6 +73,21 @@ fn an_error_fits_its_frame_whatever_it_says() {
     }
 }
 
+#[test]
+fn nothing_follows_a_frame_that_was_cut_off() {
+    block_on(async {
+        let (ours, _theirs) = tokio::io::duplex(4);
+        let mut writer = FrameWriter::new(ours);
+        tokio::select! {
+            biased;
+            sent = writer.send_raw(FrameKind::Stdout, b"more than fits") => panic!("{sent:?}"),
+            () = std::future::ready(()) => {}
+        }
+        let next = writer.send_raw(FrameKind::StdinEnd, b"").await;
+        assert!(matches!(next, Err(Lost::CutOff)), "{next:?}");
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
 
