@@ -74,7 +74,8 @@ async fn carry(mut caller: UnixStream, opener: Opener) -> io::Result<()> {
 
 fn parse_connect(line: &[u8]) -> Option<VsockPort> {
     // `parse` would take a sign as well.
-    let digits = line.strip_prefix(b"CONNECT ").filter(|rest| rest.iter().all(u8::is_ascii_digit))?;
+    let digits =
+        line.strip_prefix(b"CONNECT ").filter(|rest| rest.iter().all(u8::is_ascii_digit))?;
     std::str::from_utf8(digits).ok()?.parse().ok().map(VsockPort)
 }
 
@@ -122,7 +123,8 @@ mod tests {
         #[test]
         fn what_is_understood_says_its_port(tail in "[ -~]{0,12}") {
             if let Some(VsockPort(port)) = parse_connect(format!("CONNECT {tail}").as_bytes()) {
-                prop_assert_eq!(tail.trim_start_matches('0'), port.to_string().trim_start_matches('0'));
+                let read = port.to_string();
+                prop_assert_eq!(tail.trim_start_matches('0'), read.trim_start_matches('0'));
             }
         }
     }
