@@ -24,6 +24,7 @@ run: setup build ## Set everything up and run a command in a real microVM
 .PHONY: test
 test: setup-test build kernel environments ## Set everything up and run every test
 	@PYRO_BIN=$(PYRO) $(CARGO) nextest run --workspace --locked
+	$(CARGO) test --doc --workspace --locked
 
 .PHONY: build
 build: ## Build pyro and pyro-agent
@@ -31,7 +32,7 @@ build: ## Build pyro and pyro-agent
 	$(CARGO) build --release --locked --package pyro --package pyro-agent
 
 .PHONY: kernel
-kernel: setup-kernel build ## Build the tuned kernel, which boots about three times as fast
+kernel: setup-kernel build ## Build the tuned kernel, which boots about twice as fast
 	@$(PYRO) env build debian:12 --kernel tuned
 
 .PHONY: environments

@@ -21,7 +21,7 @@ struct Identity {
 }
 
 /// Answers `Activate`.
-pub(crate) async fn run(guest: &Guest, call: Activate) -> Result<Activated, AgentError> {
+pub(crate) fn run(guest: &Guest, call: Activate) -> Result<Activated, AgentError> {
     let identity = Identity::try_from(call)?;
     guest.begin_activation()?;
     let started = Instant::now();
@@ -31,12 +31,12 @@ pub(crate) async fn run(guest: &Guest, call: Activate) -> Result<Activated, Agen
     };
     match activated {
         Ok(disk) => {
-            guest.end_activation(Some(disk));
+            guest.activation_succeeded(disk);
             let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
             Ok(Activated { took_us })
         }
         Err(error) => {
-            guest.end_activation(None);
+            guest.activation_failed();
             let text = format!("the workspace cannot be mounted: {}", log::Chain(&error));
             log::warn(format_args!("{text}"));
             Err(AgentError::new(AgentErrorKind::System, text))

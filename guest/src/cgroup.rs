@@ -36,6 +36,7 @@ impl Cgroups {
     /// Opens the parent, and ends whatever an agent that died has left in it.
     pub(crate) fn open() -> io::Result<Self> {
         let root = open_directory(rustix::fs::CWD, PROCESSES)?;
+        let mut left_behind = Vec::new();
         for entry in rustix::fs::Dir::read_from(&root)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -43,13 +44,12 @@ impl Cgroups {
                 && !matches!(name.to_bytes(), b"." | b"..");
             if is_child {
                 write_at(&open_directory(root.as_fd(), name)?, "cgroup.kill", b"1")?;
-                // Not yet empty, most likely; then it stays, and harms nobody.
-                let _ = unlinkat(&root, name, AtFlags::REMOVEDIR);
+                left_behind.push(name.to_string_lossy().into_owned());
             }
         }
         // Names of the dead agent's that could not be removed are not reused.
         let next = AtomicU64::new(u64::from(std::process::id()) << 32);
-        Ok(Self { root, next, left_behind: Mutex::default() })
+        Ok(Self { root, next, left_behind: Mutex::new(left_behind) })
     }
 
     /// Makes a new one, and clears up to [`SWEEP_MAX`] that are empty by now.

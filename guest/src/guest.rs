@@ -132,14 +132,21 @@ impl Guest {
         }
     }
 
-    /// Ends what [`Guest::begin_activation`] began.
-    pub(crate) fn end_activation(&self, disk: Option<Option<Disk>>) {
+    /// Every call is answered from here on, unless it is powering off already.
+    pub(crate) fn activation_succeeded(&self, disk: Option<Disk>) {
+        self.end_activation(State::Activated(disk));
+    }
+
+    /// It can be tried again.
+    pub(crate) fn activation_failed(&self) {
+        self.end_activation(State::Waiting);
+    }
+
+    fn end_activation(&self, next: State) {
         let mut state = self.state();
         match *state {
-            State::Activating => *state = disk.map_or(State::Waiting, State::Activated),
-            // PowerOff came in between and stays in force.
-            State::PoweringOff => {}
-            State::Waiting | State::Activated(_) => {}
+            State::Activating => *state = next,
+            State::PoweringOff | State::Waiting | State::Activated(_) => {}
         }
     }
 

@@ -21,9 +21,18 @@ const RESTARTS_MAX: usize = 3;
 /// See [`RESTARTS_MAX`].
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
 
+/// Which of its lives an agent lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// The machine has just been started.
+    First,
+    /// Another agent died; the host may still talk to that.
+    Another,
+}
+
 /// What PID 1 does, with what its child, the agent, does: never returns while
 /// there is a machine.
-pub fn run(agent: fn() -> io::Error) -> ! {
+pub fn run(agent: fn(Life) -> io::Error) -> ! {
     log::to_kernel();
     let lived = match initramfs::is_root() {
         true => initramfs::switch(),
@@ -41,12 +50,14 @@ pub fn run(agent: fn() -> io::Error) -> ! {
     std::process::exit(1)
 }
 
-fn init(agent: fn() -> io::Error) -> io::Result<Infallible> {
+fn init(agent: fn(Life) -> io::Error) -> io::Result<Infallible> {
     rustix::thread::set_name(c"pyro-init")?;
     boot::prepare()?;
     let mut deaths = VecDeque::new();
+    let mut life = Life::First;
     loop {
-        let death = reap_until_end_of(start(agent)?)?;
+        let death = reap_until_end_of(start(agent, life)?)?;
+        life = Life::Another;
         log::fatal(format_args!("the agent died ({death})"));
         deaths.push_back(Instant::now());
         deaths.retain(|at: &Instant| at.elapsed() < RESTART_WINDOW);
@@ -56,11 +67,11 @@ fn init(agent: fn() -> io::Error) -> io::Result<Infallible> {
     }
 }
 
-fn start(agent: fn() -> io::Error) -> io::Result<Pid> {
+fn start(agent: fn(Life) -> io::Error, life: Life) -> io::Result<Pid> {
     // SAFETY: this process has one thread, so the child has all of it.
     match unsafe { libc::fork() } {
         0 => {
-            log::fatal(format_args!("the agent cannot go on: {}", agent()));
+            log::fatal(format_args!("the agent cannot go on: {}", agent(life)));
             std::process::exit(1)
         }
         pid => Pid::from_raw(pid.max(0)).ok_or_else(io::Error::last_os_error),

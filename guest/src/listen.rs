@@ -1,19 +1,24 @@
 //! One listener over whatever reaches the host: a vsock device (Firecracker),
 //! or the virtio-serial port `pyro.agent` with a multiplexer (QEMU).
 
+mod raw;
 mod serial;
 mod uevent;
 mod vsock;
 
 use crate::guest::{Guest, Machine};
+use crate::init::Life;
 use crate::server::serve_connection;
 use crate::{clock, log, power};
 use pyro_protocol::handshake::{Announcement, MAGIC};
-use pyro_protocol::{CALL_PORT, ECHO_PORT, FrameKind, FrameWriter, GENERATION, Lost, VsockPort};
+use pyro_protocol::{
+    CALL_PORT, ECHO_PORT, FrameKind, FrameWriter, GENERATION, Lost, SINK_PORT, SOURCE_PORT,
+    VsockPort,
+};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -28,19 +33,22 @@ const DEVICE_DEADLINE: Duration = Duration::from_secs(20);
 /// after a restore it may ask instead.
 const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How much the echo holds.
-const ECHO_CHUNK: usize = 32 * 1024;
-
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Service {
     Calls,
     Echo,
+    Source,
+    Sink,
 }
 
 impl Service {
-    const ALL: [(VsockPort, Service); 2] =
-        [(CALL_PORT, Service::Calls), (ECHO_PORT, Service::Echo)];
+    const ALL: [(VsockPort, Service); 4] = [
+        (CALL_PORT, Service::Calls),
+        (ECHO_PORT, Service::Echo),
+        (SOURCE_PORT, Service::Source),
+        (SINK_PORT, Service::Sink),
+    ];
 
     fn on(port: VsockPort) -> Option<Self> {
         Self::ALL.iter().find(|(own, _)| *own == port).map(|(_, service)| *service)
@@ -71,19 +79,21 @@ impl Desk {
     {
         match service {
             Service::Calls => serve_connection(stream, self.guest.clone()).await,
-            // However it ends, the echo is over.
-            Service::Echo => drop(echo(stream).await),
+            // However these end, they are over.
+            Service::Echo => drop(raw::echo(stream).await),
+            Service::Source => drop(raw::source(stream).await),
+            Service::Sink => drop(raw::sink(stream).await),
         }
     }
 }
 
 /// Serves this machine's host until the machine is to go off, and sees to that;
 /// so it returns only if something is wrong with the machine.
-pub async fn serve_machine(guest: Arc<Guest>) -> io::Error {
+pub async fn serve_machine(guest: Arc<Guest>, life: Life) -> io::Error {
     let desk = Desk::new(guest.clone());
     let served = async {
         match find_transport().await? {
-            Transport::Serial(port) => serial::serve(&port, &desk).await,
+            Transport::Serial(port) => serial::serve(&port, &desk, life).await,
             Transport::Vsock => vsock::serve(&desk).await,
         }
     };
@@ -147,17 +157,5 @@ where
         Ok(Ok(())) => {}
         Ok(Err(error)) => log::note(format_args!("nobody hears the announcement: {error}")),
         Err(_) => log::note(format_args!("nobody hears the announcement in time")),
-    }
-}
-
-async fn echo<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
-    let mut chunk = vec![0; ECHO_CHUNK];
-    loop {
-        let length = stream.read(&mut chunk).await?;
-        if length == 0 {
-            return stream.shutdown().await;
-        }
-        stream.write_all(chunk.get(..length).unwrap_or_default()).await?;
-        stream.flush().await?;
     }
 }

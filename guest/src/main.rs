@@ -1,6 +1,7 @@
 //! `pyro-agent`: one binary, two roles.
 
-use pyro_agent::{Guest, init, serve_machine};
+use pyro_agent::init::{self, Life};
+use pyro_agent::{Guest, serve_machine};
 use std::io;
 use std::process::ExitCode;
 
@@ -25,13 +26,13 @@ fn main() -> ExitCode {
 }
 
 /// Returns only when it cannot go on.
-fn agent() -> io::Error {
-    serve().unwrap_or_else(|error| error)
+fn agent(life: Life) -> io::Error {
+    serve(life).unwrap_or_else(|error| error)
 }
 
-fn serve() -> io::Result<io::Error> {
+fn serve(life: Life) -> io::Result<io::Error> {
     rustix::thread::set_name(c"pyro-agent")?;
     std::fs::write("/proc/self/oom_score_adj", OOM_SCORE)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { Ok(serve_machine(Guest::of_this_machine()?).await) })
+    runtime.block_on(async { Ok(serve_machine(Guest::of_this_machine()?, life).await) })
 }

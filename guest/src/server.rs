@@ -73,7 +73,7 @@ where
     };
     match call? {
         Call::Ping(Ping) => connection.reply(Ok(Pong)).await?,
-        Call::Activate(call) => connection.reply(activate::run(guest, call).await).await?,
+        Call::Activate(call) => connection.reply(activate::run(guest, call)).await?,
         Call::StartProcess(call) => process::run(guest, call, connection).await?,
         Call::PowerOff(call) => {
             let off = power::run(guest, call).await;

@@ -91,6 +91,17 @@ impl Confinement {
             self.devices.push((path.to_owned(), path.to_owned()));
             return Ok(());
         }
+        let nodev = rustix::fs::statvfs(scratch)
+            .is_ok_and(|fs| fs.f_flag.contains(rustix::fs::StatVfsMountFlags::NODEV));
+        if nodev {
+            let message = format!(
+                "{} is for root alone, and {} is mounted without devices",
+                path.display(),
+                scratch.display()
+            );
+            return Err(Error::new(ErrorKind::HostRequirement, message)
+                .hint("set PYRO_HOME to a directory on another file system, or run as a user who may open the device"));
+        }
         let name = path.file_name().unwrap_or(path.as_os_str());
         let node = scratch.join(name);
         let owner =
@@ -146,7 +157,7 @@ pub fn spawn(confinement: Confinement, arguments: &[String]) -> Result<Confined>
     let ours = [going.as_raw_fd(), failures.as_raw_fd()];
     let pid = child::clone(&plan, &go, &failing, ours).map_err(|errno| refused("clone", errno))?;
     drop((go, failing));
-    let watched = pidfd_open(pid, PidfdFlags::NONBLOCK)
+    let watched = pidfd_open(pid, PidfdFlags::empty())
         .map_err(|errno| Error::io("cannot watch the VMM", errno.into()))?;
     // SAFETY: the descriptor is owned and stays the same.
     let pidfd = unsafe { AsyncFd::register(watched) }

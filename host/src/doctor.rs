@@ -85,6 +85,12 @@ impl Report {
     pub fn can_boot(&self) -> bool {
         self.chosen.is_some()
     }
+
+    /// Whether no way to run a guest was tried at all.
+    #[must_use]
+    pub fn untried(&self) -> bool {
+        self.accelerators.iter().all(|one| matches!(one.trial, Trial::Skipped { .. }))
+    }
 }
 
 /// Looks at everything and tries every way to run a guest. Whatever is broken

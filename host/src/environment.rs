@@ -267,8 +267,15 @@ impl Environments {
     /// is not built, `EnvironmentCorrupt` when a file is not what it was.
     pub fn resolve(&self, name: &str) -> Result<Bootable> {
         let recipe = self.recipe(name)?;
-        let manifest = self.manifest(name)?;
-        self.bootable(recipe, &manifest)
+        let current = || record::read_field(&self.current_path(&recipe.name), "root_digest").ok();
+        loop {
+            let before = current();
+            let found = self.manifest(name).and_then(|manifest| self.bootable(recipe, &manifest));
+            // Built again and pruned meanwhile: what went is not what is wanted.
+            if found.is_ok() || current() == before {
+                return found;
+            }
+        }
     }
 
     /// What to boot for a workspace that pinned its image: the environment may

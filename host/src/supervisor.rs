@@ -50,6 +50,9 @@ const CLOCK_ERROR_MAX: Duration = Duration::from_millis(20);
 /// How often; then the best one serves.
 const CLOCK_READINGS_MAX: usize = 10;
 
+/// How long a boot that only has to explain itself may take.
+const VERBOSE_DEADLINE: Duration = Duration::from_secs(10);
+
 /// How long a failing VMM gets to end by itself, and its last lines to arrive.
 const LAST_BREATH: Duration = Duration::from_millis(100);
 
@@ -189,7 +192,7 @@ async fn supervise(
     let directory = File::open(&assignment.directory).map_err(|error| {
         Error::io(format!("cannot open {}", assignment.directory.display()), error)
     })?;
-    let mut guest = boot(assignment, vmm, &directory).await?;
+    let mut guest = boot_or_explain(assignment, vmm, &directory).await?;
     send(reports, &Report::Ready(guest.ready)).await;
     let how = guest.run_until_end().await;
     send(reports, &Report::Ended { how }).await;
@@ -234,8 +237,52 @@ impl Guest {
     }
 }
 
+/// Boots, and when that fails without a word boots again with a kernel that
+/// tells all it does. Should the second try succeed, so much the better.
+async fn boot_or_explain(
+    assignment: &Assignment,
+    vmm: &dyn Vmm,
+    directory: &File,
+) -> Result<Guest> {
+    let failure = match boot(assignment, vmm, directory).await {
+        Ok(guest) => return Ok(guest),
+        Err(failure) => failure,
+    };
+    if !failure.silent || assignment.machine.verbose {
+        return Err(failure.error);
+    }
+    let mut again = assignment.clone();
+    again.machine.verbose = true;
+    for deadline in [&mut again.deadlines.kvm_boot, &mut again.deadlines.tcg_boot] {
+        *deadline = VERBOSE_DEADLINE.min(*deadline);
+    }
+    match boot(&again, vmm, directory).await {
+        Ok(guest) => Ok(guest),
+        Err(second) if second.silent => Err(failure.error),
+        Err(second) => Err(second.error),
+    }
+}
+
+/// A boot that came to nothing.
+struct BootFailure {
+    error: Error,
+    /// Whether guest and VMM left no word of why.
+    silent: bool,
+}
+
+impl From<Error> for BootFailure {
+    /// What fails before there is a console has said all there is to say.
+    fn from(error: Error) -> Self {
+        Self { error, silent: false }
+    }
+}
+
 /// Starts the machine and brings its guest to the point where it serves calls.
-async fn boot(assignment: &Assignment, vmm: &dyn Vmm, directory: &File) -> Result<Guest> {
+async fn boot(
+    assignment: &Assignment,
+    vmm: &dyn Vmm,
+    directory: &File,
+) -> Result<Guest, BootFailure> {
     let console = Console::create(directory)?;
     let started_at = Instant::now();
     let started = vmm.start(&assignment.machine).await?;
@@ -272,7 +319,9 @@ async fn boot(assignment: &Assignment, vmm: &dyn Vmm, directory: &File) -> Resul
     };
     match booted {
         Ok((endpoint, ready)) => Ok(Guest::new(process, endpoint, logging, ready)),
-        Err(failure) => Err(console.explain(failure)),
+        Err(failure) => {
+            Err(BootFailure { silent: console.is_silent(), error: console.explain(failure) })
+        }
     }
 }
 
@@ -304,6 +353,11 @@ async fn come_up(
     fill_random(&mut nonce);
     let side = Side::Host { nonce: u64::from_le_bytes(nonce), reconnect: false };
     let (opener, acceptor, driver) = channel::connect(stream, side).await.map_err(broken)?;
+    // An earlier try may have left one.
+    match rustix::fs::unlinkat(directory, vsock::SOCKET_NAME, rustix::fs::AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(errno) => return Err(Error::io("cannot renew the vsock endpoint", errno.into())),
+    }
     let listener = UnixListener::bind(vsock::short_path(directory.as_fd(), vsock::SOCKET_NAME))
         .map_err(|error| Error::io("cannot listen on the vsock endpoint", error))?;
     let (announced, mut announcement) = mpsc::channel(1);

@@ -12,6 +12,10 @@
 //! opener ◀── ACCEPTED ───── other     or the stream is reset
 //! ```
 //!
+//! A side whose multiplexer fails starts over on the same byte stream: the host
+//! as one that reconnects, the guest by hunting. An agent that died and was
+//! started again provokes that by [`interrupt`].
+//!
 //! The port is a byte stream without connection events: after a restore the
 //! guest may stand in the middle of what an older host sent. So the guest hunts
 //! for SYNC whenever yamux has failed, and a host that reconnects first sends
@@ -115,7 +119,7 @@ where
     let mode = match side {
         Side::Host { nonce, reconnect } => {
             if reconnect {
-                io.write_all(&vec![FLUSH_BYTE; FLUSH]).await?;
+                interrupt(&mut io).await?;
             }
             io.write_all(&sync(nonce)).await?;
             io.flush().await?;
@@ -137,6 +141,14 @@ where
     let (inbound_end, inbound) = mpsc::channel(STREAMS_MAX);
     let driver = drive(connection, requests_end, inbound_end);
     Ok((Opener { requests }, Acceptor { inbound }, driver))
+}
+
+/// Makes the other side's multiplexer fail, whatever it is in the middle of:
+/// so an agent that starts anew tells the host that the old one's streams are
+/// gone. A side that hunts for SYNC skips it.
+pub async fn interrupt<T: AsyncWrite + Unpin>(io: &mut T) -> std::io::Result<()> {
+    io.write_all(&vec![FLUSH_BYTE; FLUSH]).await?;
+    io.flush().await
 }
 
 fn sync(nonce: u64) -> [u8; 16] {

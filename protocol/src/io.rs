@@ -109,12 +109,21 @@ impl Frame {
 pub struct FrameWriter<W> {
     inner: W,
     buffer: Vec<u8>,
+    progress: Progress,
+}
+
+/// Where in the stream a writer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    BetweenFrames,
+    /// For good, if the future that wrote it was dropped or failed.
+    InsideFrame,
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// Writes frames from here on.
     pub fn new(inner: W) -> Self {
-        Self { inner, buffer: Vec::new() }
+        Self { inner, buffer: Vec::new(), progress: Progress::BetweenFrames }
     }
 
     /// Encodes and sends a value.
@@ -126,13 +135,20 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.send_raw(kind, &payload).await
     }
 
-    /// Sends bytes as they are; at most [`FrameKind::limit`] of them.
+    /// Sends bytes as they are; at most [`FrameKind::limit`] of them. After a
+    /// send that was dropped midway there is no other: nobody could tell its
+    /// frame from the rest of the last one.
     pub async fn send_raw(&mut self, kind: FrameKind, payload: &[u8]) -> Result<(), Lost> {
+        if std::mem::replace(&mut self.progress, Progress::InsideFrame) == Progress::InsideFrame {
+            return Err(Lost::CutOff);
+        }
         self.buffer.clear();
         self.buffer.extend_from_slice(&header(kind, payload.len()));
         self.buffer.extend_from_slice(payload);
         self.inner.write_all(&self.buffer).await.map_err(Lost::Io)?;
-        self.inner.flush().await.map_err(Lost::Io)
+        self.inner.flush().await.map_err(Lost::Io)?;
+        self.progress = Progress::BetweenFrames;
+        Ok(())
     }
 
     /// The transport beneath.

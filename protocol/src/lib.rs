@@ -55,3 +55,11 @@ pub const ANNOUNCE_PORT: VsockPort = VsockPort(5006);
 /// Where the agent echoes raw bytes, so that a benchmark can tell what the
 /// channel itself can carry.
 pub const ECHO_PORT: VsockPort = VsockPort(5007);
+
+/// Where the agent sends as many zero bytes as the host asks for by a u64 in
+/// little endian, again and again; for a benchmark, as [`ECHO_PORT`].
+pub const SOURCE_PORT: VsockPort = VsockPort(5008);
+
+/// Where the agent takes as many bytes as the host announces by a u64 in little
+/// endian, and then sends one byte, again and again; as [`SOURCE_PORT`].
+pub const SINK_PORT: VsockPort = VsockPort(5009);

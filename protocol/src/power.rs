@@ -32,7 +32,8 @@ pub struct Activated {
 }
 
 /// Ends every process, writes everything to disk, and powers off. The reply
-/// comes once the disks are consistent; then the VMM ends.
+/// comes once the disks are consistent; the machine goes off when the host has
+/// closed the connection, or a second later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PowerOff {

@@ -90,7 +90,9 @@ impl Home {
         let image = inspected["installed"]["root_image"].as_str();
         let image =
             image.unwrap_or_else(|| panic!("{environment} is not built: run `make environments`"));
-        Path::new(image).parent().expect("an image is in a directory").to_owned()
+        // Not by way of this home, which may be gone before the image is read.
+        let image = Path::new(image).canonicalize().expect("it is built");
+        image.parent().expect("an image is in a directory").to_owned()
     }
 
     /// What is left of workspaces here.

@@ -3,16 +3,17 @@
 mod port;
 
 use super::{Desk, Service, try_announce};
+use crate::init::Life;
 use crate::log;
 use port::Port;
 use pyro_protocol::ANNOUNCE_PORT;
-use pyro_protocol::channel::{Acceptor, ChannelError, Inbound, Side, connect};
+use pyro_protocol::channel::{Acceptor, ChannelError, Inbound, Side, connect, interrupt};
 use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::io::BufReader;
+use tokio::io::BufStream;
 use tokio::time::timeout;
 
 /// What the host calls the port.
@@ -23,6 +24,10 @@ const PORTS: &str = "/sys/class/virtio-ports";
 
 /// The kernel hands out no more than this at a read.
 const READ_AHEAD: usize = 4096;
+
+/// The kernel takes no more than this at a write; a multiplexer's header and
+/// body then go in one.
+const WRITE_BEHIND: usize = 32 * 1024;
 
 /// How long the host may take to say which vsock port it wants.
 const PORT_DEADLINE: Duration = Duration::from_secs(10);
@@ -48,8 +53,12 @@ pub(super) fn find_port() -> io::Result<Option<PathBuf>> {
 
 /// Brings the channel up, announces, accepts; and again with the next host
 /// whenever the channel has failed.
-pub(super) async fn serve(node: &Path, desk: &Desk) -> io::Result<Infallible> {
-    let mut port = BufReader::with_capacity(READ_AHEAD, Port::open(node)?);
+pub(super) async fn serve(node: &Path, desk: &Desk, life: Life) -> io::Result<Infallible> {
+    let mut port = BufStream::with_capacity(READ_AHEAD, WRITE_BEHIND, Port::open(node)?);
+    match life {
+        Life::First => {}
+        Life::Another => interrupt(&mut port).await?,
+    }
     loop {
         // The port waits for a host that is not there, so this does not spin.
         if let Err(error) = serve_channel(&mut port, desk).await {
@@ -58,7 +67,7 @@ pub(super) async fn serve(node: &Path, desk: &Desk) -> io::Result<Infallible> {
     }
 }
 
-async fn serve_channel(port: &mut BufReader<Port>, desk: &Desk) -> Result<(), ChannelError> {
+async fn serve_channel(port: &mut BufStream<Port>, desk: &Desk) -> Result<(), ChannelError> {
     let (opener, acceptor, driver) = connect(port, Side::Guest).await?;
     let announced = try_announce(opener.open(ANNOUNCE_PORT));
     let served = async {

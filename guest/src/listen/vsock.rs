@@ -27,16 +27,17 @@ pub(super) fn has_device() -> bool {
 
 /// Listens, announces, accepts for ever.
 pub(super) async fn serve(desk: &Desk) -> io::Result<Infallible> {
-    let [calls, echo] = Service::ALL;
-    let calls = (listen(calls.0)?, calls.1);
-    let echo = (listen(echo.0)?, echo.1);
+    let open = |(port, service)| Ok::<_, io::Error>(accept(desk, listen(port)?, service));
+    let [calls, echo, source, sink] = Service::ALL;
+    let (calls, echo, source, sink) = (open(calls)?, open(echo)?, open(source)?, open(sink)?);
     let host = VsockAddr::new(VMADDR_CID_HOST, ANNOUNCE_PORT.0);
-    let (_announced, calls, echo) = tokio::join!(
-        try_announce(VsockStream::connect(host)),
-        accept(desk, calls.0, calls.1),
-        accept(desk, echo.0, echo.1),
-    );
-    calls.and(echo)
+    let announcing = async {
+        try_announce(VsockStream::connect(host)).await;
+        Ok(())
+    };
+    // The first listener that fails ends all: the agent is started anew.
+    let ((), never, ..) = tokio::try_join!(announcing, calls, echo, source, sink)?;
+    match never {}
 }
 
 fn listen(port: VsockPort) -> io::Result<VsockListener> {

@@ -85,13 +85,19 @@ fn built_environment(pyro: &Pyro) -> Result<String> {
 fn openable(accelerator: Accelerator) -> Result<()> {
     match accelerator {
         Accelerator::Tcg => Ok(()),
-        Accelerator::Kvm => File::options().read(true).write(true).open("/dev/kvm").map(drop).map_err(|error| {
-            let hint = match error.kind() {
-                std::io::ErrorKind::PermissionDenied => "join the group that owns it: `adduser $USER kvm`",
-                _ => "turn on virtualisation in the firmware, or in the host of this virtual machine",
-            };
-            Error::new(ErrorKind::HostRequirement, "cannot open /dev/kvm").because(error).hint(hint)
-        }),
+        Accelerator::Kvm => {
+            File::options().read(true).write(true).open("/dev/kvm").map(drop).map_err(|error| {
+                let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+                let hint = if denied {
+                    "join the group that owns it: `adduser $USER kvm`"
+                } else {
+                    "turn on virtualisation in the firmware, or in the host of this virtual machine"
+                };
+                Error::new(ErrorKind::HostRequirement, "cannot open /dev/kvm")
+                    .because(error)
+                    .hint(hint)
+            })
+        }
     }
 }
 

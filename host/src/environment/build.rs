@@ -53,7 +53,8 @@ const ROOTLESS_PROGRAMS: &[(&str, &str)] = &[("newuidmap", "uidmap"), ("unshare"
 /// How to build.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BuildOptions {
-    /// Trusts nothing that is there and makes everything again.
+    /// Trusts nothing that is there and makes it again: the packages and the
+    /// image of an environment, or a kernel.
     pub force: bool,
 }
 
@@ -72,10 +73,12 @@ impl Environments {
         cancellation: &CancellationToken,
     ) -> Result<Environment> {
         let recipe = self.recipe(name)?;
-        let task = Task::new(self, options, events, cancellation)?;
+        let mut task = Task::new(self, options, events, cancellation)?;
         let lock = self.environment_dir().join(format!("{}.lock", recipe.name.file_stem()));
         let _lock = task.lock(&lock, recipe.name.as_str()).await?;
         ensure_image(&task, recipe).await?;
+        // All environments share it: one that is whole is not made again.
+        task.options.force = false;
         kernel::ensure_any(&task).await?;
         self.inspect(name)
     }

@@ -130,7 +130,7 @@ impl Environments {
 
     /// `None` when it was never built.
     fn load_kernel(&self, flavor: KernelFlavor) -> Result<Option<Kernel>> {
-        let repair = format!("`pyro env build debian:12 --kernel {flavor} --force`");
+        let repair = format!("`pyro env build debian:12 --kernel {flavor}`");
         let record = match self.kernels.read(flavor) {
             Ok(record) => record,
             Err(RecordError::Missing { .. }) => return Ok(None),

@@ -47,7 +47,7 @@ const WITH_WATCHER: &str = r#"
 exec 3<&0 </dev/null
 (
     trap '' HUP INT TERM
-    read -r _ <&3 || { kill -TERM 0; sleep 5; }
+    read -r _ <&3 || { kill -TERM 0; sleep 4; }
     kill -KILL 0
 ) >/dev/null 2>&1 &
 exec bash "$@" 3<&-
@@ -140,11 +140,11 @@ impl Run<'_> {
     /// cancelled. No process of it is left in any case.
     pub async fn run(self, events: &Events, cancellation: &CancellationToken) -> Result<()> {
         let mut last_words = VecDeque::new();
-        let (mut child, lifeline, output) = self.spawn()?;
+        let (mut child, lifeline, mut output) = self.spawn()?;
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
 
         let outcome = tokio::select! {
-            status = follow(&mut child, lifeline, output, events, &mut last_words) => Ok(status?),
+            status = follow(&mut child, lifeline, &mut output, events, &mut last_words) => Ok(status?),
             () = cancellation.cancelled() => Err(Stop::Cancelled),
             () = tokio::time::sleep(self.deadline) => Err(Stop::TimedOut),
         };
@@ -154,7 +154,7 @@ impl Run<'_> {
             Ok(status) => Err(failure::script(doing, status, last_words)),
             Err(stop) => {
                 if let Some(group) = group {
-                    end(&mut child, group).await;
+                    end(&mut child, group, &mut output).await;
                 }
                 Err(match stop {
                     Stop::Cancelled => {
@@ -166,7 +166,7 @@ impl Run<'_> {
         }
     }
 
-    fn spawn(&self) -> Result<(Child, ChildStdin, pipe::Receiver)> {
+    fn spawn(&self) -> Result<(Child, ChildStdin, BufReader<pipe::Receiver>)> {
         let refused = |error| Error::io(format!("cannot start {}", self.script), error);
         let scripts = self.staging.path().join("scripts");
         self.scripts.write_to(&scripts).map_err(refused)?;
@@ -193,7 +193,7 @@ impl Run<'_> {
         let lifeline =
             child.stdin.take().ok_or_else(|| refused(std::io::ErrorKind::BrokenPipe.into()))?;
         let output = pipe::Receiver::from_owned_fd(output.into()).map_err(refused)?;
-        Ok((child, lifeline, output))
+        Ok((child, lifeline, BufReader::new(output)))
     }
 }
 
@@ -201,13 +201,12 @@ impl Run<'_> {
 async fn follow(
     child: &mut Child,
     mut lifeline: ChildStdin,
-    output: pipe::Receiver,
+    output: &mut BufReader<pipe::Receiver>,
     events: &Events,
     last_words: &mut VecDeque<String>,
 ) -> Result<ExitStatus> {
-    let mut output = BufReader::new(output);
     let told = async {
-        while let Some(line) = next_line(&mut output).await {
+        while let Some(line) = next_line(output).await {
             if last_words.len() == LAST_WORDS {
                 last_words.pop_front();
             }
@@ -236,12 +235,15 @@ async fn follow(
 /// Lets a script clean up after itself, then kills what is left of its group.
 /// The watcher, which ignores the first signal, keeps the group's id from being
 /// anybody else's meanwhile.
-async fn end(child: &mut Child, group: Pid) {
+async fn end(child: &mut Child, group: Pid, output: &mut BufReader<pipe::Receiver>) {
     // Fails only when the group is gone, which is the aim.
     let _ = kill_process_group(group, Signal::TERM);
     drop(tokio::time::timeout(GRACE, child.wait()).await);
     let _ = kill_process_group(group, Signal::KILL);
     drop(child.wait().await);
+    // The output ends when the last of them is gone.
+    let drained = async { while next_line(output).await.is_some() {} };
+    drop(tokio::time::timeout(DRAIN_MAX, drained).await);
 }
 
 /// The next line that is not blank, in plain text; `None` at the end.

@@ -66,6 +66,9 @@ impl Answer for Report {
         }
         match &self.chosen {
             Some(chosen) => writeln!(page, "\nGuests run on {chosen}."),
+            None if self.untried() => {
+                writeln!(page, "\nWhether guests boot on this host was not tried.")
+            }
             None => writeln!(page, "\nNo guest boots on this host."),
         }
     }

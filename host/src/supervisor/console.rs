@@ -79,6 +79,11 @@ impl Console {
         })
     }
 
+    /// Whether nothing was printed so far.
+    pub fn is_silent(&self) -> bool {
+        self.log.borrow().tail.is_empty()
+    }
+
     /// Returns once all that was ever printed is kept, if somebody polls what
     /// keeps it: when every source has ended.
     pub async fn ended(&self) {
@@ -92,15 +97,15 @@ impl Console {
         let tail: Vec<u8> = log.tail.iter().copied().collect();
         let tail = String::from_utf8_lossy(&tail);
         let lines: Vec<&str> = tail.lines().filter(|line| !line.trim().is_empty()).collect();
-        if lines.is_empty() {
-            return error
-                .hint("the guest's console stayed silent; `pyro doctor` tries every way to boot");
-        }
-        let shown: Vec<String> = lines[lines.len().saturating_sub(LINES_SHOWN)..]
-            .iter()
-            .map(|line| guest_text::bare(line))
-            .collect();
-        error.hint(format!("the console's last lines were:\n  {}", shown.join("\n  ")))
+        let lines = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
+        let said = if lines.is_empty() {
+            "; its console stayed silent".to_owned()
+        } else {
+            let lines: Vec<String> = lines.iter().map(|line| guest_text::bare(line)).collect();
+            format!("; the last lines of its console:\n  {}", lines.join("\n  "))
+        };
+        Error::new(error.kind(), error.chain() + &said)
+            .hint(error.next_step().unwrap_or("`pyro doctor` tries every way to boot a guest"))
     }
 }
 

@@ -123,8 +123,8 @@ mod tests {
         #[test]
         fn what_is_understood_says_its_port(tail in "[ -~]{0,12}") {
             if let Some(VsockPort(port)) = parse_connect(format!("CONNECT {tail}").as_bytes()) {
-                let read = port.to_string();
-                prop_assert_eq!(tail.trim_start_matches('0'), read.trim_start_matches('0'));
+                let said = port.to_string();
+                prop_assert_eq!(tail.trim_start_matches('0'), said.trim_start_matches('0'));
             }
         }
     }

@@ -17,7 +17,7 @@ use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
 /// No attack may hold a caller longer: the longest of the tests' deadlines, and
 /// the time to clean up on a busy host.
-pub const LONGEST: Duration = Duration::from_secs(15);
+pub const LONGEST: Duration = Duration::from_secs(30);
 
 /// More than all windows and buffers together, much less than what is sent.
 pub const MOST_MIB: u64 = 24;
@@ -200,7 +200,7 @@ pub async fn expect_error(name: &str, vmm: FakeVmm, kinds: &[ErrorKind]) -> Erro
 /// Nothing that a guest says may drive the caller's terminal or flood it.
 fn assert_printable(name: &str, error: &Error) {
     let hint = error.next_step().unwrap_or_default();
-    let text = format!("{}{}", error.chain(), hint.replace('\n', ""));
+    let text = format!("{}{hint}", error.chain()).replace('\n', "");
     assert!(!text.contains(char::is_control), "{name}: {text:?}");
     assert!(text.len() < 32 * 1024, "{name}: {} bytes", text.len());
 }

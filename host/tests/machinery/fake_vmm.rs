@@ -26,6 +26,8 @@ pub struct Inside {
     pub channel: UnixStream,
     /// Where the kernel and the VMM print.
     pub console: std::os::unix::net::UnixStream,
+    /// Whether the kernel is to tell what it does.
+    pub verbose: bool,
 }
 
 impl Inside {
@@ -67,16 +69,18 @@ impl FakeVmm {
 }
 
 impl Vmm for FakeVmm {
-    fn start<'a>(&'a self, _: &'a Machine) -> BoxFuture<'a, Result<Started>> {
+    fn start<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<Started>> {
         self.started.fetch_add(1, Ordering::Relaxed);
         let behaviour = Arc::clone(&self.behaviour);
+        let verbose = machine.verbose;
         Box::pin(async move {
-            start(behaviour).map_err(|error| Error::io("cannot start a fake machine", error))
+            start(behaviour, verbose)
+                .map_err(|error| Error::io("cannot start a fake machine", error))
         })
     }
 }
 
-fn start(behaviour: Behaviour) -> std::io::Result<Started> {
+fn start(behaviour: Behaviour, verbose: bool) -> std::io::Result<Started> {
     use std::os::unix::net::UnixStream as Pair;
     let (channel, channel_end) = Pair::pair()?;
     let (console, console_end) = Pair::pair()?;
@@ -89,7 +93,7 @@ fn start(behaviour: Behaviour) -> std::io::Result<Started> {
             channel_end.set_nonblocking(true).unwrap();
             let channel = UnixStream::from_std(channel_end).unwrap();
             tokio::select! {
-                how = behaviour(Inside { channel, console: console_end }) => how,
+                how = behaviour(Inside { channel, console: console_end, verbose }) => how,
                 () = killed.cancelled() => "was killed by signal 9".into(),
             }
         });

@@ -110,7 +110,7 @@ async fn a_damaged_kernel_names_what_mends_it() {
     fs::write(&vmlinux, "KERNEL\n").expect("written");
     let error = corrupt(&lab);
     assert!(error.message().contains("vmlinux"), "{error}");
-    assert_eq!(hint(&error), "`pyro env build --kernel stock --force`");
+    assert_eq!(hint(&error), "`pyro env build debian:12 --kernel stock`");
     lab.ran();
     lab.build(DEBIAN).await.expect("it mends");
     assert_eq!(lab.ran(), "stock");

@@ -19,7 +19,7 @@ pub struct EnvBuild {
     #[arg(long)]
     #[serde(default)]
     pub force: bool,
-    /// The kernel to have: `tuned` compiles one that boots about three times as
+    /// The kernel to have: `tuned` compiles one that boots about twice as
     /// fast and takes some minutes to make; any will do if not given.
     #[arg(long, value_name = "FLAVOR")]
     #[serde(default)]

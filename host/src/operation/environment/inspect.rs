@@ -1,4 +1,4 @@
-use crate::environment::{Environment, Environments};
+use crate::environment::{Environment, Environments, Outdated};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::{Pyro, Result};
 use schemars::JsonSchema;
@@ -44,15 +44,30 @@ impl Answer for Environment {
             None => {
                 rows.push(["Built:".into(), format!("no; `pyro env build {}` does it", self.name)]);
             }
-            Some(installed) => rows.extend([
-                ["Built:".into(), installed.built_at.to_string()],
-                ["Root image:".into(), installed.root_image.display().to_string()],
-                ["Root size:".into(), format!("{} MiB", installed.root_bytes >> 20)],
-                ["Root digest:".into(), installed.root_digest.to_string()],
-                ["Kernel:".into(), installed.kernel.display().to_string()],
-                ["Kernel flavor:".into(), installed.kernel_flavor.to_string()],
-                ["Kernel digest:".into(), installed.kernel_digest.to_string()],
-            ]),
+            Some(installed) => {
+                for outdated in &installed.outdated {
+                    let with = match outdated {
+                        Outdated::Tree => "from another recipe",
+                        Outdated::Agent => "with another agent",
+                    };
+                    rows.push([
+                        "Outdated:".into(),
+                        format!("built {with}; `pyro env build {}` renews it", self.name),
+                    ]);
+                }
+                rows.extend([
+                    ["Built:".into(), installed.built_at.to_string()],
+                    ["Root image:".into(), installed.root_image.display().to_string()],
+                    ["Root size:".into(), format!("{} MiB", installed.root_bytes >> 20)],
+                    ["Root digest:".into(), installed.root_digest.to_string()],
+                    ["Kernel:".into(), installed.kernel.display().to_string()],
+                    ["Kernel flavor:".into(), installed.kernel_flavor.to_string()],
+                    ["Kernel digest:".into(), installed.kernel_digest.to_string()],
+                ]);
+            }
+        }
+        if let Some(problem) = &self.problem {
+            rows.push(["Problem:".into(), problem.clone()]);
         }
         page.table(&rows)
     }

@@ -39,9 +39,10 @@ impl Answer for EnvListAnswer {
         let bold = Style::new().bold();
         let heading = ["NAME", "ON THIS HOST", "DESCRIPTION"].map(|cell| page.paint(bold, cell));
         let rows = self.environments.iter().map(|environment| {
-            let installed = match &environment.installed {
-                Some(installed) => format!("{} MiB", installed.root_bytes >> 20),
-                None => "not built".into(),
+            let installed = match (&environment.installed, &environment.problem) {
+                (Some(installed), _) => format!("{} MiB", installed.root_bytes >> 20),
+                (None, Some(_)) => "damaged".into(),
+                (None, None) => "not built".into(),
             };
             [environment.name.clone(), installed, environment.description.clone()]
         });

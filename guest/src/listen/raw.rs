@@ -1,0 +1,53 @@
+//! Bytes without calls: what a benchmark compares the calls with.
+
+use std::io;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// What is moved at once; as much as a process's output is.
+const CHUNK: usize = 32 * 1024;
+
+/// Sends back what comes.
+pub(super) async fn echo<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let length = stream.read(&mut chunk).await?;
+        if length == 0 {
+            return stream.shutdown().await;
+        }
+        stream.write_all(chunk.get(..length).unwrap_or_default()).await?;
+        stream.flush().await?;
+    }
+}
+
+/// Sends as many zero bytes as the peer asks for by a u64, again and again.
+pub(super) async fn source<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
+    let chunk = vec![0; CHUNK];
+    loop {
+        let mut left = stream.read_u64_le().await?;
+        while left > 0 {
+            let length = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
+            stream.write_all(chunk.get(..length).unwrap_or_default()).await?;
+            stream.flush().await?;
+            left -= length as u64;
+        }
+    }
+}
+
+/// Takes as many bytes as the peer says by a u64 and says so by one byte, again
+/// and again.
+pub(super) async fn sink<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let mut left = stream.read_u64_le().await?;
+        while left > 0 {
+            let length = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
+            let length = stream.read(chunk.get_mut(..length).unwrap_or_default()).await?;
+            if length == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            left -= length as u64;
+        }
+        stream.write_all(&[1]).await?;
+        stream.flush().await?;
+    }
+}

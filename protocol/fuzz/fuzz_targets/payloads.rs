@@ -1,0 +1,23 @@
+//! Every payload's decoder is total, and what decodes encodes again.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pyro_protocol::handshake::Announcement;
+use pyro_protocol::power::{Activate, Activated, PowerOff};
+use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
+use pyro_protocol::{AgentError, ByteString, Call, GuestPath, Hello, Welcome, codec};
+
+fuzz_target!(|bytes: &[u8]| {
+    macro_rules! each {
+        ($($kind:ty),*) => {$(
+            if let Ok(value) = codec::decode::<$kind>(bytes) {
+                let again = codec::encode(&value).expect("what was decoded can be encoded");
+                assert_eq!(codec::decode::<$kind>(&again).expect("and decoded"), value);
+            }
+        )*};
+    }
+    each!(
+        Hello, Welcome, Announcement, Call, Activate, Activated, PowerOff, StartProcess,
+        ProcessStarted, StdinTaken, Signal, Exit, AgentError, ByteString, GuestPath
+    );
+});

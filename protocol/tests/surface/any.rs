@@ -1,0 +1,126 @@
+//! Any value of each type that crosses the wire.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use pyro_protocol::handshake::Announcement;
+use pyro_protocol::power::{Activate, Activated, Ping, PowerOff};
+use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess, StdinTaken};
+use pyro_protocol::{
+    AgentError, AgentErrorKind, ByteString, Call, Generation, GuestPath, Hello, Welcome,
+};
+
+pub fn byte_string() -> impl Strategy<Value = ByteString> {
+    vec(any::<u8>(), 0..40).prop_map(ByteString)
+}
+
+pub fn guest_path() -> impl Strategy<Value = GuestPath> {
+    vec(1..=u8::MAX, 1..40).prop_map(|bytes| GuestPath::new(bytes).expect("no NUL in it"))
+}
+
+fn generation() -> impl Strategy<Value = Generation> {
+    any::<u16>().prop_map(Generation)
+}
+
+pub fn hello() -> impl Strategy<Value = Hello> {
+    (any::<[u8; 4]>(), generation()).prop_map(|(magic, generation)| Hello { magic, generation })
+}
+
+pub fn welcome() -> impl Strategy<Value = Welcome> {
+    (any::<[u8; 4]>(), generation(), ".{0,20}", any::<i64>(), any::<bool>()).prop_map(
+        |(magic, generation, agent_version, clock_ns, activated)| Welcome {
+            magic,
+            generation,
+            agent_version,
+            clock_ns,
+            activated,
+        },
+    )
+}
+
+pub fn announcement() -> impl Strategy<Value = Announcement> {
+    (any::<[u8; 4]>(), generation(), any::<u64>())
+        .prop_map(|(magic, generation, uptime_us)| Announcement { magic, generation, uptime_us })
+}
+
+pub fn activate() -> impl Strategy<Value = Activate> {
+    (byte_string(), any::<i64>(), ".{0,20}", ".{0,40}").prop_map(
+        |(entropy, clock_offset_ns, hostname, machine_id)| Activate {
+            entropy,
+            clock_offset_ns,
+            hostname,
+            machine_id,
+        },
+    )
+}
+
+pub fn activated() -> impl Strategy<Value = Activated> {
+    any::<u64>().prop_map(|took_us| Activated { took_us })
+}
+
+pub fn start_process() -> impl Strategy<Value = StartProcess> {
+    (
+        vec(byte_string(), 0..5),
+        option::of(guest_path()),
+        vec((byte_string(), byte_string()), 0..4),
+        option::of(".{0,10}"),
+        any::<bool>(),
+        option::of(any::<u64>()),
+    )
+        .prop_map(|(argv, cwd, env, user, stdin, timeout_ms)| StartProcess {
+            argv,
+            cwd,
+            env,
+            user,
+            stdin,
+            timeout_ms,
+        })
+}
+
+pub fn process_started() -> impl Strategy<Value = ProcessStarted> {
+    any::<u32>().prop_map(|pid| ProcessStarted { pid })
+}
+
+pub fn stdin_taken() -> impl Strategy<Value = StdinTaken> {
+    any::<u32>().prop_map(|bytes| StdinTaken { bytes })
+}
+
+pub fn signal() -> impl Strategy<Value = Signal> {
+    any::<u8>().prop_map(|number| Signal { number })
+}
+
+pub fn exit() -> impl Strategy<Value = Exit> {
+    let outcome = prop_oneof![
+        any::<u8>().prop_map(|code| Outcome::Exited { code }),
+        any::<u8>().prop_map(|signal| Outcome::Signaled { signal }),
+        Just(Outcome::TimedOut),
+    ];
+    (outcome, any::<u64>()).prop_map(|(outcome, took_us)| Exit { outcome, took_us })
+}
+
+pub const ERROR_KINDS: [AgentErrorKind; 10] = [
+    AgentErrorKind::InvalidArgument,
+    AgentErrorKind::WrongState,
+    AgentErrorKind::ProgramNotFound,
+    AgentErrorKind::ProgramNotExecutable,
+    AgentErrorKind::DirectoryNotFound,
+    AgentErrorKind::UserNotFound,
+    AgentErrorKind::OutOfResources,
+    AgentErrorKind::Unsupported,
+    AgentErrorKind::Protocol,
+    AgentErrorKind::System,
+];
+
+pub fn agent_error() -> impl Strategy<Value = AgentError> {
+    (proptest::sample::select(&ERROR_KINDS), ".{0,60}")
+        .prop_map(|(kind, message)| AgentError::new(kind, message))
+}
+
+pub fn call() -> impl Strategy<Value = Call> {
+    prop_oneof![
+        Just(Call::Ping(Ping)),
+        activate().prop_map(Call::Activate),
+        any::<u32>().prop_map(|grace_ms| Call::PowerOff(PowerOff { grace_ms })),
+        start_process().prop_map(Call::StartProcess),
+    ]
+}

@@ -1,0 +1,150 @@
+//! Generation 1, byte for byte. A change here is a change that an older host or
+//! agent cannot understand: it needs a new call in a new generation.
+
+use pyro_protocol::channel::{Side, connect};
+use pyro_protocol::frame::header;
+use pyro_protocol::handshake::{Announcement, MAGIC};
+use pyro_protocol::power::{Activate, Activated, Ping, Pong, PowerOff, PoweringOff};
+use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess, StdinTaken};
+use pyro_protocol::{
+    AgentError, AgentErrorKind, ByteString, Call, FrameKind, Generation, GuestPath, Hello, Welcome,
+    codec,
+};
+use serde::Serialize;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn encoded<T: Serialize>(value: &T) -> String {
+    hex(&codec::encode(value).expect("it encodes"))
+}
+
+#[test]
+fn headers() {
+    let golden: Vec<_> = FrameKind::ALL
+        .iter()
+        .map(|kind| {
+            format!("{} {} {}", kind.name(), kind.limit(), hex(&header(*kind, kind.limit())))
+        })
+        .collect();
+    let expected = [
+        "Hello 64 0100000040000000",
+        "Welcome 1024 0200000000040000",
+        "Call 4194304 0300000000004000",
+        "Reply 1048576 0400000000001000",
+        "Error 16384 0500000000400000",
+        "Announcement 1024 0600000000040000",
+        "Stdin 65536 1000000000000100",
+        "StdinEnd 0 1100000000000000",
+        "Stdout 65536 1200000000000100",
+        "Stderr 65536 1300000000000100",
+        "Exit 64 1400000040000000",
+        "Signal 8 1500000008000000",
+        "StdinTaken 8 1600000008000000",
+    ];
+    assert_eq!(golden, expected);
+}
+
+#[test]
+fn handshake() {
+    let generation = Generation(1);
+    assert_eq!(encoded(&Hello { magic: MAGIC, generation }), "7079726f01");
+    let welcome = Welcome {
+        magic: MAGIC,
+        generation,
+        agent_version: "0.1.0".to_owned(),
+        clock_ns: 1_700_000_000_000_000_000,
+        activated: true,
+    };
+    assert_eq!(encoded(&welcome), "7079726f0105302e312e30fd0000546cfc392f2f01");
+    let announcement = Announcement { magic: MAGIC, generation, uptime_us: 640_000 };
+    assert_eq!(encoded(&announcement), "7079726f01fc00c40900");
+}
+
+#[test]
+fn calls() {
+    let start = StartProcess {
+        argv: vec!["sh".into(), ByteString(vec![0xff])],
+        cwd: Some(GuestPath::new("src").expect("a path")),
+        env: vec![("A".into(), "1".into())],
+        user: Some("dev:dev".to_owned()),
+        stdin: true,
+        timeout_ms: Some(30_000),
+    };
+    let bare = StartProcess {
+        argv: vec!["true".into()],
+        cwd: None,
+        env: Vec::new(),
+        user: None,
+        stdin: false,
+        timeout_ms: None,
+    };
+    let activate = Activate {
+        entropy: ByteString(vec![0xaa; 4]),
+        clock_offset_ns: -1,
+        hostname: "w".to_owned(),
+        machine_id: "00".to_owned(),
+    };
+    assert_eq!(encoded(&Call::Ping(Ping)), "00");
+    assert_eq!(encoded(&Call::Activate(activate)), "0104aaaaaaaa010177023030");
+    assert_eq!(encoded(&Call::PowerOff(PowerOff { grace_ms: 5000 })), "02fb8813");
+    assert_eq!(
+        encoded(&Call::StartProcess(start)),
+        [
+            "0302",
+            "027368",
+            "01ff",
+            "0103737263",
+            "0101410131",
+            "01076465763a646576",
+            "01",
+            "01fb3075"
+        ]
+        .concat()
+    );
+    assert_eq!(encoded(&Call::StartProcess(bare)), "030104747275650000000000");
+}
+
+#[test]
+fn replies() {
+    assert_eq!(encoded(&Pong), "");
+    assert_eq!(encoded(&Activated { took_us: 250 }), "fa");
+    assert_eq!(encoded(&PoweringOff), "");
+    assert_eq!(encoded(&ProcessStarted { pid: 70_000 }), "fc70110100");
+    let error = AgentError::new(AgentErrorKind::UserNotFound, "who");
+    assert_eq!(encoded(&error), "050377686f");
+}
+
+#[test]
+fn error_kinds() {
+    let bytes: Vec<_> = crate::any::ERROR_KINDS.iter().map(encoded).collect();
+    assert_eq!(bytes, ["00", "01", "02", "03", "04", "05", "06", "07", "08", "09"]);
+}
+
+#[test]
+fn of_a_process() {
+    let exit = |outcome| encoded(&Exit { outcome, took_us: 1000 });
+    assert_eq!(exit(Outcome::Exited { code: 3 }), "0003fbe803");
+    assert_eq!(exit(Outcome::Signaled { signal: 9 }), "0109fbe803");
+    assert_eq!(exit(Outcome::TimedOut), "02fbe803");
+    assert_eq!(encoded(&Signal { number: 15 }), "0f");
+    assert_eq!(encoded(&StdinTaken { bytes: 65_536 }), "fc00000100");
+}
+
+#[test]
+fn opening_of_a_channel() {
+    crate::pieces::block_on(async {
+        let (mut raw, mut io) = tokio::io::duplex(256 * 1024);
+        let side = Side::Host { nonce: 0x0102_0304_0506_0708, reconnect: false };
+        let opening = async {
+            let mut sync = [0; 16];
+            tokio::io::AsyncReadExt::read_exact(&mut raw, &mut sync).await.expect("SYNC");
+            tokio::io::AsyncWriteExt::write_all(&mut raw, &sync).await.expect("room");
+            hex(&sync)
+        };
+        let (sync, channel) = tokio::join!(opening, connect(&mut io, side));
+        assert!(channel.is_ok());
+        assert_eq!(sync, "ff7079726f73796e0807060504030201");
+    });
+}

@@ -1,0 +1,221 @@
+//! `pyro run debian:12 -- true` next to the same machine started barely.
+//!
+//! The floor is what any program would have to do: start QEMU, connect the
+//! channel, read the agent's announcement, kill QEMU and wait for its end, as
+//! pyro does too. QEMU's arguments are read from a VMM that pyro started, so
+//! they cannot drift apart; only the paths by which a confined QEMU sees its
+//! kernel are replaced. pyro does all this confined, and besides makes the
+//! disk, mounts it in the guest, runs the program, and leaves nothing behind.
+
+use crate::Result;
+use crate::children;
+use crate::guest::{self, Guest};
+use crate::report::{Figure, Goal, Row};
+use crate::sample::{Pairs, Series};
+use pyro_protocol::channel::{self, Side};
+use pyro_protocol::handshake::{Announcement, MAGIC};
+use pyro_protocol::{ANNOUNCE_PORT, FrameKind, FrameReader};
+use pyro_smoke::Home;
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PAIRS: usize = 11;
+
+/// Nothing boots longer than this.
+const BOOT_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Where the bare QEMU finds its kernel and initial RAM disk among its
+/// descriptors.
+const KERNEL: RawFd = 40;
+const INITRD: RawFd = 41;
+
+/// Descriptors are moved up here before they get their numbers.
+const PARKED: RawFd = 100;
+
+pub fn measure(home: &Home) -> Result<Vec<Figure>> {
+    let blueprint = Blueprint::of_a_guest(home)?;
+    blueprint.boot()?;
+    let (mut pairs, mut answers) = (Pairs::default(), Series::default());
+    for _ in 0..PAIRS {
+        let started = Instant::now();
+        let mut command = guest::run(home, &["true"]);
+        command.stdout(Stdio::null());
+        children::start(command, libc::SIGTERM)?.succeed()?;
+        pairs.ours.push(started.elapsed().as_secs_f64() * 1e3);
+        let bare = blueprint.boot()?;
+        pairs.floor.push(bare.whole.as_secs_f64() * 1e3);
+        answers.push(bare.answered.as_secs_f64() * 1e3);
+    }
+    let goal = Goal::at_most(pairs.ratio_of_medians(), 1.25, "");
+    let note = format!("median of the {PAIRS} pairwise ratios: {:.3}", pairs.median_of_ratios());
+    Ok(vec![Figure {
+        title: "A command in a fresh machine, against a bare QEMU",
+        goal,
+        rows: vec![
+            Row::new("`pyro run debian:12 -- true`, the whole process", "ms", pairs.ours),
+            Row::new(
+                "floor: bare QEMU, exec to the agent's first answer and SIGKILL",
+                "ms",
+                pairs.floor,
+            ),
+            Row::new("of the floor, up to the answer", "ms", answers),
+        ],
+        notes: vec![note],
+    }])
+}
+
+/// All that a bare QEMU needs to be the one that pyro starts.
+struct Blueprint {
+    program: PathBuf,
+    arguments: Vec<String>,
+    channel: RawFd,
+    console: RawFd,
+    /// Files, and their numbers in QEMU.
+    files: Vec<(File, RawFd)>,
+    /// Goes with the copy of the disk.
+    _scratch: tempfile::TempDir,
+}
+
+/// How long a bare QEMU took.
+struct Bare {
+    /// From exec to the agent's announcement.
+    answered: Duration,
+    /// From exec to QEMU's end.
+    whole: Duration,
+}
+
+impl Blueprint {
+    /// Looks at a VMM that pyro started.
+    fn of_a_guest(home: &Home) -> Result<Self> {
+        let guest = Guest::start(home, &["sh", "-c", "echo ready; cat"])?;
+        let process = PathBuf::from(format!("/proc/{}", guest.vmm));
+        let words = fs::read_to_string(process.join("cmdline"))?;
+        let mut words = words.trim_end_matches('\0').split('\0').map(str::to_owned);
+        let program = words.next().ok_or("the VMM has no arguments")?.into();
+        let mut arguments: Vec<String> = words.collect();
+        let mut files = Vec::new();
+        for (option, number) in [("-kernel", KERNEL), ("-initrd", INITRD)] {
+            if let Some(at) = arguments.iter().position(|word| word == option) {
+                let seen = arguments[at + 1].trim_start_matches('/').to_owned();
+                files.push((File::open(process.join("root").join(seen))?, number));
+                arguments[at + 1] = format!("/proc/self/fd/{number}");
+            }
+        }
+        let numbers = |prefix: &str| -> Vec<RawFd> {
+            let rest = arguments.iter().filter_map(|word| word.strip_prefix(prefix));
+            rest.filter_map(|rest| rest.split(',').next()?.parse().ok()).collect()
+        };
+        let [channel, console] =
+            ["socket,id=channel,fd=", "socket,id=console,fd="].map(|prefix| numbers(prefix));
+        let ([channel], [console], [root, disk]) =
+            (&channel[..], &console[..], &numbers("fd=")[..])
+        else {
+            return Err("the VMM's arguments are not what they were: see boot.rs".into());
+        };
+        let (channel, console, root, disk) = (*channel, *console, *root, *disk);
+        files.push((open_image(&process)?, root));
+        let scratch = tempfile::tempdir()?;
+        files.push((copy_disk(home, scratch.path())?, disk));
+        Ok(Self { program, arguments, channel, console, files, _scratch: scratch })
+    }
+
+    /// Boots it once.
+    fn boot(&self) -> Result<Bare> {
+        let (channel, channel_end) = UnixStream::pair()?;
+        // The console says little; what it says stays in the socket.
+        let (_console, console_end) = UnixStream::pair()?;
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).env_clear();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        let sockets =
+            [(channel_end.as_raw_fd(), self.channel), (console_end.as_raw_fd(), self.console)];
+        let files = self.files.iter().map(|(file, number)| (file.as_raw_fd(), *number));
+        pass(&mut command, sockets.into_iter().chain(files).collect());
+        let started = Instant::now();
+        let mut qemu = children::start(command, libc::SIGKILL)?;
+        drop((channel_end, console_end));
+        announcement(channel)?;
+        let answered = started.elapsed();
+        qemu.end();
+        Ok(Bare { answered, whole: started.elapsed() })
+    }
+}
+
+/// The root image that the VMM has open.
+fn open_image(process: &Path) -> Result<File> {
+    for entry in fs::read_dir(process.join("fd"))?.flatten() {
+        if fs::read_link(entry.path())?.extension().is_some_and(|extension| extension == "erofs") {
+            return Ok(File::open(entry.path())?);
+        }
+    }
+    Err("the VMM has no root image open".into())
+}
+
+/// A copy of the empty disk that pyro copies for every workspace.
+fn copy_disk(home: &Home, into: &Path) -> Result<File> {
+    let mut formatted: Vec<_> = fs::read_dir(home.path().join("cache/disks"))?.flatten().collect();
+    formatted.sort_by_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok());
+    let newest = formatted.pop().ok_or("pyro keeps no formatted disk")?.path();
+    let copy = into.join("disk.ext4");
+    let status = Command::new("cp").arg("--sparse=always").args([&newest, &copy]).status()?;
+    match status.success() {
+        true => Ok(File::options().read(true).write(true).open(copy)?),
+        false => Err(format!("cp ended with {status}").into()),
+    }
+}
+
+/// Gives the program descriptors under the numbers that its arguments name.
+fn pass(command: &mut Command, descriptors: Vec<(RawFd, RawFd)>) {
+    let mut parked = vec![-1; descriptors.len()];
+    // SAFETY: fcntl and dup2 are async-signal-safe, and nothing allocates. The
+    // standard library's own pipe may be overwritten; then a failing exec looks
+    // like a QEMU that ends at once.
+    unsafe {
+        command.pre_exec(move || {
+            for (parked, (source, _)) in parked.iter_mut().zip(&descriptors) {
+                *parked = checked(libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, PARKED))?;
+            }
+            for (parked, (_, number)) in parked.iter().zip(&descriptors) {
+                checked(libc::dup2(*parked, *number))?;
+            }
+            Ok(())
+        });
+    }
+}
+
+fn checked(result: libc::c_int) -> std::io::Result<libc::c_int> {
+    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Brings the channel up and waits for the agent to say that it is there.
+fn announcement(channel: UnixStream) -> Result<()> {
+    channel.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let heard = async {
+        let channel = tokio::net::UnixStream::from_std(channel)?;
+        let side = Side::Host { nonce: 1, reconnect: false };
+        let (_opener, mut acceptor, driver) = channel::connect(channel, side).await?;
+        let announced = async {
+            let mut inbound = acceptor.accept().await.ok_or("the channel ended")?;
+            if inbound.port().await? != ANNOUNCE_PORT {
+                return Err("the guest wants another port than the announcement's".into());
+            }
+            let mut reader = FrameReader::new(inbound.accept().await?);
+            let announced: Announcement = reader.expect(FrameKind::Announcement).await?;
+            match announced.magic == MAGIC {
+                true => Ok(()),
+                false => Err("the guest is not pyro's".into()),
+            }
+        };
+        tokio::select! {
+            announced = announced => announced,
+            ended = driver => Err(format!("the channel ended: {ended:?}").into()),
+        }
+    };
+    runtime.block_on(async { tokio::time::timeout(BOOT_DEADLINE, heard).await? })
+}
