@@ -127,7 +127,7 @@ fn a_program_sees_what_it_was_shown() {
 #[test]
 fn a_program_may_do_nothing_more() {
     as_anybody("a_program_may_do_nothing_more", async {
-        let Some(mut shell) = shell("exec <&3; echo here >&2; read line; exit 5", |_| {}) else {
+        let Some(mut shell) = shell("exec <&3 >&2; echo here; read line; exit 5", |_| {}) else {
             return;
         };
         let mut byte = [0; 5];
