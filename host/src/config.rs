@@ -127,3 +127,20 @@ fn own_executable() -> Result<PathBuf> {
         .find(|candidate| candidate.is_file());
     Ok(on_path.unwrap_or_else(|| own.with_file_name("pyro")))
 }
+
+#[cfg(test)]
+impl Config {
+    /// A place of a test's own, with nothing in it.
+    pub(crate) fn within(home: &Path) -> Self {
+        Self {
+            cache_dir: home.join("cache"),
+            state_dir: home.join("state"),
+            qemu: None,
+            agent: PathBuf::new(),
+            executable: PathBuf::new(),
+            kernel: None,
+            accelerator: None,
+            path: Vec::new(),
+        }
+    }
+}

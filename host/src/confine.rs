@@ -14,6 +14,7 @@ mod inspect;
 use crate::error::{Error, ErrorKind, Result};
 use child::{Failure, Plan};
 pub use inspect::{Inspection, inspect};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::ffi::CString;
@@ -31,6 +32,12 @@ pub const VMM_UID: u32 = 0x7079_726f;
 
 /// The first descriptor a VMM inherits after its standard three.
 const FIRST_PASSED: RawFd = 3;
+
+/// How long a VMM may take to be confined and executed.
+const STARTING_MAX: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
+
+/// How long the kernel may take to end one that got KILL.
+const DYING_MAX: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// What a VMM may see and inherit.
 #[derive(Debug)]
@@ -159,6 +166,13 @@ pub fn spawn(confinement: Confinement, arguments: &[String]) -> Result<Confined>
     // From here on `confined` kills the child when an error drops it.
     map_ids(pid)?;
     going.write_all(&[1]).map_err(|error| Error::io("cannot start the VMM", error))?;
+    let mut told = [PollFd::new(&failures, PollFlags::IN)];
+    let told = rustix::event::poll(&mut told, Some(&STARTING_MAX))
+        .map_err(|errno| Error::io("cannot learn whether the VMM started", errno.into()))?;
+    if told == 0 {
+        let message = format!("the VMM did not start within {} s", STARTING_MAX.tv_sec);
+        return Err(Error::new(ErrorKind::TimedOut, message));
+    }
     let mut report = Vec::new();
     failures
         .read_to_end(&mut report)
@@ -259,7 +273,11 @@ impl Confined {
 impl Drop for Confined {
     fn drop(&mut self) {
         self.kill();
-        self.reap(rustix::process::WaitIdOptions::EXITED);
+        // The workspace's files are removed next, so it must be gone. A pidfd
+        // that does not block does not make waitid block either.
+        let mut gone = [PollFd::new(self.pidfd.get_ref(), PollFlags::IN)];
+        let _ = rustix::event::poll(&mut gone, Some(&DYING_MAX));
+        self.reap(rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOHANG);
     }
 }
 

@@ -2,10 +2,12 @@
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::staging::{self, Staging};
 use rustix::fs::{SeekFrom, seek};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use tokio::process::Command;
 
 /// The size every disk has as a device, so that the devices a guest sees do not
@@ -62,20 +64,26 @@ async fn formatted(config: &Config, mib: u64) -> Result<PathBuf> {
     if path.exists() {
         return Ok(path);
     }
-    crate::store::private_dir(&directory)?;
     let program = find_mke2fs(config)?;
-    let staged = tempfile::Builder::new()
-        .prefix(".formatting-")
-        .tempfile_in(&directory)
-        .map_err(|error| Error::io(format!("cannot write in {}", directory.display()), error))?;
-    staged
-        .as_file()
-        .set_len(DEVICE_BYTES)
-        .map_err(|error| Error::io("cannot make a sparse file", error))?;
+    let making = directory.join("making");
+    for left in staging::abandoned(&making) {
+        // What a crash left; it is in nobody's way.
+        drop(left.remove());
+    }
+    let staging = Staging::new(&making)?;
+    let made = staging.path().join("disk.ext4");
+    let file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&made)
+        .map_err(|error| Error::io(format!("cannot write {}", made.display()), error))?;
+    file.set_len(DEVICE_BYTES).map_err(|error| Error::io("cannot make a sparse file", error))?;
     let output = Command::new(&program)
         .args(FORMAT)
-        .arg(staged.path())
+        .arg(&made)
         .arg(format!("{mib}M"))
+        .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
         .await
@@ -85,14 +93,11 @@ async fn formatted(config: &Config, mib: u64) -> Result<PathBuf> {
         return Err(Error::new(ErrorKind::Io, format!("mke2fs cannot format a disk: {said}")));
     }
     // mke2fs may cut or extend the file to whole blocks of the file system.
-    staged
-        .as_file()
-        .set_len(DEVICE_BYTES)
-        .and_then(|()| staged.as_file().sync_all())
+    file.set_len(DEVICE_BYTES)
+        .and_then(|()| file.sync_all())
         .map_err(|error| Error::io("cannot write a formatted disk", error))?;
-    staged
-        .persist(&path)
-        .map_err(|error| Error::io(format!("cannot write {}", path.display()), error.error))?;
+    fs::rename(&made, &path)
+        .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))?;
     Ok(path)
 }
 
@@ -146,5 +151,103 @@ fn next(file: &File, from: SeekFrom) -> std::io::Result<Option<u64>> {
         Ok(at) => Ok(Some(at)),
         Err(rustix::io::Errno::NXIO) => Ok(None),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[tokio::test]
+    async fn only_sizes_that_can_be_are_made() {
+        let home = tempfile::tempdir().expect("a directory");
+        let target = home.path().join("disk");
+        for mib in [0, MIN_MIB - 1, (DEVICE_BYTES >> 20) + 1, u64::MAX] {
+            let error =
+                create(&Config::within(home.path()), &target, mib).await.expect_err("no size");
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{mib}");
+            assert!(error.next_step().is_some_and(|hint| hint.contains("64 and 65536")));
+        }
+        assert!(!target.exists() && !home.path().join("cache").exists());
+    }
+
+    #[tokio::test]
+    async fn a_disk_is_large_costs_little_and_leaves_nothing_else() {
+        let home = tempfile::tempdir().expect("a directory");
+        let config = Config::within(home.path());
+        // As a crash would leave it.
+        let left = config.cache_dir.join("disks/making/0123456789abcdef");
+        fs::create_dir_all(&left).expect("it is made");
+        fs::write(left.join("disk.ext4"), "half").expect("written");
+        for name in ["one", "two"] {
+            let target = home.path().join(name);
+            create(&config, &target, MIN_MIB).await.expect("a disk");
+            let meta = target.metadata().expect("it is there");
+            assert_eq!((meta.len(), meta.mode() & 0o777), (DEVICE_BYTES, 0o600));
+            assert!(meta.blocks() * 512 < 24 << 20, "{} bytes", meta.blocks() * 512);
+            let mut magic = [0; 2];
+            File::open(&target)
+                .expect("ours")
+                .read_exact_at(&mut magic, 1080)
+                .expect("a superblock");
+            assert_eq!(magic, [0x53, 0xef]);
+        }
+        assert_eq!(fs::read_dir(config.cache_dir.join("disks/making")).expect("there").count(), 0);
+        assert_eq!(fs::read_dir(config.cache_dir.join("disks")).expect("there").count(), 2);
+    }
+
+    #[tokio::test]
+    async fn many_at_once_are_all_whole() {
+        let home = tempfile::tempdir().expect("a directory");
+        let config = Config::within(home.path());
+        let targets: Vec<_> = (0..8).map(|n| home.path().join(n.to_string())).collect();
+        let making = targets.iter().map(|target| create(&config, target, MIN_MIB));
+        for made in futures::future::join_all(making).await {
+            made.expect("a disk");
+        }
+        let blocks = |path: &PathBuf| path.metadata().expect("there").blocks();
+        assert!(targets.iter().all(|target| blocks(target).abs_diff(blocks(&targets[0])) < 64));
+    }
+
+    #[test]
+    fn a_copy_never_replaces_anything() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (source, target) = (home.path().join("source"), home.path().join("target"));
+        fs::write(&source, "new").expect("written");
+        fs::write(&target, "old").expect("written");
+        assert!(copy_sparse(&source, &target).is_err());
+        assert_eq!(fs::read(&target).expect("there"), b"old");
+        std::os::unix::fs::symlink("nowhere", home.path().join("link")).expect("linked");
+        assert!(copy_sparse(&source, &home.path().join("link")).is_err());
+        assert!(copy_sparse(&home.path().join("none"), &home.path().join("other")).is_err());
+    }
+
+    /// Pieces of data at places that a file system tells apart, and a length.
+    fn pieces() -> impl Strategy<Value = (Vec<(u64, Vec<u8>)>, u64)> {
+        let piece = (0_u64..(8 << 20), proptest::collection::vec(1_u8.., 1..9000));
+        (proptest::collection::vec(piece, 0..6), 0_u64..(9 << 20))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn a_copy_has_the_same_bytes_and_the_same_holes((pieces, length) in pieces()) {
+            let home = tempfile::tempdir().expect("a directory");
+            let (source, target) = (home.path().join("source"), home.path().join("target"));
+            let file = File::create(&source).expect("ours");
+            for (at, bytes) in &pieces {
+                file.write_all_at(bytes, *at).expect("written");
+            }
+            file.set_len(length).expect("ours");
+            copy_sparse(&source, &target).expect("copied");
+            prop_assert_eq!(fs::read(&target).expect("there"), fs::read(&source).expect("there"));
+            file.sync_all().expect("ours");
+            File::open(&target).and_then(|copy| copy.sync_all()).expect("ours");
+            let blocks = |path: &Path| path.metadata().expect("there").blocks();
+            prop_assert!(blocks(&target) <= blocks(&source) + 64, "holes were filled");
+        }
     }
 }

@@ -103,3 +103,38 @@ pub fn processor_claims_kvm() -> bool {
     fs::File::options().read(true).write(true).open("/dev/kvm").is_ok()
         && fs::read_to_string("/proc/cpuinfo").is_ok_and(flags)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_are_measured_once_per_boot() {
+        let home = tempfile::tempdir().expect("a directory");
+        let config = Config::within(home.path());
+        let measured = Facts::gather(&config).expect("measured");
+        assert!(measured.tsc_khz > 100_000, "{measured:?}");
+        let kept = Facts { kvm_boots: Some(true), ..measured };
+        kept.keep(&config).expect("kept");
+        assert_eq!(Facts::gather(&config).expect("read"), kept);
+    }
+
+    #[test]
+    fn those_of_another_boot_or_damaged_ones_are_measured_again() {
+        let home = tempfile::tempdir().expect("a directory");
+        let config = Config::within(home.path());
+        let old = Facts { boot_id: "another".into(), tsc_khz: 1, kvm_boots: Some(true) };
+        old.keep(&config).expect("kept");
+        let fresh = Facts::gather(&config).expect("measured");
+        assert!(fresh.tsc_khz > 1 && fresh.kvm_boots.is_none(), "{fresh:?}");
+        fs::write(path(&config), "{ torn").expect("written");
+        assert!(Facts::gather(&config).expect("measured").kvm_boots.is_none());
+    }
+
+    #[test]
+    fn two_measurements_agree() {
+        let (one, other) = (measure_tsc_khz(), measure_tsc_khz());
+        // Generous: the host is busy, and what a guest needs is tested in one.
+        assert!(one.abs_diff(other) * 100 < one, "{one} {other}");
+    }
+}

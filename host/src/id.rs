@@ -71,3 +71,59 @@ pub fn fill_random(mut buffer: &mut [u8]) {
         buffer = &mut buffer[filled..];
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_twelve_small_hexadecimal_digits_are_an_id() {
+        assert!("0123456789ab".parse::<WorkspaceId>().is_ok());
+        for text in [
+            "",
+            "0123456789a",
+            "0123456789abc",
+            "0123456789AB",
+            "0123456789ag",
+            "+123456789ab",
+            " 123456789ab",
+            "../../../etc",
+            "0123456789\u{e9}",
+            "\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}",
+            "01234\067 89a",
+        ] {
+            assert_eq!(text.parse::<WorkspaceId>(), Err(BadId), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn ids_differ_and_name_hosts() {
+        let (one, other) = (WorkspaceId::random(), WorkspaceId::random());
+        assert_ne!(one, other);
+        let name = one.hostname();
+        assert!(name.len() <= 63 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+    }
+
+    #[test]
+    fn random_bytes_fill_the_buffer() {
+        let mut bytes = [0; 1000];
+        fill_random(&mut bytes);
+        assert!(bytes.iter().filter(|byte| **byte == 0).count() < 100);
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_survives_being_written(bytes: [u8; 6]) {
+            let id = WorkspaceId(bytes);
+            prop_assert_eq!(id.to_string().parse(), Ok(id));
+        }
+
+        #[test]
+        fn what_is_read_is_written_the_same(text in "[0-9a-fA-F./ ]{0,14}|\\PC{0,12}") {
+            if let Ok(id) = text.parse::<WorkspaceId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+}

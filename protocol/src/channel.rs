@@ -61,7 +61,7 @@ pub const STREAMS_MAX: usize = 256;
 /// The most bytes received and not yet read, over all streams.
 pub const WINDOW_MAX: usize = STREAMS_MAX * yamux::DEFAULT_CREDIT as usize;
 
-/// Inbound streams nobody has taken yet; the next one is reset.
+/// Requests for streams that wait; whoever makes the next one waits to make it.
 const BACKLOG: usize = 64;
 
 const SYNC_MAGIC: [u8; 8] = *b"\xffpyrosyn";
@@ -150,7 +150,8 @@ where
     let io = BufWriter::with_capacity(PORT_WRITE, io);
     let connection = yamux::Connection::new(io.compat(), config, mode);
     let (requests, requests_end) = mpsc::channel(BACKLOG);
-    let (inbound_end, inbound) = mpsc::channel(BACKLOG);
+    // As many as there can be: none is turned away because many come at once.
+    let (inbound_end, inbound) = mpsc::channel(STREAMS_MAX);
     let driver = drive(connection, requests_end, inbound_end);
     Ok((Opener { requests }, Acceptor { inbound }, driver))
 }

@@ -1,7 +1,8 @@
 //! What happens between `clone` and `exec`, in the child.
 //!
-//! The supervisor has one thread, so the child may do what it likes; still it
-//! allocates nothing: everything it needs was prepared in [`Plan`].
+//! It allocates nothing and takes no lock, for another thread of the parent may
+//! have held one: everything it needs was prepared in [`Plan`], and what libc
+//! wraps for all threads at once it asks the kernel for.
 
 use super::{Confinement, FIRST_PASSED, c_string, child_pid};
 use crate::error::{Error, ErrorKind, Result};
@@ -192,6 +193,8 @@ fn run(plan: &Plan, go: RawFd, failing: RawFd) -> Result<Never, (u8, c_int)> {
     // SAFETY: every call below passes pointers into `plan` or to locals, all
     // NUL-terminated and alive until exec.
     unsafe {
+        // Again at the end: changing the user clears it.
+        step(0, libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0))?;
         step(0, libc::read(go, (&raw mut byte).cast(), 1) as i64)?;
         if byte != 1 {
             return Err((0, libc::ECANCELED));
@@ -303,10 +306,10 @@ unsafe fn drop_privileges(plan: &Plan) -> Result<(), (u8, c_int)> {
             }
         }
         if plan.as_root {
-            step(7, libc::setgroups(0, null()))?;
+            step(7, libc::syscall(libc::SYS_setgroups, 0, null::<libc::gid_t>()))?;
         }
-        step(7, libc::setresgid(INNER_ID, INNER_ID, INNER_ID))?;
-        step(7, libc::setresuid(INNER_ID, INNER_ID, INNER_ID))?;
+        step(7, libc::syscall(libc::SYS_setresgid, INNER_ID, INNER_ID, INNER_ID))?;
+        step(7, libc::syscall(libc::SYS_setresuid, INNER_ID, INNER_ID, INNER_ID))?;
         step(6, libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     }
 }

@@ -166,19 +166,6 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    fn config(home: &Path) -> Config {
-        Config {
-            cache_dir: home.join("cache"),
-            state_dir: home.join("state"),
-            qemu: None,
-            agent: PathBuf::new(),
-            executable: PathBuf::new(),
-            kernel: None,
-            accelerator: None,
-            path: Vec::new(),
-        }
-    }
-
     fn names(config: &Config) -> Vec<String> {
         let entries = fs::read_dir(parent(config)).expect("it is there");
         let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("readable").file_name();
@@ -188,7 +175,7 @@ mod tests {
     #[test]
     fn it_is_there_until_it_is_dropped() {
         let home = tempfile::tempdir().expect("a directory");
-        let config = config(home.path());
+        let config = Config::within(home.path());
         let made = Directory::create(&config).expect("it is made");
         sweep(&config);
         assert_eq!(names(&config), [made.id().to_string()]);
@@ -199,7 +186,7 @@ mod tests {
     #[test]
     fn r9_one_that_was_handed_over_goes_with_the_last_holder_of_its_lock() {
         let home = tempfile::tempdir().expect("a directory");
-        let config = config(home.path());
+        let config = Config::within(home.path());
         let made = Directory::create(&config).expect("it is made");
         let inherited = made.lock().try_clone().expect("a descriptor");
         made.hand_over();
@@ -214,7 +201,7 @@ mod tests {
     #[test]
     fn makers_and_sweepers_at_once_do_each_other_no_harm() {
         let home = tempfile::tempdir().expect("a directory");
-        let config = config(home.path());
+        let config = Config::within(home.path());
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for _ in 0..3 {
@@ -257,7 +244,7 @@ mod tests {
     #[test]
     fn a_link_among_the_workspaces_leads_a_sweep_nowhere() {
         let home = tempfile::tempdir().expect("a directory");
-        let config = config(home.path());
+        let config = Config::within(home.path());
         private_dir(&parent(&config)).expect("it is made");
         let precious = home.path().join("precious");
         fs::create_dir(&precious).expect("it is made");

@@ -56,7 +56,7 @@ async fn garbage_instead_of_the_multiplexer() {
         ("an unknown type", [0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec()),
         ("farewell", [0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec()),
     ];
-    for (name, bytes) in frames {
+    let attacks = frames.map(|(name, bytes)| async move {
         let vmm = FakeVmm::new(move |mut inside: Inside| {
             let bytes = bytes.clone();
             async move {
@@ -68,7 +68,8 @@ async fn garbage_instead_of_the_multiplexer() {
             }
         });
         expect_error(name, vmm, &[BootFailed]).await;
-    }
+    });
+    futures::future::join_all(attacks).await;
 }
 
 /// An agent that is announced and then does this beside.

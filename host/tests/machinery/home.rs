@@ -15,9 +15,9 @@ pub const ENVIRONMENT: &str = "debian:12";
 
 /// A patience that suits guests in this very process.
 pub const DEADLINES: Deadlines = Deadlines {
-    kvm_boot: Duration::from_secs(8),
-    tcg_boot: Duration::from_secs(8),
-    activation: Duration::from_secs(5),
+    kvm_boot: Duration::from_secs(4),
+    tcg_boot: Duration::from_secs(4),
+    activation: Duration::from_secs(3),
     greeting: Duration::from_secs(2),
     reply: Duration::from_secs(3),
     timeout_grace: Duration::from_secs(2),

@@ -144,3 +144,69 @@ impl CommandLine<'_> {
         words.join(" ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(accelerator: Accelerator, kernel_flavor: KernelFlavor) -> String {
+        let machine = Machine {
+            vcpu_count: 1,
+            mem_mib: 512,
+            kernel: "/cache/vmlinux".into(),
+            kernel_flavor,
+            initrd: (kernel_flavor == KernelFlavor::Stock).then(|| "/cache/initrd.cpio".into()),
+            root_image: "/cache/root.erofs".into(),
+            disk: "/state/disk.ext4".into(),
+            accelerator,
+            verbose: false,
+        };
+        let descriptors = Descriptors { channel: 3, console: 4, root_image: 5, disk: 6 };
+        let words = CommandLine { machine: &machine, tsc_khz: 2_500_000, descriptors }.arguments();
+        // An option and its value on one line.
+        words.join(" ").replace(" -", "\n-")
+    }
+
+    #[test]
+    fn every_kernel_with_and_without_kvm() {
+        for accelerator in [Accelerator::Tcg, Accelerator::Kvm] {
+            for flavor in KernelFlavor::ALL {
+                let name = format!("{accelerator}-{flavor}");
+                insta::assert_snapshot!(name, arguments(accelerator, flavor));
+            }
+        }
+    }
+
+    #[test]
+    fn no_path_of_the_host_is_told() {
+        for flavor in KernelFlavor::ALL {
+            let words = arguments(Accelerator::Tcg, flavor);
+            assert!(!words.contains("/cache") && !words.contains("/state"), "{words}");
+        }
+    }
+
+    #[test]
+    fn more_processors_and_a_talkative_kernel() {
+        let mut machine = Machine {
+            vcpu_count: 4,
+            mem_mib: 2048,
+            kernel: "/k".into(),
+            kernel_flavor: KernelFlavor::Tuned,
+            initrd: None,
+            root_image: "/r".into(),
+            disk: "/d".into(),
+            accelerator: Accelerator::Tcg,
+            verbose: true,
+        };
+        let descriptors = Descriptors { channel: 3, console: 4, root_image: 5, disk: 6 };
+        let line = |machine: &Machine| {
+            CommandLine { machine, tsc_khz: 1, descriptors }.arguments().join(" ")
+        };
+        let many = line(&machine);
+        assert!(many.contains("-smp 4") && many.contains("-m 2048M"), "{many}");
+        assert!(many.contains("console=ttyS0") && !many.contains("quiet"), "{many}");
+        assert!(!many.contains("noreplace-smp"), "{many}");
+        machine.vcpu_count = 1;
+        assert!(line(&machine).contains("noreplace-smp"));
+    }
+}
