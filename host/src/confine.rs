@@ -106,7 +106,7 @@ pub fn spawn(confinement: Confinement, arguments: &[String]) -> Result<Confined>
     let (mut failures, failing) = pipe_pair()?;
     let pid = child::clone(&plan, &go, &failing).map_err(|errno| refused("clone", errno))?;
     drop((go, failing));
-    let watched = pidfd_open(pid, PidfdFlags::NONBLOCK)
+    let watched = pidfd_open(pid, PidfdFlags::empty())
         .map_err(|errno| Error::io("cannot watch the VMM", errno.into()))?;
     // SAFETY: the descriptor is owned and stays the same.
     let pidfd = unsafe { AsyncFd::register(watched) }
