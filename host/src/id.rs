@@ -91,7 +91,7 @@ mod tests {
             "../../../etc",
             "0123456789\u{e9}",
             "\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}",
-            "01234\067 89a",
+            "01234\x0067 89a",
         ] {
             assert_eq!(text.parse::<WorkspaceId>(), Err(BadId), "{text:?}");
         }
