@@ -77,13 +77,17 @@ impl CommandLine<'_> {
         option("chardev", format!("socket,id=channel,fd={channel}"));
         option("device", "virtio-serial-device".into());
         option("device", format!("virtserialport,chardev=channel,name={PORT_NAME}"));
-        for (name, descriptor, read_only) in [("root", root_image, true), ("disk", disk, false)] {
-            let switch = if read_only { "on" } else { "off" };
+        // The disk goes with the guest, so nothing waits for the host's storage.
+        let disks = [
+            ("root", root_image, "read-only=on"),
+            ("disk", disk, "read-only=off,cache.no-flush=on"),
+        ];
+        for (name, descriptor, access) in disks {
             option("add-fd", format!("fd={descriptor},set={descriptor}"));
             option(
                 "blockdev",
                 format!(
-                    "driver=raw,node-name={name},read-only={switch},file.driver=file,\
+                    "driver=raw,node-name={name},{access},file.driver=file,\
                      file.filename=/dev/fdset/{descriptor},file.locking=off,discard=unmap"
                 ),
             );
