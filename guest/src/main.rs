@@ -5,6 +5,12 @@ use pyro_agent::{Guest, serve_machine};
 use std::io;
 use std::process::ExitCode;
 
+/// musl's own maps and unmaps memory for every buffer of some size: page faults,
+/// which a translated guest pays for dearly. With this one a stream is about
+/// twice as fast.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// Protects the agent: whoever is killed for memory, it is not the one who
 /// could tell about it.
 const OOM_SCORE: &[u8] = b"-1000";

@@ -26,7 +26,7 @@ use crate::VsockPort;
 use futures::future::poll_fn;
 use std::collections::VecDeque;
 use std::task::Poll;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 
@@ -43,6 +43,16 @@ pub const FLUSH: usize = 64 * 1024 + 2 * YAMUX_HEADER;
 const FLUSH_BYTE: u8 = 0xff;
 
 const YAMUX_HEADER: usize = 12;
+
+/// What a guest's kernel takes at one write to the port. Every write costs a
+/// trap into the VMM, so frames are made to fit and leave whole.
+const PORT_WRITE: usize = 32 * 1024;
+
+/// The most bytes of a stream that travel together; moving bytes in multiples
+/// of it is cheapest.
+pub const STREAM_UNIT: usize = PORT_WRITE - YAMUX_HEADER;
+
+const _: () = assert!(STREAM_UNIT < 64 * 1024, "see FLUSH");
 
 /// Streams at the same time; the next one is refused. With yamux's 256 KiB
 /// window each, a hostile guest can make the host hold [`WINDOW_MAX`] bytes.
@@ -135,6 +145,9 @@ where
     };
     let mut config = yamux::Config::default();
     config.set_max_num_streams(STREAMS_MAX).set_max_connection_receive_window(Some(WINDOW_MAX));
+    // Joins headers with what they head: yamux writes each by itself, and
+    // flushes after every frame.
+    let io = BufWriter::with_capacity(PORT_WRITE, io);
     let connection = yamux::Connection::new(io.compat(), config, mode);
     let (requests, requests_end) = mpsc::channel(BACKLOG);
     // As many as there can be: none is turned away because many come at once.

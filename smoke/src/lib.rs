@@ -127,9 +127,18 @@ impl Home {
     /// # Panics
     /// When something stays.
     pub fn expect_clean_within(&self, limit: Duration) {
+        self.expect_clean_within_but(limit, "\0");
+    }
+
+    /// The same, but for processes with these words in their command lines.
+    ///
+    /// # Panics
+    /// When something else stays.
+    pub fn expect_clean_within_but(&self, limit: Duration, words: &str) {
         let deadline = Instant::now() + limit;
         loop {
-            let (processes, leftovers) = (self.processes(), self.leftovers());
+            let (mut processes, leftovers) = (self.processes(), self.leftovers());
+            processes.retain(|(_, line)| !line.contains(words));
             if processes.is_empty() && leftovers.is_empty() {
                 return;
             }

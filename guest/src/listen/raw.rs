@@ -1,10 +1,11 @@
 //! Bytes without calls: what a benchmark compares the calls with.
 
+use pyro_protocol::channel::STREAM_UNIT;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// What is moved at once; as much as a process's output is.
-const CHUNK: usize = 32 * 1024;
+/// What is moved at once.
+const CHUNK: usize = STREAM_UNIT;
 
 /// Sends back what comes.
 pub(super) async fn echo<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {

@@ -1,7 +1,8 @@
 //! What a program writes, on its way to the host.
 
 use super::input::Taken;
-use pyro_protocol::frame::STREAM_CHUNK;
+use pyro_protocol::channel::STREAM_UNIT;
+use pyro_protocol::frame::{HEADER_LEN, STREAM_CHUNK};
 use pyro_protocol::process::StdinTaken;
 use pyro_protocol::{FrameKind, FrameWriter, Lost};
 use std::future::pending;
@@ -16,8 +17,8 @@ use tokio::time::{Instant, timeout_at};
 /// open, may still write to them: what comes through `tee` comes a little late.
 const DRAIN_GRACE: Duration = Duration::from_millis(100);
 
-/// How much is read at once: half a pipe.
-const CHUNK: usize = 32 * 1024;
+/// How much is read at once: with the frame's header, what travels together.
+const CHUNK: usize = STREAM_UNIT - HEADER_LEN;
 
 const _: () = assert!(CHUNK <= STREAM_CHUNK);
 
