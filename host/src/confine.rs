@@ -318,8 +318,9 @@ mod tests {
 
     /// `None` where the host forbids namespaces.
     fn begin() -> Option<Begun> {
-        let confinement = Confinement::new(Path::new("/no/such/program"));
-        let plan = Plan::new(&confinement, &[]).expect("a plan");
+        // A static program that ends well, should it ever be executed.
+        let confinement = Confinement::new(&std::env::current_exe().expect("this test"));
+        let plan = Plan::new(&confinement, &["--list".into()]).expect("a plan");
         let (go, going) = pipe().expect("a pipe");
         let (failures, failing) = pipe_pair().expect("a pipe");
         let ours = [going.as_raw_fd(), failures.as_raw_fd()];
@@ -360,7 +361,7 @@ mod tests {
     fn r9_a_child_whose_supervisor_dies_while_it_is_confined_does_not_exec() {
         let Some(Begun { pid, mut going, failures }) = begin() else { return };
         map_ids(pid).expect("ids");
-        // Nobody reads what it would report about the program that is not there.
+        // Now nobody would hear of a failure.
         drop(failures);
         going.write_all(&[1]).expect("it listens");
         let status = end_of(pid).expect("it goes on");
