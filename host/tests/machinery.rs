@@ -1,5 +1,7 @@
 //! The machinery by itself: the endpoint, and the confinement of real programs.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "machinery/confinement.rs"]
 mod confinement;
 #[path = "machinery/endpoint.rs"]

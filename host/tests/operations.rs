@@ -1,6 +1,8 @@
 //! Whole operations, from `Pyro::call` to the real agent and back, on machines
 //! that are threads of this process. Everything but the VMM is what ships.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "machinery/fake_vmm.rs"]
 #[allow(dead_code, reason = "shared with the hostile agents")]
 mod fake_vmm;

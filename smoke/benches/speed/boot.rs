@@ -111,7 +111,7 @@ impl Blueprint {
             rest.filter_map(|rest| rest.split(',').next()?.parse().ok()).collect()
         };
         let [channel, console] =
-            ["socket,id=channel,fd=", "socket,id=console,fd="].map(|prefix| numbers(prefix));
+            ["socket,id=channel,fd=", "socket,id=console,fd="].map(numbers);
         let ([channel], [console], [root, disk]) =
             (&channel[..], &console[..], &numbers("fd=")[..])
         else {
