@@ -110,8 +110,7 @@ impl Blueprint {
             let rest = arguments.iter().filter_map(|word| word.strip_prefix(prefix));
             rest.filter_map(|rest| rest.split(',').next()?.parse().ok()).collect()
         };
-        let [channel, console] =
-            ["socket,id=channel,fd=", "socket,id=console,fd="].map(numbers);
+        let [channel, console] = ["socket,id=channel,fd=", "socket,id=console,fd="].map(numbers);
         let ([channel], [console], [root, disk]) =
             (&channel[..], &console[..], &numbers("fd=")[..])
         else {

@@ -21,11 +21,17 @@ pub struct Kept {
 /// Starts a process that is ended by `ending`: when dropped, on Ctrl-C, and
 /// when the benchmark itself is killed. Call it from the main thread.
 pub fn start(mut command: Command, ending: libc::c_int) -> Result<Kept> {
-    // SAFETY: prctl is async-signal-safe and takes no pointers here.
+    // SAFETY: these calls are async-signal-safe, and the set is initialised
+    // before it is used. The mask would be inherited otherwise.
     unsafe {
-        command.pre_exec(move || match libc::prctl(libc::PR_SET_PDEATHSIG, ending, 0, 0, 0) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
+        command.pre_exec(move || {
+            let mut none = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+            match libc::prctl(libc::PR_SET_PDEATHSIG, ending, 0, 0, 0) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
         });
     }
     let child = command.spawn().map_err(|error| format!("{:?}: {error}", command.get_program()))?;
@@ -76,7 +82,7 @@ impl Drop for Kept {
 pub fn end_on_signals() {
     let signals = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
     // SAFETY: the set is initialised before it is used; threads and processes
-    // started later inherit the mask, but `Command` clears it in children.
+    // started later inherit the mask, and [`start`] clears it in children.
     let set = unsafe {
         let mut set = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
