@@ -27,11 +27,15 @@ struct Shell {
     input: std::io::PipeWriter,
 }
 
+fn skip<T>(why: impl std::fmt::Display) -> Option<T> {
+    eprintln!("skipped: {why}");
+    None
+}
+
 /// `None`, and why, where this host does not allow it.
 fn shell(line: &str, prepare: impl FnOnce(&mut Confinement)) -> Option<Shell> {
     if !Path::new(SHELL).exists() {
-        eprintln!("skipped: there is no {SHELL}");
-        return None;
+        return skip(format_args!("there is no {SHELL}"));
     }
     let mut confinement = Confinement::new(Path::new(SHELL));
     confinement.see(LIBRARIES.iter().map(Path::new));
@@ -42,10 +46,7 @@ fn shell(line: &str, prepare: impl FnOnce(&mut Confinement)) -> Option<Shell> {
     prepare(&mut confinement);
     match spawn(confinement, &["-c".into(), line.into()]) {
         Ok(program) => Some(Shell { program, said, input }),
-        Err(error) if error.kind() == ErrorKind::Unsupported => {
-            eprintln!("skipped: {}", error.chain());
-            None
-        }
+        Err(error) if error.kind() == ErrorKind::Unsupported => skip(error.chain()),
         Err(error) => panic!("{}", error.chain()),
     }
 }
@@ -223,7 +224,10 @@ fn a_program_dies_with_the_process_that_started_it() {
     let pid = lines.find_map(|line| line.unwrap().strip_prefix("pid ").map(str::to_owned)).unwrap();
     owner.kill().unwrap();
     owner.wait().unwrap();
-    let Ok(pid) = pid.parse::<u32>() else { return eprintln!("skipped: no namespaces here") };
+    let Ok(pid) = pid.parse::<u32>() else {
+        skip::<()>("no namespaces here");
+        return;
+    };
     let since = Instant::now();
     // Whoever adopts it may take a moment to bury it.
     let alive = || {
@@ -242,7 +246,8 @@ fn what_cannot_be_started_says_at_which_step() {
         let missing = Confinement::new(Path::new("/no/such/program"));
         let error = spawn(missing, &[]).expect_err("there is none");
         if error.kind() == ErrorKind::Unsupported {
-            return eprintln!("skipped: {}", error.chain());
+            skip::<()>(error.chain());
+            return;
         }
         assert!(error.message().contains("exec failed"), "{}", error.chain());
         assert!(error.chain().contains("No such file"), "{}", error.chain());
