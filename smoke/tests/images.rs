@@ -50,7 +50,8 @@ fn the_agent_in_an_image_is_the_one_that_was_built() {
 fn a_manifest_tells_what_is_in_an_image() {
     let home = Home::new();
     let manifest = home.image_directory("debian:12").join("manifest.json");
-    let manifest: Value = serde_json::from_slice(&fs::read(manifest).expect("a manifest")).expect("JSON");
+    let manifest: Value =
+        serde_json::from_slice(&fs::read(manifest).expect("a manifest")).expect("JSON");
     let packages = manifest["packages"].as_array().expect("packages");
     let git = packages.iter().find(|package| package["name"] == "git").expect("git is in it");
     let said = stdout(&home.run(&["dpkg-query", "-W", "-f=${Version}", "git"]));

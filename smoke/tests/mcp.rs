@@ -66,8 +66,16 @@ impl Client {
 fn p4_calls_run_at_the_same_time_and_answer_by_their_ids() {
     let home = Home::new();
     let mut client = Client::start(&home);
-    client.call(1, "vm_run", &json!({ "environment": "debian:12", "command": "sleep 3; uname -s" }));
-    client.call(2, "vm_run", &json!({ "environment": "debian:12", "command": ["sh", "-c", "echo $0; exit 7", "word"] }));
+    client.call(
+        1,
+        "vm_run",
+        &json!({ "environment": "debian:12", "command": "sleep 3; uname -s" }),
+    );
+    client.call(
+        2,
+        "vm_run",
+        &json!({ "environment": "debian:12", "command": ["sh", "-c", "echo $0; exit 7", "word"] }),
+    );
     client.call(3, "vm_run", &json!({ "environment": "debian:13", "command": "true" }));
     let mut answers: Vec<Value> = (0..3).map(|_| client.receive()).collect();
     // The refusal needs no guest, and the sleeper comes last.
@@ -82,7 +90,10 @@ fn p4_calls_run_at_the_same_time_and_answer_by_their_ids() {
     assert_eq!((&two["stdout"], &two["exit_code"]), (&json!("word\n"), &json!(7)));
     let three = &answers[2]["result"];
     assert_eq!(three["isError"], true);
-    assert!(three["content"][0]["text"].as_str().is_some_and(|text| text.contains("debian:12")), "{three}");
+    assert!(
+        three["content"][0]["text"].as_str().is_some_and(|text| text.contains("debian:12")),
+        "{three}"
+    );
     client.end();
     home.expect_clean_within(Duration::from_secs(2));
 }

@@ -25,7 +25,8 @@ async fn a_call_is_answered_with_types() {
     let environments = pyro.call(EnvList::default()).await.expect("a list").environments;
     assert!(environments.iter().any(|one| one.name == "debian:12" && one.installed.is_some()));
 
-    let error = pyro.call(Run::new("debian:12", ["no-such-program"])).await.expect_err("it is missing");
+    let error =
+        pyro.call(Run::new("debian:12", ["no-such-program"])).await.expect_err("it is missing");
     assert_eq!(error.kind(), ErrorKind::ProgramNotFound);
     assert!(home.leftovers().is_empty());
 }
@@ -35,7 +36,8 @@ async fn output_comes_as_events_while_the_program_runs() {
     let home = Home::new();
     let pyro = pyro(&home);
     let (events, mut told) = Events::channel();
-    let context = Context { events, stdin: Some(Box::new(&b"one\ntwo\n"[..])), ..Context::default() };
+    let context =
+        Context { events, stdin: Some(Box::new(&b"one\ntwo\n"[..])), ..Context::default() };
     let running = pyro.call_with(Run::new("debian:12", ["cat"]), context);
     let listening = async {
         let mut bytes = Vec::new();
