@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
+# Steps stand on one another, whatever MAKEFLAGS says.
+.NOTPARALLEL:
 
 TARGET := x86_64-unknown-linux-musl
 BIN := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/$(TARGET)/release
@@ -13,17 +15,17 @@ CARGO := cargo
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -ts $$'\t'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-14s %s\n", $$1, $$2 }'
 
 .PHONY: run
 run: setup build ## Set everything up and run a command in a real microVM
-	@$(PYRO) env build debian:12
+	@"$(PYRO)" env build debian:12
 	echo '==> pyro run debian:12 -- git --version' >&2
-	$(PYRO) run debian:12 -- git --version
+	"$(PYRO)" run debian:12 -- git --version
 
 .PHONY: test
 test: setup-test build kernel environments ## Set everything up and run every test
-	@PYRO_BIN=$(PYRO) $(CARGO) nextest run --workspace --locked
+	@PYRO_BIN="$(PYRO)" $(CARGO) nextest run --workspace --locked
 	$(CARGO) test --doc --workspace --locked
 
 .PHONY: build
@@ -33,15 +35,15 @@ build: ## Build pyro and pyro-agent
 
 .PHONY: kernel
 kernel: setup-kernel build ## Build the tuned kernel, which boots about twice as fast
-	@$(PYRO) env build debian:12 --kernel tuned
+	@"$(PYRO)" env build debian:12 --kernel tuned
 
 .PHONY: environments
 environments: setup build ## Build every environment
-	@for name in debian:12-base debian:12 debian:12-build; do $(PYRO) env build $$name; done
+	@for name in debian:12-base debian:12 debian:12-build; do "$(PYRO)" env build $$name; done
 
 .PHONY: bench
 bench: setup build kernel environments ## Measure speed as ratios; writes docs/performance.md
-	@PYRO_BIN=$(PYRO) $(CARGO) bench --package pyro-smoke --locked
+	@PYRO_BIN="$(PYRO)" $(CARGO) bench --package pyro-smoke --locked
 
 .PHONY: lint
 lint: ## Check formatting, lints and documentation

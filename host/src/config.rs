@@ -67,6 +67,14 @@ impl Config {
         };
         let executable = variable(variables::PYRO_EXECUTABLE)
             .map_or_else(own_executable, |path| Ok(path.into()))?;
+        let executable = absolute(&executable)?;
+        for path in [&cache_dir, &state_dir, &executable] {
+            if path.to_str().is_none() {
+                let message = format!("the path {} is not UTF-8", path.display());
+                return Err(Error::new(ErrorKind::InvalidInput, message)
+                    .hint("set PYRO_HOME to a directory whose name is"));
+            }
+        }
         let agent = variable(variables::PYRO_AGENT)
             .map_or_else(|| executable.with_file_name("pyro-agent"), PathBuf::from);
         Ok(Self {

@@ -87,7 +87,7 @@ impl Confinement {
             .metadata()
             .map_err(|error| Error::io(format!("cannot look at {}", path.display()), error))?;
         let for_all = meta.mode() & 0o006 == 0o006;
-        if for_all || !rustix::process::geteuid().is_root() {
+        if for_all || !has_user_for_vmm() {
             self.devices.push((path.to_owned(), path.to_owned()));
             return Ok(());
         }
@@ -107,6 +107,13 @@ impl Confinement {
         let owner =
             (Some(rustix::fs::Uid::from_raw(VMM_UID)), Some(rustix::fs::Gid::from_raw(VMM_UID)));
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        // An earlier try may have left one.
+        match rustix::fs::unlink(&node) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => {
+                return Err(Error::io(format!("cannot renew {}", node.display()), errno.into()));
+            }
+        }
         rustix::fs::mknodat(
             rustix::fs::CWD,
             &node,
@@ -199,6 +206,25 @@ fn refused(step: &str, errno: Errno) -> Error {
 
 /// Gives the child's user namespace its ids: as root, root to set up with and
 /// [`VMM_UID`] to run as; otherwise the caller's own.
+/// Root in a container often is an ordinary user of the host, with few other
+/// ids or none.
+fn has_user_for_vmm() -> bool {
+    let maps = |file: &str| {
+        std::fs::read_to_string(file).is_ok_and(|map| {
+            map.lines().any(|line| {
+                let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+                let (Some(Ok(first)), _, Some(Ok(count))) =
+                    (numbers.next(), numbers.next(), numbers.next())
+                else {
+                    return false;
+                };
+                (first..first + count).contains(&VMM_UID.into())
+            })
+        })
+    };
+    rustix::process::geteuid().is_root() && maps("/proc/self/uid_map") && maps("/proc/self/gid_map")
+}
+
 fn map_ids(pid: Pid) -> Result<()> {
     let write = |name: &str, text: String| {
         let path = format!("/proc/{}/{name}", pid.as_raw_nonzero());
@@ -206,7 +232,7 @@ fn map_ids(pid: Pid) -> Result<()> {
             .map_err(|error| Error::io(format!("cannot write {path}"), error))
     };
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    if uid.is_root() {
+    if has_user_for_vmm() {
         let map = format!("0 0 1\n{} {VMM_UID} 1\n", child::INNER_ID);
         write("uid_map", map.clone())?;
         write("gid_map", map)

@@ -3,7 +3,7 @@
 mod checks;
 mod trials;
 
-use crate::{Context, Pyro};
+use crate::{Context, Error, ErrorKind, Pyro, Result, workspace};
 use serde::Serialize;
 
 /// What this host can do.
@@ -95,13 +95,33 @@ impl Report {
 
 /// Looks at everything and tries every way to run a guest. Whatever is broken
 /// becomes a line of the report, never an error.
-pub async fn examine(pyro: &Pyro, context: Context) -> Report {
+///
+/// # Errors
+/// `Cancelled`, and nothing else.
+pub async fn examine(pyro: &Pyro, context: Context) -> Result<Report> {
     let mut checks = checks::all(pyro);
-    let (accelerators, confinement) = trials::all(pyro, &context.events).await;
+    let Context { events, cancel, .. } = context;
+    let (accelerators, confinement) = trials::all(pyro, &events, &cancel).await;
+    if cancel.is_cancelled() {
+        return Err(Error::new(ErrorKind::Cancelled, "cancelled"));
+    }
     checks.extend(confinement);
-    let chosen = accelerators
-        .iter()
-        .find(|accelerator| matches!(accelerator.trial, Trial::Proven { .. }))
-        .map(|accelerator| accelerator.name.clone());
-    Report { chosen, accelerators, checks }
+    let chosen = match workspace::choose(pyro) {
+        // What runs will use counts, and only if a guest booted with it.
+        Ok((wanted, _)) => accelerators
+            .iter()
+            .find(|one| one.name == wanted.to_string())
+            .filter(|one| matches!(one.trial, Trial::Proven { .. }))
+            .map(|one| one.name.clone()),
+        Err(error) => {
+            checks.push(Check {
+                name: "accelerator".into(),
+                state: State::Failed,
+                detail: error.chain(),
+                next_step: error.next_step().map(str::to_owned),
+            });
+            None
+        }
+    };
+    Ok(Report { chosen, accelerators, checks })
 }

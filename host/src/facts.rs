@@ -50,6 +50,15 @@ impl Facts {
     }
 }
 
+/// Remembers whether a guest boots with KVM, so that nobody need guess. That
+/// it cannot be remembered costs a guess and nothing else.
+pub fn remember_kvm(config: &Config, boots: bool) {
+    if let Ok(mut facts) = Facts::gather(config) {
+        facts.kvm_boots = Some(boots);
+        drop(facts.keep(config));
+    }
+}
+
 fn path(config: &Config) -> PathBuf {
     config.cache_dir.join("host.json")
 }

@@ -9,10 +9,11 @@ use crate::deadlines::Deadlines;
 use crate::disk;
 use crate::environment::{Bootable, Defaults, Environments};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Stream};
+use crate::event::{Event, Events, Stream};
 use crate::facts::{self, Facts};
 use crate::id::WorkspaceId;
 use crate::pyro::Pyro;
+use crate::store::private_dir;
 use crate::supervisor::launch::Lease;
 use crate::supervisor::{Assignment, Ready};
 use crate::vmm::{Accelerator, Machine, qemu};
@@ -22,6 +23,7 @@ use pyro_protocol::{ByteString, GuestPath};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// How many virtual processors a guest may have.
 pub const VCPUS: std::ops::RangeInclusive<u32> = 1..=32;
@@ -94,6 +96,8 @@ pub struct RunRequest {
 pub struct Ran {
     /// The workspace that was.
     pub id: WorkspaceId,
+    /// Whether nothing of it is left.
+    pub removed: bool,
     /// How the program ended.
     pub outcome: Outcome,
     /// From starting the VMM to the mounted workspace.
@@ -105,24 +109,21 @@ pub struct Ran {
 /// Runs one program in a guest of its own. Nothing of it is left afterwards,
 /// however this ends; should the caller die, its supervisor cleans up.
 pub async fn run(pyro: &Pyro, request: RunRequest, context: Context) -> Result<Ran> {
-    let cancel = context.cancel.clone();
-    let stage = |name| Event::Stage { name, subject: request.environment.clone() };
-    context.events.emit(stage("preparing")).await;
-    let accelerator = accelerator(pyro)?;
-    let starting = start(pyro, &request.environment, request.shape, accelerator);
-    let mut machine = tokio::select! {
-        machine = starting => machine?,
-        () = cancel.cancelled() => return Err(cancelled()),
-    };
-    context.events.emit(stage("booting")).await;
+    let (cancel, events) = (context.cancel.clone(), context.events.clone());
+    let (mut machine, ready) = bring_up(pyro, &request, &events, &cancel).await?;
     let ran = tokio::select! {
         ran = machine.run(request.program, context) => ran,
         () = cancel.cancelled() => Err(cancelled()),
     };
     let released = machine.lease.release().await;
-    let (ready, exit) = ran?;
-    released?;
+    let exit = ran?;
+    // What the program came to is not undone by what became of its machine.
+    if let Err(error) = &released {
+        let warning = format!("the machine may not be gone: {}", error.chain());
+        events.emit(Event::Warning(warning)).await;
+    }
     Ok(Ran {
+        removed: released.is_ok(),
         id: machine.id,
         outcome: exit.outcome,
         boot: Duration::from_micros(ready.boot_us + ready.activate_us),
@@ -130,12 +131,72 @@ pub async fn run(pyro: &Pyro, request: RunRequest, context: Context) -> Result<R
     })
 }
 
+/// Starts a guest and waits until it serves calls. Where KVM is only a guess
+/// and comes to nothing, the guest is started again without, and the host's
+/// facts say so from now on.
+async fn bring_up(
+    pyro: &Pyro,
+    request: &RunRequest,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<(Up, Ready)> {
+    let (accelerator, proven) = choose(pyro)?;
+    let attempt = try_to_bring_up(pyro, request, accelerator, events, cancel).await;
+    if proven || accelerator == Accelerator::Tcg {
+        return attempt;
+    }
+    match attempt {
+        Ok(up) => {
+            facts::remember_kvm(&pyro.config, true);
+            Ok(up)
+        }
+        Err(error) if error.kind() == ErrorKind::BootFailed => {
+            let warning = format!("no guest boots with KVM, so it is translated: {error}");
+            events.emit(Event::Warning(warning)).await;
+            let up = try_to_bring_up(pyro, request, Accelerator::Tcg, events, cancel).await?;
+            // Only now it is KVM that was at fault.
+            facts::remember_kvm(&pyro.config, false);
+            Ok(up)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn try_to_bring_up(
+    pyro: &Pyro,
+    request: &RunRequest,
+    accelerator: Accelerator,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<(Up, Ready)> {
+    let stage = |name| Event::Stage { name, subject: request.environment.clone() };
+    events.emit(stage("preparing")).await;
+    let starting = start(pyro, &request.environment, request.shape, accelerator);
+    let mut machine = tokio::select! {
+        machine = starting => machine?,
+        () = cancel.cancelled() => return Err(cancelled()),
+    };
+    events.emit(stage("booting")).await;
+    let ready = tokio::select! {
+        ready = machine.lease.ready() => ready,
+        () = cancel.cancelled() => Err(cancelled()),
+    };
+    match ready {
+        Ok(ready) => Ok((machine, ready)),
+        Err(error) => {
+            // Nothing of it is to be left; that it failed is what matters.
+            drop(machine.lease.release().await);
+            Err(error)
+        }
+    }
+}
+
 fn cancelled() -> Error {
     Error::new(ErrorKind::Cancelled, "cancelled")
 }
 
-/// A guest on its way up, or up.
-struct Starting {
+/// A guest that was started.
+struct Up {
     id: WorkspaceId,
     directory: PathBuf,
     deadlines: Deadlines,
@@ -151,7 +212,7 @@ async fn start(
     environment: &str,
     shape: Shape,
     accelerator: Accelerator,
-) -> Result<Starting> {
+) -> Result<Up> {
     shape.check()?;
     let (directory, assignment, bootable) = prepare(pyro, environment, shape, accelerator).await?;
     let lease = pyro.launcher.launch(&pyro.config, &assignment, directory.lock()).await?;
@@ -159,22 +220,19 @@ async fn start(
     // From here on the directory is the supervisor's to remove.
     directory.hand_over();
     let Assignment { directory, deadlines, .. } = assignment;
-    Ok(Starting { id, directory, deadlines, lease, bootable })
+    Ok(Up { id, directory, deadlines, lease, bootable })
 }
 
-impl Starting {
-    async fn run(&mut self, program: Program, context: Context) -> Result<(Ready, Exit)> {
-        let ready = self.lease.ready().await?;
-        context.events.emit(Event::Stage { name: "running", subject: self.id.to_string() }).await;
+impl Up {
+    async fn run(&mut self, program: Program, context: Context) -> Result<Exit> {
         let program = program.or_defaults(&self.bootable.defaults)?;
         let agent = AgentClient::new(&self.directory, self.deadlines)?;
         match execute(&agent, self.deadlines, program, context).await {
-            Ok(exit) => Ok((ready, exit)),
             // The supervisor knows more than the broken connection tells.
             Err(error) if error.kind() == ErrorKind::GuestLost => {
                 Err(timeout(self.deadlines.last_words, self.lease.lost()).await.unwrap_or(error))
             }
-            Err(error) => Err(error),
+            ended => ended,
         }
     }
 }
@@ -184,11 +242,18 @@ pub async fn trial<T>(
     pyro: &Pyro,
     environment: &str,
     accelerator: Accelerator,
+    cancel: &CancellationToken,
     look: impl FnOnce(&Ready) -> T,
 ) -> Result<(Ready, T)> {
     let shape = Shape { vcpu_count: 1, mem_mib: TRIAL_MEM_MIB, disk_mib: disk::DEFAULT_MIB };
-    let mut machine = start(pyro, environment, shape, accelerator).await?;
-    let ready = machine.lease.ready().await;
+    let mut machine = tokio::select! {
+        machine = start(pyro, environment, shape, accelerator) => machine?,
+        () = cancel.cancelled() => return Err(cancelled()),
+    };
+    let ready = tokio::select! {
+        ready = machine.lease.ready() => ready,
+        () = cancel.cancelled() => Err(cancelled()),
+    };
     let seen = ready.as_ref().ok().map(look);
     machine.lease.release().await?;
     let ready = ready?;
@@ -231,19 +296,9 @@ async fn execute(
         let events = events.clone();
         async move { events.emit(event).await }
     };
-    let finishing = running.finish(stdin, &mut signals, hear);
-    match program.timeout {
-        None => finishing.await,
-        // The guest keeps the time; should it not, the host does.
-        Some(limit) => timeout(limit.saturating_add(deadlines.timeout_grace), finishing)
-            .await
-            .unwrap_or_else(|_| {
-                Err(Error::new(
-                    ErrorKind::TimedOut,
-                    "the guest did not end the program when its time was over",
-                ))
-            }),
-    }
+    // The guest keeps the time; should it not, the host does.
+    let patience = program.timeout.map(|limit| limit.saturating_add(deadlines.timeout_grace));
+    running.finish(stdin, &mut signals, patience, hear).await
 }
 
 impl Shape {
@@ -279,9 +334,17 @@ async fn prepare(
     shape: Shape,
     accelerator: Accelerator,
 ) -> Result<(Directory, Assignment, Bootable)> {
-    let bootable = Environments::new(&pyro.config).resolve(environment)?;
     let program = qemu::find(&pyro.config)?;
-    let facts = Facts::gather(&pyro.config)?;
+    let (config, name) = (pyro.config.clone(), environment.to_owned());
+    // Reads whole images when they are new; nobody else is to wait meanwhile.
+    let found = tokio::task::spawn_blocking(move || {
+        private_dir(&config.cache_dir)?;
+        private_dir(&config.state_dir)?;
+        Ok::<_, Error>((Environments::new(&config).resolve(&name)?, Facts::gather(&config)?))
+    });
+    let (bootable, facts) = found.await.map_err(|error| {
+        Error::new(ErrorKind::Internal, "looking for what to boot failed").because(error)
+    })??;
     let directory = Directory::create(&pyro.config)?;
     let disk_path = directory.path().join("disk.ext4");
     disk::create(&pyro.config, &disk_path, shape.disk_mib).await?;
@@ -306,11 +369,12 @@ async fn prepare(
     Ok((directory, assignment, bootable))
 }
 
-/// What the user asked for, else what was proven to work, else a good guess.
-pub fn accelerator(pyro: &Pyro) -> Result<Accelerator> {
+/// What the user asked for, else what was proven to work, else a good guess;
+/// and whether it is more than a guess.
+pub fn choose(pyro: &Pyro) -> Result<(Accelerator, bool)> {
     match pyro.config.accelerator.as_deref() {
-        Some("kvm") => Ok(Accelerator::Kvm),
-        Some("tcg") => Ok(Accelerator::Tcg),
+        Some("kvm") => Ok((Accelerator::Kvm, true)),
+        Some("tcg") => Ok((Accelerator::Tcg, true)),
         Some(other) => {
             Err(Error::new(ErrorKind::InvalidInput, format!("PYRO_ACCELERATOR is {other:?}"))
                 .hint("set it to kvm or tcg, or unset it"))
@@ -318,7 +382,8 @@ pub fn accelerator(pyro: &Pyro) -> Result<Accelerator> {
         None => {
             let proven = Facts::gather(&pyro.config)?.kvm_boots;
             let kvm = proven.unwrap_or_else(facts::processor_claims_kvm);
-            Ok(if kvm { Accelerator::Kvm } else { Accelerator::Tcg })
+            let accelerator = if kvm { Accelerator::Kvm } else { Accelerator::Tcg };
+            Ok((accelerator, proven.is_some()))
         }
     }
 }

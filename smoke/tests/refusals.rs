@@ -93,19 +93,37 @@ fn a_full_disk() {
     let home = Home::new();
     let state = home.path().join("state");
     fs::create_dir(&state).expect("writable");
-    let mounted = SmallMount::on(&state);
+    let mounted = SmallMount::on(&state, "256k");
     let output = home.run(&["true"]);
     drop(mounted);
     refused(&output, "disk", "free some space");
+}
+
+/// QEMU's own default is to stop the machine, and nobody would start it again.
+#[test]
+fn a_disk_that_fills_under_a_guest_is_an_error_in_the_guest() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can mount a small file system");
+        return;
+    }
+    let home = Home::new();
+    let state = home.path().join("state");
+    fs::create_dir(&state).expect("writable");
+    let mounted = SmallMount::on(&state, "48m");
+    let output =
+        home.run(&["sh", "-c", "dd if=/dev/zero of=/big bs=1M count=200 && sync /big; echo $?"]);
+    drop(mounted);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.trim() != "0", "{said}: {}", stderr(&output));
 }
 
 /// A file system with hardly any room, unmounted when dropped.
 struct SmallMount(PathBuf);
 
 impl SmallMount {
-    fn on(path: &std::path::Path) -> Self {
+    fn on(path: &std::path::Path, size: &str) -> Self {
         let status = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=256k", "none"])
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
             .arg(path)
             .status()
             .expect("mount starts");

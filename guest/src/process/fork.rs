@@ -70,15 +70,26 @@ pub(super) async fn spawn(guest: &Guest, command: Command) -> Result<Process<'_>
     }
 }
 
+/// The size of a program's pipes; see `GULP` in output.rs. The kernel allots it
+/// as it is filled.
+const PIPE_SIZE: usize = 1 << 20;
+
+fn wide_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    // Refused when the user has too much in pipes: then it is a narrow one.
+    let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_SIZE);
+    Ok((reader, writer))
+}
+
 fn start<'guest>(
     guest: &'guest Guest,
     command: &Command,
 ) -> io::Result<(Process<'guest>, pipe::Receiver)> {
     let (report_reader, report) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (stdout_reader, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (stderr_reader, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (stdout_reader, stdout) = wide_pipe()?;
+    let (stderr_reader, stderr) = wide_pipe()?;
     let (stdin, stdin_writer) = if command.stdin {
-        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (reader, writer) = wide_pipe()?;
         (reader, Some(writer))
     } else {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;

@@ -17,8 +17,13 @@ use tokio::time::{Instant, timeout_at};
 /// open, may still write to them: what comes through `tee` comes a little late.
 const DRAIN_GRACE: Duration = Duration::from_millis(100);
 
-/// How much is read at once: with the frame's header, what travels together.
+/// How much goes into one frame: with its header, what travels together.
 const CHUNK: usize = STREAM_UNIT - HEADER_LEN;
+
+/// How much is read at once. A full pipe's writer runs again after each read,
+/// and on one processor that is two changes of the running process, which are
+/// dear where the processor is translated: so each should carry much.
+const GULP: usize = 8 * CHUNK;
 
 const _: () = assert!(CHUNK <= STREAM_CHUNK);
 
@@ -49,7 +54,7 @@ impl Output {
         Self {
             stdout: Stream { kind: FrameKind::Stdout, pipe: Some(stdout) },
             stderr: Stream { kind: FrameKind::Stderr, pipe: Some(stderr) },
-            chunk: vec![0; CHUNK],
+            chunk: vec![0; GULP],
         }
     }
 
@@ -121,7 +126,10 @@ impl Output {
         kind: FrameKind,
         length: usize,
     ) -> Result<(), Lost> {
-        writer.send_raw(kind, self.chunk.get(..length).unwrap_or_default()).await
+        for piece in self.chunk.get(..length).unwrap_or_default().chunks(CHUNK) {
+            writer.send_raw(kind, piece).await?;
+        }
+        Ok(())
     }
 }
 
@@ -148,7 +156,7 @@ impl Stream {
         let present = rustix::io::ioctl_fionread(pipe).map_err(|error| Lost::Io(error.into()))?;
         let mut left = usize::try_from(present).unwrap_or(usize::MAX);
         while left > 0 {
-            let wanted = left.min(chunk.len());
+            let wanted = left.min(CHUNK);
             let length = match rustix::io::read(pipe, chunk.get_mut(..wanted).unwrap_or_default()) {
                 Ok(0) | Err(rustix::io::Errno::AGAIN) => return Ok(()),
                 Ok(length) => length,

@@ -6,8 +6,10 @@ use pyro_protocol::frame::STREAM_CHUNK;
 use pyro_protocol::process::{Exit, STDIN_WINDOW, Signal, StartProcess, StdinTaken};
 use pyro_protocol::{FrameKind, FrameReader, FrameWriter, Lost};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout};
 
 /// What flows into a program.
 pub type Stdin = Box<dyn AsyncRead + Send + Unpin>;
@@ -37,18 +39,31 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
 
 impl<S: AsyncRead + AsyncWrite> Running<S> {
     /// Carries input and signals in, hands output to `hear`, and waits for the
-    /// end. While `hear` waits, so does the guest. Dropping the future kills
+    /// end. While `hear` waits, so does the guest. The guest may make us wait
+    /// for `patience` in all; the time that `hear` takes does not count. Dropping the future kills
     /// everything the program started.
     pub async fn finish<H: Future<Output = ()>>(
         mut self,
         stdin: Option<Stdin>,
         signals: &mut mpsc::Receiver<u8>,
+        patience: Option<Duration>,
         mut hear: impl FnMut(Said) -> H,
     ) -> Result<Exit> {
         let window = Window::new();
+        let mut waited = Duration::ZERO;
         let reading = async {
             loop {
-                let frame = self.reader.next().await.map_err(lost)?;
+                let asked = Instant::now();
+                let next = self.reader.next();
+                let frame = match patience {
+                    None => next.await,
+                    Some(patience) => {
+                        let left = patience.saturating_sub(waited);
+                        timeout(left, next).await.map_err(|_| overdue())?
+                    }
+                };
+                waited += asked.elapsed();
+                let frame = frame.map_err(lost)?;
                 match frame.kind {
                     FrameKind::StdinTaken => {
                         let taken: StdinTaken =
@@ -84,6 +99,10 @@ impl<S: AsyncRead + AsyncWrite> Running<S> {
             error = feed(&mut self.writer, stdin, signals, &window) => Err(error),
         }
     }
+}
+
+fn overdue() -> Error {
+    Error::new(ErrorKind::TimedOut, "the guest did not end the program when its time was over")
 }
 
 /// Carries input and signals into the guest; returns only when the caller's

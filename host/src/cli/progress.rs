@@ -1,25 +1,29 @@
 //! What a person at a terminal sees while an operation runs.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// A line on standard error, when that is a terminal; otherwise nothing.
+/// A line on standard error that changes, when that is a terminal; otherwise a
+/// line for each step, for a log.
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
     stage: String,
+    /// Whether lines for a log are wanted.
+    log: bool,
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
-        Self { bar: None, stage: String::new() }
+    pub(super) fn new(log: bool) -> Self {
+        Self { bar: None, stage: String::new(), log }
     }
 
     /// Names the stage.
     pub(super) fn enter(&mut self, stage: String) {
         if !stderr().is_terminal() {
+            self.note(&format!("==> {stage}\n"));
             return;
         }
         let bar = self.bar.get_or_insert_with(|| {
@@ -38,6 +42,15 @@ impl Progress {
     pub(super) fn step(&self, step: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(format!("{}: {step}", self.stage));
+        } else {
+            self.note(&format!("    {}\n", step.trim_start_matches("==> ")));
+        }
+    }
+
+    fn note(&self, line: &str) {
+        if self.log {
+            // A log that cannot be written is nobody's failure.
+            drop(stderr().write_all(line.as_bytes()));
         }
     }
 

@@ -179,7 +179,7 @@ pub(super) fn show_events(
 ) -> io::Result<oneshot::Receiver<()>> {
     let (done, shown) = oneshot::channel();
     std::thread::Builder::new().name("events".into()).spawn(move || {
-        let mut progress = Progress::new();
+        let mut progress = Progress::new(remarks);
         while let Some(event) = events.blocking_recv() {
             if let Err(error) = show(event, &mut progress, pass_streams, remarks) {
                 stop.because(Cause::Unwritable(error));

@@ -4,7 +4,7 @@
 //! have held one: everything it needs was prepared in [`Plan`], and what libc
 //! wraps for all threads at once it asks the kernel for.
 
-use super::{Confinement, FIRST_PASSED, c_string, child_pid};
+use super::{Confinement, FIRST_PASSED, c_string, child_pid, has_user_for_vmm};
 use crate::error::{Error, ErrorKind, Result};
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -82,7 +82,7 @@ impl Plan {
             entries,
             passed: confinement.passed.iter().map(AsRawFd::as_raw_fd).collect(),
             stderr: confinement.stderr.as_ref().map(AsRawFd::as_raw_fd),
-            as_root: rustix::process::geteuid().is_root(),
+            as_root: has_user_for_vmm(),
         })
     }
 }
@@ -171,7 +171,9 @@ pub fn clone(plan: &Plan, go: &OwnedFd, failing: &OwnedFd, ours: [RawFd; 2]) -> 
             for end in ours {
                 libc::close(end);
             }
-            let failing = libc::fcntl(failing.as_raw_fd(), libc::F_DUPFD_CLOEXEC, PARKED + 50);
+            let away = libc::fcntl(failing.as_raw_fd(), libc::F_DUPFD_CLOEXEC, PARKED + 50);
+            // Too few descriptors are allowed: `pass` will fail and say so.
+            let failing = if away < 0 { failing.as_raw_fd() } else { away };
             let Err((step, errno)) = run(plan, go.as_raw_fd(), failing);
             let mut report = [step; 5];
             report[1..].copy_from_slice(&errno.to_ne_bytes());

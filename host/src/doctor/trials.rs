@@ -4,15 +4,20 @@ use super::{Accelerator as Row, Check, State, Trial};
 use crate::environment::Environments;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
-use crate::facts::{self, Facts};
+use crate::facts;
 use crate::supervisor::Ready;
 use crate::vmm::Accelerator;
 use crate::{Pyro, confine, workspace};
 use std::fs::File;
+use tokio_util::sync::CancellationToken;
 
 /// Boots a guest every way there is, the fastest first, and remembers whether
 /// KVM works. Also tells what the VMM of the guest that booted could do.
-pub async fn all(pyro: &Pyro, events: &Events) -> (Vec<Row>, Option<Check>) {
+pub async fn all(
+    pyro: &Pyro,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> (Vec<Row>, Option<Check>) {
     let environment = match built_environment(pyro) {
         Ok(environment) => environment,
         Err(error) => {
@@ -22,15 +27,23 @@ pub async fn all(pyro: &Pyro, events: &Events) -> (Vec<Row>, Option<Check>) {
         }
     };
     let mut rows = Vec::new();
+    let mut kvm_hangs = false;
     let mut confinement = None;
     for accelerator in [Accelerator::Kvm, Accelerator::Tcg] {
+        if cancel.is_cancelled() {
+            break;
+        }
         events.emit(Event::Stage { name: "trying", subject: accelerator.to_string() }).await;
         let tried = match openable(accelerator) {
-            Ok(()) => workspace::trial(pyro, &environment, accelerator, look).await,
+            Ok(()) => workspace::trial(pyro, &environment, accelerator, cancel, look).await,
             Err(error) => Err(error),
         };
-        if accelerator == Accelerator::Kvm {
-            remember(pyro, tried.is_ok());
+        match (accelerator, &tried) {
+            (Accelerator::Kvm, Ok(_)) => facts::remember_kvm(&pyro.config, true),
+            (Accelerator::Kvm, Err(error)) => kvm_hangs = error.kind() == ErrorKind::BootFailed,
+            // Only where a guest boots at all it is KVM that is at fault.
+            (Accelerator::Tcg, Ok(_)) if kvm_hangs => facts::remember_kvm(&pyro.config, false),
+            (Accelerator::Tcg, _) => {}
         }
         let trial = match tried {
             Ok((ready, seen)) => {
@@ -98,15 +111,6 @@ fn openable(accelerator: Accelerator) -> Result<()> {
                     .hint(hint)
             })
         }
-    }
-}
-
-/// So that `pyro run` need not guess. That it cannot be remembered costs a
-/// guess and nothing else.
-fn remember(pyro: &Pyro, kvm_boots: bool) {
-    if let Ok(mut facts) = Facts::gather(&pyro.config) {
-        facts.kvm_boots = Some(kvm_boots);
-        drop(facts.keep(&pyro.config));
     }
 }
 

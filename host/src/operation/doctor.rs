@@ -30,7 +30,7 @@ impl Operation for Doctor {
     type Output = Report;
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<Report> {
-        Ok(doctor::examine(pyro, context).await)
+        doctor::examine(pyro, context).await
     }
 }
 

@@ -265,10 +265,9 @@ impl RunAnswer {
             duration_ms: milliseconds(ran.took),
             boot_ms: milliseconds(ran.boot),
             vm_id: ran.id.to_string(),
-            // `workspace::run` answers only once the machine is gone.
             cleanup: Cleanup {
                 vm_id: ran.id.to_string(),
-                deleted: true,
+                deleted: ran.removed,
                 reason: "post_exec_cleanup".into(),
             },
         }
@@ -311,6 +310,7 @@ mod tests {
         collected.push(Stream::Stdout, stdout);
         collected.push(Stream::Stderr, stderr);
         let ran = Ran {
+            removed: true,
             id: "0123456789ab".parse().unwrap(),
             outcome,
             boot: Duration::from_millis(412),

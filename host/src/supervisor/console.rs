@@ -134,7 +134,11 @@ impl Log {
         if self.file.write_all(bytes).is_ok() {
             self.written += bytes.len() as u64;
         }
-        if self.written >= LOG_MAX && self.rotate().is_ok() {
+        if self.written >= LOG_MAX {
+            // Then what there is goes: the bound holds whatever happens.
+            if self.rotate().is_err() {
+                drop(self.file.set_len(0));
+            }
             self.written = 0;
         }
     }

@@ -15,6 +15,10 @@ use tokio::time::timeout;
 /// How long either side may take to say which port it wants.
 const OPENING_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long the guest may take to accept. Callers have deadlines of their own;
+/// this one frees the place of a caller that has left.
+const ACCEPT_DEADLINE: Duration = Duration::from_secs(30);
+
 /// Connections at the same time; more wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 192;
 
@@ -64,8 +68,7 @@ async fn carry(mut caller: UnixStream, opener: Opener) -> io::Result<()> {
     let line = timeout(OPENING_DEADLINE, read_line(&mut caller)).await??;
     let port = parse_connect(&line)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a CONNECT line"))?;
-    let mut guest =
-        timeout(OPENING_DEADLINE, opener.open(port)).await?.map_err(io::Error::other)?;
+    let mut guest = timeout(ACCEPT_DEADLINE, opener.open(port)).await?.map_err(io::Error::other)?;
     // The number is the host's port on a real vsock; nobody reads it.
     caller.write_all(format!("OK {}\n", port.0).as_bytes()).await?;
     copy_bidirectional_with_sizes(&mut caller, &mut guest, COPY_BUFFER, COPY_BUFFER).await?;

@@ -147,7 +147,11 @@ fn sweep_if_abandoned(path: &Path) {
     let abandoned = match open_lock(path, false) {
         Ok(lock) => try_lock(&lock).is_ok_and(|locked| locked).then_some(Some(lock)),
         // Its maker died between two system calls, or is between them now.
-        Err(_) => is_older_than(path, MAKING_MAX).then_some(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            is_older_than(path, MAKING_MAX).then_some(None)
+        }
+        // What cannot be looked at is not known to be abandoned.
+        Err(_) => None,
     };
     if let Some(held) = abandoned {
         drop(discard_dir(path));

@@ -91,7 +91,9 @@ impl CommandLine<'_> {
                      file.filename=/dev/fdset/{descriptor},file.locking=off,discard=unmap"
                 ),
             );
-            option("device", format!("virtio-blk-device,drive={name}"));
+            // A full host disk is the guest's to hear of: QEMU's default is to stop
+            // the machine for good.
+            option("device", format!("virtio-blk-device,drive={name},werror=report,rerror=report"));
         }
         option("kernel", KERNEL.into());
         if machine.initrd.is_some() {
