@@ -111,6 +111,7 @@ pub struct Ran {
 pub async fn run(pyro: &Pyro, request: RunRequest, context: Context) -> Result<Ran> {
     let (cancel, events) = (context.cancel.clone(), context.events.clone());
     let (mut machine, ready) = bring_up(pyro, &request, &events, &cancel).await?;
+    events.emit(Event::Stage { name: "running", subject: machine.id.to_string() }).await;
     let ran = tokio::select! {
         ran = machine.run(request.program, context) => ran,
         () = cancel.cancelled() => Err(cancelled()),

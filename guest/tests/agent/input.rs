@@ -94,7 +94,7 @@ async fn more_than_the_window_breaks_the_protocol() {
     let chunk = noise(FrameKind::Stdin.limit());
     complaint(connection, async |connection| {
         // Twice the window and what a pipe holds; the agent may stop listening.
-        for _ in 0..12 {
+        for _ in 0..40 {
             drop(connection.writer.send_raw(FrameKind::Stdin, &chunk).await);
         }
     })
