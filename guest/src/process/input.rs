@@ -1,7 +1,7 @@
 //! What the host sends to a running program.
 
 use super::leash::Leash;
-use pyro_protocol::frame::STREAM_CHUNK;
+use futures::FutureExt;
 use pyro_protocol::process::{STDIN_WINDOW, Signal};
 use pyro_protocol::{Frame, FrameKind, FrameReader, Lost};
 use std::convert::Infallible;
@@ -125,8 +125,14 @@ impl Feed {
     /// Writes until the input ends; then, or once the program reads no more,
     /// the pipe is closed and the rest counts as taken.
     pub(super) async fn run(mut self) -> Infallible {
-        let mut chunk = vec![0; if self.stdin.is_some() { STREAM_CHUNK / 2 } else { 0 }];
-        while let Ok(length @ 1..) = self.buffer.read(&mut chunk).await {
+        let mut chunk = vec![0; if self.stdin.is_some() { STDIN_WINDOW } else { 0 }];
+        while let Ok(first @ 1..) = self.buffer.read(&mut chunk).await {
+            // What else has arrived goes along: each write makes the program
+            // run, and on one processor that is dear (see `GULP` in output.rs).
+            tokio::task::yield_now().await;
+            let rest = chunk.get_mut(first..).unwrap_or_default();
+            let more = self.buffer.read(rest).now_or_never();
+            let length = first + more.and_then(Result::ok).unwrap_or_default();
             let bytes = chunk.get(..length).unwrap_or_default();
             if let Some(stdin) = &mut self.stdin
                 && stdin.write_all(bytes).await.is_err()

@@ -23,7 +23,7 @@ const CHUNK: usize = STREAM_UNIT - HEADER_LEN;
 /// How much is read at once. A full pipe's writer runs again after each read,
 /// and on one processor that is two changes of the running process, which are
 /// dear where the processor is translated: so each should carry much.
-const GULP: usize = 8 * CHUNK;
+const GULP: usize = 16 * CHUNK;
 
 const _: () = assert!(CHUNK <= STREAM_CHUNK);
 
