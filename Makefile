@@ -25,8 +25,8 @@ run: setup build ## Set everything up and run a command in a real microVM
 
 .PHONY: test
 test: setup-test build kernel environments ## Set everything up and run every test
-	@PYRO_BIN="$(PYRO)" $(CARGO) nextest run --workspace --locked
-	$(CARGO) test --doc --workspace --locked
+	@$(CARGO) test --doc --workspace --locked
+	PYRO_BIN="$(PYRO)" $(CARGO) nextest run --workspace --locked
 
 .PHONY: build
 build: ## Build pyro and pyro-agent
