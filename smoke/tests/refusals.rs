@@ -84,16 +84,22 @@ fn a_flipped_byte_in_an_image() {
     refused(&run(), "root.erofs", "pyro env build debian:12-base");
 }
 
-#[test]
-fn a_full_disk() {
+/// A home whose workspaces have so much room and no more.
+fn home_with_room_for(size: &str) -> Option<(Home, SmallMount)> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can mount a small file system");
-        return;
+        return None;
     }
     let home = Home::new();
     let state = home.path().join("state");
     fs::create_dir(&state).expect("writable");
-    let mounted = SmallMount::on(&state, "256k");
+    let mounted = SmallMount::on(&state, size);
+    Some((home, mounted))
+}
+
+#[test]
+fn a_full_disk() {
+    let Some((home, mounted)) = home_with_room_for("256k") else { return };
     let output = home.run(&["true"]);
     drop(mounted);
     refused(&output, "disk", "free some space");
@@ -102,14 +108,7 @@ fn a_full_disk() {
 /// QEMU's own default is to stop the machine, and nobody would start it again.
 #[test]
 fn a_disk_that_fills_under_a_guest_is_an_error_in_the_guest() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can mount a small file system");
-        return;
-    }
-    let home = Home::new();
-    let state = home.path().join("state");
-    fs::create_dir(&state).expect("writable");
-    let mounted = SmallMount::on(&state, "48m");
+    let Some((home, mounted)) = home_with_room_for("48m") else { return };
     let output =
         home.run(&["sh", "-c", "dd if=/dev/zero of=/big bs=1M count=200 && sync /big; echo $?"]);
     drop(mounted);
