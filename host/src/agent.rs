@@ -137,6 +137,11 @@ fn refused(error: AgentError) -> Error {
         AgentErrorKind::OutOfResources | AgentErrorKind::System => ErrorKind::Io,
         AgentErrorKind::Unsupported => ErrorKind::Unsupported,
         AgentErrorKind::Protocol => ErrorKind::Protocol,
+        AgentErrorKind::NotFound => ErrorKind::NotFound,
+        AgentErrorKind::AlreadyExists | AgentErrorKind::Conflict => ErrorKind::Conflict,
+        AgentErrorKind::WrongFileType | AgentErrorKind::OutOfTree | AgentErrorKind::TooLarge => {
+            ErrorKind::InvalidInput
+        }
     };
     Error::new(kind, guest_text::escaped(&error.message, MESSAGE_MAX))
 }

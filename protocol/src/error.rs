@@ -24,6 +24,20 @@ pub enum AgentErrorKind {
     Protocol,
     /// The guest's system refused.
     System,
+    /// The file, directory or process that the call names is not there.
+    NotFound,
+    /// What the call would make is there already.
+    AlreadyExists,
+    /// What is there is not of the type that the call needs, such as a
+    /// directory where a file is read.
+    WrongFileType,
+    /// The path leads out of the tree that the call is confined to.
+    OutOfTree,
+    /// What is there is not what the call builds on: a patch that does not
+    /// apply, an edit whose text is not found.
+    Conflict,
+    /// More than the call's limit.
+    TooLarge,
 }
 
 /// The most bytes of text in an [`AgentError`].

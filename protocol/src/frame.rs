@@ -72,6 +72,11 @@ frame_kinds! {
     Signal = 21, at most 8;
     /// The process took of its stdin: [`StdinTaken`](crate::process::StdinTaken).
     StdinTaken = 22, at most 8;
+    /// Raw bytes of what a call transfers, in the direction that the call says.
+    Data = 23, at most STREAM_CHUNK;
+    /// The transfer is complete; its payload is what the call says. A transfer
+    /// that ends without it was cut off, and counts for nothing.
+    DataEnd = 24, at most 64 * 1024;
 }
 
 /// One frame, its payload still encoded.

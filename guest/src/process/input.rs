@@ -109,7 +109,9 @@ impl Intake {
                 | FrameKind::Stdout
                 | FrameKind::Stderr
                 | FrameKind::Exit
-                | FrameKind::StdinTaken,
+                | FrameKind::StdinTaken
+                | FrameKind::Data
+                | FrameKind::DataEnd,
                 _,
             ) => Err(out_of_place("Stdin, StdinEnd or Signal")),
         }

@@ -182,7 +182,9 @@ impl Running {
             | FrameKind::Announcement
             | FrameKind::Stdin
             | FrameKind::StdinEnd
-            | FrameKind::Signal) => panic!("{kind:?} from a running program"),
+            | FrameKind::Signal
+            | FrameKind::Data
+            | FrameKind::DataEnd) => panic!("{kind:?} from a running program"),
         }
         None
     }

@@ -88,7 +88,9 @@ impl<S: AsyncRead + AsyncWrite> Running<S> {
                     | FrameKind::Announcement
                     | FrameKind::Stdin
                     | FrameKind::StdinEnd
-                    | FrameKind::Signal) => {
+                    | FrameKind::Signal
+                    | FrameKind::Data
+                    | FrameKind::DataEnd) => {
                         return Err(lost(Lost::OutOfPlace { got, wanted: "output or an exit" }));
                     }
                 }

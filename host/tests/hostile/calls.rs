@@ -159,6 +159,12 @@ async fn errors_of_any_kind_and_length() {
         AgentErrorKind::OutOfResources,
         AgentErrorKind::System,
         AgentErrorKind::Protocol,
+        AgentErrorKind::NotFound,
+        AgentErrorKind::AlreadyExists,
+        AgentErrorKind::WrongFileType,
+        AgentErrorKind::OutOfTree,
+        AgentErrorKind::Conflict,
+        AgentErrorKind::TooLarge,
     ];
     for kind in kinds {
         // Not by `new`, which would cut it.

@@ -98,7 +98,7 @@ pub fn exit() -> impl Strategy<Value = Exit> {
     (outcome, any::<u64>()).prop_map(|(outcome, took_us)| Exit { outcome, took_us })
 }
 
-pub const ERROR_KINDS: [AgentErrorKind; 10] = [
+pub const ERROR_KINDS: [AgentErrorKind; 16] = [
     AgentErrorKind::InvalidArgument,
     AgentErrorKind::WrongState,
     AgentErrorKind::ProgramNotFound,
@@ -109,6 +109,12 @@ pub const ERROR_KINDS: [AgentErrorKind; 10] = [
     AgentErrorKind::Unsupported,
     AgentErrorKind::Protocol,
     AgentErrorKind::System,
+    AgentErrorKind::NotFound,
+    AgentErrorKind::AlreadyExists,
+    AgentErrorKind::WrongFileType,
+    AgentErrorKind::OutOfTree,
+    AgentErrorKind::Conflict,
+    AgentErrorKind::TooLarge,
 ];
 
 pub fn agent_error() -> impl Strategy<Value = AgentError> {

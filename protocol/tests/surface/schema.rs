@@ -25,9 +25,12 @@ fn payload(kind: FrameKind) -> Value {
         FrameKind::Exit => json!(schema_for!(Exit)),
         FrameKind::Signal => json!(schema_for!(Signal)),
         FrameKind::StdinTaken => json!(schema_for!(StdinTaken)),
-        FrameKind::Stdin | FrameKind::StdinEnd | FrameKind::Stdout | FrameKind::Stderr => {
-            Value::Null
-        }
+        FrameKind::DataEnd => json!("what the call says"),
+        FrameKind::Stdin
+        | FrameKind::StdinEnd
+        | FrameKind::Stdout
+        | FrameKind::Stderr
+        | FrameKind::Data => Value::Null,
     }
 }
 
