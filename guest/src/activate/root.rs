@@ -27,6 +27,9 @@ const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
 /// the layers cannot be reached.
 const DISK: &str = "/run/pyro/disk";
 
+/// The agent's own directory on the disk.
+const PRIVATE: &str = "private";
+
 /// Where the new root is put together.
 const ROOT: &str = "/run/pyro/root";
 
@@ -82,6 +85,16 @@ impl Disk {
     fn open() -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self { root: rustix::fs::open(DISK, flags, Mode::empty())? })
+    }
+
+    /// Opens the agent's own directory on it, or makes it.
+    pub(crate) fn private(&self) -> io::Result<OwnedFd> {
+        match rustix::fs::mkdirat(&self.root, PRIVATE, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.root, PRIVATE, flags, Mode::empty())?)
     }
 
     /// Writes everything out.
