@@ -24,6 +24,7 @@ pub mod program;
 pub mod record;
 pub mod reset;
 pub mod shape;
+pub mod update;
 
 mod machine;
 
@@ -34,3 +35,6 @@ pub use place::{Place, State};
 pub use program::Program;
 pub use record::Record;
 pub use shape::Shape;
+
+/// Where a workspace's files are in its guest.
+pub const GUEST_PATH: &str = "/workspace";

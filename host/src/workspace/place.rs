@@ -16,18 +16,25 @@ use super::directory;
 use super::record::{self, Record};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event_log::{EventLog, Happening};
 use crate::id::WorkspaceId;
 use crate::store::lock::{Lock, Mode};
 use crate::store::record as records;
 use crate::supervisor::keep::RUNNING_NAME;
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Its seed, the immutable baseline.
 pub const SEED_NAME: &str = "seed.erofs";
+
+/// A file whose time says when the workspace was last active. Not the record:
+/// being used is no change of what a workspace is.
+const ACTIVITY_NAME: &str = "activity";
 
 /// How long a change of a record may wait for another. None takes longer than
 /// a write to the disk.
@@ -186,6 +193,29 @@ impl Place {
     /// `Conflict` when a supervisor still has it at the deadline.
     pub async fn take_run(&self, deadline: Duration) -> Result<Lock> {
         Lock::take(&self.path.join(directory::LOCK_NAME), Mode::Exclusive, deadline).await
+    }
+
+    /// Writes down what happened to it; and that it was active, if that is what
+    /// it was. Nothing that happened is undone because that fails.
+    pub fn note(&self, happening: Happening, active: bool) {
+        drop(EventLog::within(&self.path).append(happening));
+        if active {
+            let touched = File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(self.path.join(ACTIVITY_NAME))
+                .and_then(|file| file.set_modified(SystemTime::now()));
+            drop(touched);
+        }
+    }
+
+    /// When it was last active, if ever.
+    #[must_use]
+    pub fn last_activity(&self) -> Option<Timestamp> {
+        let meta = self.path.join(ACTIVITY_NAME).metadata().ok()?;
+        Timestamp::try_from(meta.modified().ok()?).ok()
     }
 
     /// What it is doing at this moment.

@@ -50,7 +50,7 @@ pub(super) async fn execute(
     program: Program,
     context: Context,
 ) -> Result<Exit> {
-    let Context { events, stdin, mut signals, cancel: _ } = context;
+    let Context { events, stdin, mut signals, .. } = context;
     let request = StartProcess {
         argv: program.argv.into_iter().map(ByteString).collect(),
         cwd: program.cwd,
