@@ -15,6 +15,7 @@
 pub mod create;
 pub mod directory;
 pub mod find;
+pub mod history;
 pub mod label;
 pub mod live;
 pub mod one_shot;
