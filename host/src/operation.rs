@@ -13,6 +13,7 @@ pub mod workspace;
 
 mod answer;
 mod entry;
+mod output;
 mod schema;
 
 pub use crate::context::{Context, Input};
@@ -20,6 +21,7 @@ pub use answer::{Answer, AnyAnswer, Ink, Page};
 pub use doctor::Doctor;
 pub use entry::{Entry, Prepared};
 pub use environment::{EnvBuild, EnvInspect, EnvList, EnvPrune};
+pub use output::{Encoding, Output};
 pub use run::Run;
 pub use workspace::{
     WorkspaceCreate, WorkspaceDelete, WorkspaceEvents, WorkspaceList, WorkspaceReset,

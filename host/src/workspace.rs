@@ -14,6 +14,7 @@
 
 pub mod create;
 pub mod directory;
+pub mod exec;
 pub mod find;
 pub mod history;
 pub mod label;
@@ -21,6 +22,7 @@ pub mod live;
 pub mod one_shot;
 pub mod place;
 pub mod power;
+pub mod process;
 pub mod program;
 pub mod record;
 pub mod reset;

@@ -15,7 +15,7 @@
 mod entry;
 mod transcript;
 
-pub use entry::{Ending, Found, Record, Recorder};
+pub use entry::{Ending, Found, Record, Recorder, exit_code};
 pub use transcript::{Ends, Extent, HEAD_MAX, Recorded, TAIL_MAX};
 
 use crate::error::{Error, ErrorKind, Result};

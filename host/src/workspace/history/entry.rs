@@ -7,6 +7,7 @@ use crate::store::lock::{Lock, Mode};
 use crate::store::record;
 use jiff::Timestamp;
 use pyro_protocol::kept::ProcessId;
+use pyro_protocol::process::{Exit, Outcome};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -71,6 +72,31 @@ pub enum Ending {
         /// The error itself.
         reason: String,
     },
+}
+
+impl Ending {
+    /// As the guest told it.
+    #[must_use]
+    pub fn of(exit: Exit) -> Self {
+        let (exit_code, signal, timed_out) = exit_code(exit.outcome);
+        Self::Ended { exit_code, signal, timed_out, duration_ms: exit.took_us / 1000 }
+    }
+
+    /// As its caller was told.
+    #[must_use]
+    pub fn lost(error: &Error) -> Self {
+        Self::Lost { kind: error.kind(), reason: error.chain() }
+    }
+}
+
+/// Exit code, signal and whether the time was over, as shells tell them.
+#[must_use]
+pub fn exit_code(outcome: Outcome) -> (u8, Option<u8>, bool) {
+    match outcome {
+        Outcome::Exited { code } => (code, None, false),
+        Outcome::Signaled { signal } => (128_u8.saturating_add(signal), Some(signal), false),
+        Outcome::TimedOut => (124, None, true),
+    }
 }
 
 /// An entry as a reader finds it.
@@ -218,7 +244,7 @@ impl Recorder {
     /// Nothing is written of an entry that was dropped meanwhile.
     pub(super) fn save(&self) -> Result<()> {
         match self.directory.symlink_metadata() {
-            Ok(_) => record::write(&self.directory.join(RECORD), &self.record),
+            Ok(_) => record::write_without_sync(&self.directory.join(RECORD), &self.record),
             Err(_) => Ok(()),
         }
     }
