@@ -208,14 +208,19 @@ impl Ends {
     }
 }
 
+/// Bytes as a string.
+pub(super) fn text_or_base64(bytes: Vec<u8>) -> (String, Encoding) {
+    match String::from_utf8(bytes) {
+        Ok(text) => (text, Encoding::Utf8),
+        Err(error) => (STANDARD.encode(error.as_bytes()), Encoding::Base64),
+    }
+}
+
 /// The beginning and the end of so many bytes, as strings.
 fn capture(mut head: Vec<u8>, tail: Vec<u8>, total: u64) -> Captured<String> {
     if total == (head.len() + tail.len()) as u64 {
         head.extend(tail);
-        let (text, encoding) = match String::from_utf8(head) {
-            Ok(text) => (text, Encoding::Utf8),
-            Err(error) => (STANDARD.encode(error.as_bytes()), Encoding::Base64),
-        };
+        let (text, encoding) = text_or_base64(head);
         return Captured { text, encoding, omitted_bytes: 0, tail: None };
     }
     let (text, tail, encoding, kept) = match (text_until_cut(&head), text_after_cut(&tail)) {

@@ -10,10 +10,11 @@ use crate::agent::kept::Heard;
 use crate::context::Context;
 use crate::environment::Environments;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Events};
+use crate::event::{Event, Events, Stream};
 use crate::pyro::Pyro;
 use pyro_protocol::kept::{ProcessId, ProcessState};
 use pyro_protocol::process::Exit;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -64,8 +65,15 @@ pub struct Execed {
 /// How far a command came while its caller stayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// It goes on under this id.
-    Running(ProcessId),
+    /// It goes on.
+    Running {
+        /// Under this id.
+        id: ProcessId,
+        /// After so many bytes of standard output were told.
+        stdout_cursor: u64,
+        /// After so many bytes of standard error were told.
+        stderr_cursor: u64,
+    },
     /// It has ended.
     Ended(Exit),
 }
@@ -132,7 +140,7 @@ async fn leave(
     let id = kept.id;
     recording.name_process(id);
     events.emit(Event::ProgramStarted).await;
-    let Some(patience) = patience else { return Ok(Progress::Running(id)) };
+    let Some(patience) = patience else { return Ok(recording.running(id)) };
     let following = async {
         let following = agent.follow(id, (0, 0)).await?;
         following.finish(|heard| recording.hear(heard, &events)).await
@@ -145,9 +153,11 @@ async fn leave(
         }
     };
     let state = tokio::select! {
+        // An end that has come is told.
+        biased;
         state = following => state.map_err(|error| may_go_on(error, id))?,
-        () = sleep(patience) => return Ok(Progress::Running(id)),
-        () = overdue => return Ok(Progress::Running(id)),
+        () = sleep(patience) => return Ok(recording.running(id)),
+        () = overdue => return Ok(recording.running(id)),
         () = cancel.cancelled() => {
             // Whether it can be told or not, nobody waits for it any more.
             drop(agent.forget(id).await);
@@ -226,6 +236,8 @@ struct Recording<'a> {
     history: &'a History,
     recorder: Arc<Mutex<Option<Recorder>>>,
     sequence: Option<u64>,
+    stdout_heard: AtomicU64,
+    stderr_heard: AtomicU64,
 }
 
 impl<'a> Recording<'a> {
@@ -248,11 +260,26 @@ impl<'a> Recording<'a> {
                 recorder.push(*stream, bytes);
             }
         });
-        Self { history, recorder, sequence }
+        let (stdout_heard, stderr_heard) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { history, recorder, sequence, stdout_heard, stderr_heard }
     }
 
     fn sequence(&self) -> Option<u64> {
         self.sequence
+    }
+
+    fn running(&self, id: ProcessId) -> Progress {
+        let (stdout_cursor, stderr_cursor) =
+            (self.stdout_heard.load(Ordering::Relaxed), self.stderr_heard.load(Ordering::Relaxed));
+        Progress::Running { id, stdout_cursor, stderr_cursor }
+    }
+
+    fn count(&self, stream: Stream, bytes: u64) {
+        let heard = match stream {
+            Stream::Stdout => &self.stdout_heard,
+            Stream::Stderr => &self.stderr_heard,
+        };
+        heard.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn name_process(&self, id: ProcessId) {
@@ -264,8 +291,13 @@ impl<'a> Recording<'a> {
 
     async fn hear(&self, heard: Heard, events: &Events) {
         match heard {
-            Heard::Output(stream, bytes) => events.emit(Event::Output { stream, bytes }).await,
+            Heard::Output(stream, bytes) => {
+                // Before the event, which may wait: its tap has heard it by then.
+                self.count(stream, bytes.len() as u64);
+                events.emit(Event::Output { stream, bytes }).await;
+            }
             Heard::Skipped(stream, bytes) => {
+                self.count(stream, bytes);
                 if let Some(recorder) = &mut *lock(&self.recorder) {
                     recorder.skip(stream, bytes);
                 }
@@ -278,8 +310,12 @@ impl<'a> Recording<'a> {
     async fn finish(self, progress: &Result<Progress>, events: &Events) {
         let Some(recorder) = lock(&self.recorder).take() else { return };
         let ending = match progress {
-            Ok(Progress::Running(_)) => Ending::Open,
+            Ok(Progress::Running { .. }) => Ending::Open,
             Ok(Progress::Ended(exit)) => Ending::of(*exit),
+            // Whoever asks for it next learns what became of it.
+            Err(error) if recorder.is_kept() && error.kind() != ErrorKind::Cancelled => {
+                Ending::Open
+            }
             Err(error) if may_have_run(error) => Ending::lost(error),
             Err(_) => return recorder.discard(),
         };

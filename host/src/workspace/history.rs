@@ -13,9 +13,11 @@
 //! changes nothing, and a damaged entry is in nobody else's way.
 
 mod entry;
+mod quote;
 mod transcript;
 
 pub use entry::{Ending, Found, Record, Recorder, exit_code};
+pub use quote::quoted;
 pub use transcript::{Ends, Extent, HEAD_MAX, Recorded, TAIL_MAX};
 
 use crate::error::{Error, ErrorKind, Result};

@@ -180,6 +180,12 @@ impl Recorder {
         self.record.sequence
     }
 
+    /// Whether the command outlives its caller.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.record.process_id.is_some()
+    }
+
     /// How many bytes of a stream have been heard of: where to go on.
     #[must_use]
     pub fn heard(&self, stream: Stream) -> u64 {
