@@ -189,14 +189,14 @@ pub(super) fn mount(who: &Identity) -> io::Result<Disk> {
     }
     mount_fs("overlay", ROOT, "overlay", MountFlags::NOATIME, Some(OVERLAY_OPTIONS))
         .map_err(|error| named("the root's overlay", error))?;
-    for tree in KERNEL_TREES {
-        mount_move(format!("/{tree}"), format!("{ROOT}/{tree}"))
-            .map_err(|error| named(tree, error))?;
-    }
     let seed = match who.seeded {
         true => Some(mount_workspace(is_fresh)?),
         false => None,
     };
+    for tree in KERNEL_TREES {
+        mount_move(format!("/{tree}"), format!("{ROOT}/{tree}"))
+            .map_err(|error| named(tree, error))?;
+    }
     // Nothing that lives in the old one is needed in the new.
     mount_fs("tmpfs", format!("{ROOT}/run"), "tmpfs", run_flags(), Some(RUN_OPTIONS))?;
     switch()?;

@@ -47,6 +47,12 @@ impl<S: Into<OsString>, const N: usize> From<[S; N]> for CommandLine {
     }
 }
 
+impl<S: Into<OsString>> From<Vec<S>> for CommandLine {
+    fn from(argv: Vec<S>) -> Self {
+        Self::Argv(argv.into_iter().map(Into::into).collect())
+    }
+}
+
 /// The two ways in which the command line spells it.
 #[derive(Debug, Args)]
 #[group(id = "command", required = true, multiple = false)]
