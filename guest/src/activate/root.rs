@@ -34,6 +34,9 @@ const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
 /// the layers cannot be reached.
 const DISK: &str = "/run/pyro/disk";
 
+/// The agent's own directory on the disk.
+const PRIVATE: &str = "private";
+
 /// Where the seed is mounted meanwhile.
 const SEED: &str = "/run/pyro/seed";
 
@@ -131,6 +134,16 @@ impl Disk {
     /// The top of the seed's image.
     pub(crate) fn seed(&self) -> Option<&OwnedFd> {
         self.seed.as_ref()
+    }
+
+    /// Opens the agent's own directory on it, or makes it.
+    pub(crate) fn private(&self) -> io::Result<OwnedFd> {
+        match rustix::fs::mkdirat(&self.top, PRIVATE, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.top, PRIVATE, flags, Mode::empty())?)
     }
 
     /// Writes everything out.
