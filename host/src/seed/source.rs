@@ -1,5 +1,6 @@
 //! What a seed can be made from.
 
+use super::archive;
 use super::directory::{FileId, Top};
 use super::walk::Walk;
 use crate::error::{Error, ErrorKind, Result};
@@ -12,6 +13,8 @@ pub enum Source {
     Empty,
     /// A directory and all in it.
     Directory(PathBuf),
+    /// The members of a tar archive: plain, or compressed by gzip or zstd.
+    Archive(PathBuf),
 }
 
 impl Source {
@@ -27,6 +30,8 @@ impl Source {
         })?;
         if meta.is_dir() {
             Ok(Self::Directory(path.to_owned()))
+        } else if meta.is_file() {
+            Ok(Self::Archive(path.to_owned()))
         } else {
             Err(Error::new(
                 ErrorKind::InvalidInput,
@@ -51,6 +56,7 @@ impl Source {
                 walk.root(mode, mtime)?;
                 top.walk(walk)
             }
+            Source::Archive(path) => archive::walk(path, walk),
         }
     }
 }
