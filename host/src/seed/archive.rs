@@ -216,6 +216,9 @@ impl<R: Read> Members<'_, R> {
             TarError::Header(BadHeader::Checksum) if self.reader.members == 0 => {
                 refused(self.path, "it is no tar archive").hint(TAKEN)
             }
+            TarError::Truncated if self.reader.members == 0 => {
+                refused(self.path, "it is no tar archive, or one cut short").hint(TAKEN)
+            }
             TarError::Io(_) if self.reader.input().left == 0 => {
                 let gib = ARCHIVE_BYTES_MAX >> 30;
                 refused(self.path, &format!("it unpacks to more than {gib} GiB"))

@@ -89,7 +89,7 @@ impl<R: BufRead> Frames<R> {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
                 }
-                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+                Err(error) => return Err(damaged(&error)),
             }
         }
         Ok(false)
@@ -102,6 +102,19 @@ impl<R: BufRead> Frames<R> {
         }
         Ok(())
     }
+}
+
+/// What the decoder says, unless it is only that there is no more.
+fn damaged(error: &FrameDecoderError) -> io::Error {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|io| io.kind() == io::ErrorKind::UnexpectedEof) {
+            return io::ErrorKind::UnexpectedEof.into();
+        }
+        source = error.source();
+    }
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
 impl<R: BufRead> Read for Frames<R> {
@@ -119,7 +132,7 @@ impl<R: BufRead> Read for Frames<R> {
             while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
                 self.decoder
                     .decode_blocks(&mut self.input, BlockDecodingStrategy::UptoBlocks(1))
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                    .map_err(|error| damaged(&error))?;
             }
             let count = self.decoder.read(buffer)?;
             if count > 0 {
