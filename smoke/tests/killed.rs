@@ -94,7 +94,8 @@ fn write_tree(at: &Path, version: u32) {
 }
 
 /// What every file of the pushed tree says, once each.
-const VERSIONS: &str = "cat deep/* | sort -u; head -c 1 big; wc -c < big; ls -A | sort | tr '\\n' ' '";
+const VERSIONS: &str =
+    "cat deep/* | sort -u; head -c 1 big; wc -c < big; ls -A | sort | tr '\\n' ' '";
 
 #[test]
 fn creating() {
