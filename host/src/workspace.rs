@@ -284,8 +284,7 @@ async fn execute(
             .timeout
             .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
     };
-    let starting = async { agent.connect().await?.start(request).await };
-    let running = timeout(deadlines.reply, starting).await.unwrap_or_else(|_| {
+    let running = timeout(deadlines.reply, agent.start(request)).await.unwrap_or_else(|_| {
         Err(Error::new(ErrorKind::GuestLost, "the guest did not start the program in time"))
     })?;
     events.emit(Event::ProgramStarted).await;
