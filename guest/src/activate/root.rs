@@ -5,8 +5,8 @@ use super::{Identity, identity};
 use crate::device::await_node;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount as mount_fs, mount_change, mount_move,
-    unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount as mount_fs, mount_bind, mount_change,
+    mount_move, unmount,
 };
 use std::ffi::CStr;
 use std::fs::{self, DirBuilder};
@@ -29,6 +29,9 @@ const DISK: &str = "/run/pyro/disk";
 
 /// Where the new root is put together.
 const ROOT: &str = "/run/pyro/root";
+
+/// What becomes the new root's /run.
+const RUN: &str = "/run/pyro/run";
 
 /// What each layered tree keeps on the disk, in the order of making.
 const LAYERS: [&str; 4] = ["workspace/upper", "workspace/work", "root/upper", "root/work"];
@@ -123,8 +126,11 @@ pub(super) fn mount(who: &Identity) -> io::Result<Disk> {
         mount_move(format!("/{tree}"), format!("{ROOT}/{tree}"))
             .map_err(|error| named(tree, error))?;
     }
-    // Nothing that lives in the old one is needed in the new.
-    mount_fs("tmpfs", format!("{ROOT}/run"), "tmpfs", run_flags(), Some(RUN_OPTIONS))?;
+    // An empty directory of the old one: nothing that lives there is needed in
+    // the new, and another file system would cost its making, and the end of
+    // the first.
+    make_directory(RUN)?;
+    mount_bind(RUN, format!("{ROOT}/run")).map_err(|error| named("run", error))?;
     switch()?;
     if !is_fresh {
         identity::write(Path::new("/"), who)?;
@@ -141,14 +147,6 @@ fn make_layers() -> io::Result<()> {
         return Ok(());
     }
     LAYERS.iter().try_for_each(|directory| make_directory(&path(directory)))
-}
-
-/// /run, in both phases.
-pub(crate) const RUN_OPTIONS: &CStr = c"mode=755,size=10%";
-
-/// /run, in both phases.
-pub(crate) const fn run_flags() -> MountFlags {
-    MountFlags::NOSUID.union(MountFlags::NODEV)
 }
 
 /// Puts the new root over the old one and lets the old one go, with all that
