@@ -22,6 +22,9 @@ pub const MIN_MIB: u64 = 64;
 
 const _: () = assert!(DEFAULT_MIB << 20 <= DEVICE_BYTES);
 
+// Blocks of 4 KiB are numbered by 32 bits: see FORMAT.
+const _: () = assert!(DEVICE_BYTES / 4096 <= 1 << 32);
+
 /// What a copy reads at a time.
 const COPY_CHUNK: usize = 1 << 20;
 
@@ -38,6 +41,8 @@ const LAYERS: &[&str] = &["root/upper", "root/work/index", "workspace/upper", "w
 /// - No room to grow, which would be 4 MiB more to copy for every guest.
 /// - Checksums of the block groups alone, which spare formatting them, and not
 ///   of all metadata: the host's own storage is beneath.
+/// - No numbers of blocks beyond 32 bits, so that the block groups fill one
+///   block: the largest device has 2^24.
 /// - Inodes wide enough for the overlay's attributes, which else take a block.
 const FORMAT: &[&str] = &[
     "-q",
@@ -49,7 +54,7 @@ const FORMAT: &[&str] = &[
     "-I",
     "512",
     "-O",
-    "^has_journal,^resize_inode,^metadata_csum,uninit_bg,sparse_super2",
+    "^has_journal,^resize_inode,^metadata_csum,^64bit,uninit_bg,sparse_super2",
     "-m",
     "0",
     "-E",
@@ -212,7 +217,7 @@ mod tests {
             create(&config, &target, MIN_MIB).await.expect("a disk");
             let meta = target.metadata().expect("it is there");
             assert_eq!((meta.len(), meta.mode() & 0o777), (DEVICE_BYTES, 0o600));
-            assert!(meta.blocks() * 512 < 24 << 20, "{} bytes", meta.blocks() * 512);
+            assert!(meta.blocks() * 512 < 1 << 20, "{} bytes", meta.blocks() * 512);
             let mut magic = [0; 2];
             File::open(&target)
                 .expect("ours")
