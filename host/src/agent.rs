@@ -66,7 +66,9 @@ impl AgentClient {
     /// agent can: nobody has asked this one yet.
     async fn connect_with<R: Request>(&self, request: R) -> Result<Connection<UnixStream>> {
         const { assert!(R::SINCE.0 == 1, "the agent may be older") };
-        self.open(Some(request.into())).await
+        let connection = self.open(Some(request.into())).await?;
+        connection.require::<R>()?;
+        Ok(connection)
     }
 
     async fn open(&self, call: Option<Call>) -> Result<Connection<UnixStream>> {
@@ -129,15 +131,21 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
 
     /// Sends the connection's call and waits for its reply.
     pub async fn call<R: Request>(&mut self, request: R) -> Result<R::Reply> {
-        if R::SINCE > self.welcome.generation {
-            let version = guest_text::escaped(&self.welcome.agent_version, VERSION_MAX);
-            let message = format!("the guest's agent {version} cannot {}", R::NAME);
-            return Err(Error::new(ErrorKind::Unsupported, message)
-                .hint("build the environment again: `pyro env build NAME`"));
-        }
+        self.require::<R>()?;
         let call: Call = request.into();
         self.writer.send(FrameKind::Call, &call).await.map_err(lost)?;
         self.reply::<R>().await
+    }
+
+    /// Refuses what is newer than the agent.
+    fn require<R: Request>(&self) -> Result<()> {
+        if R::SINCE <= self.welcome.generation {
+            return Ok(());
+        }
+        let version = guest_text::escaped(&self.welcome.agent_version, VERSION_MAX);
+        let message = format!("the guest's agent {version} cannot {}", R::NAME);
+        Err(Error::new(ErrorKind::Unsupported, message)
+            .hint("build the environment again: `pyro env build NAME`"))
     }
 
     async fn reply<R: Request>(&mut self) -> Result<R::Reply> {
