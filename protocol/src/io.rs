@@ -104,10 +104,19 @@ impl Frame {
     }
 }
 
+fn encode_within<T: Serialize>(kind: FrameKind, value: &T) -> Result<Vec<u8>, Lost> {
+    let payload = codec::encode(value)?;
+    match payload.len() > kind.limit() {
+        true => Err(BadHeader::TooLong { kind, length: payload.len() }.into()),
+        false => Ok(payload),
+    }
+}
+
 /// Writes frames, each with one write where the transport allows.
 #[derive(Debug)]
 pub struct FrameWriter<W> {
     inner: W,
+    /// Frames that have not left.
     buffer: Vec<u8>,
     progress: Progress,
 }
@@ -128,11 +137,14 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 
     /// Encodes and sends a value.
     pub async fn send<T: Serialize>(&mut self, kind: FrameKind, value: &T) -> Result<(), Lost> {
-        let payload = codec::encode(value)?;
-        if payload.len() > kind.limit() {
-            return Err(BadHeader::TooLong { kind, length: payload.len() }.into());
-        }
-        self.send_raw(kind, &payload).await
+        self.send_raw(kind, &encode_within(kind, value)?).await
+    }
+
+    /// Encodes a value that leaves together with what is sent next: in one
+    /// write where the transport allows.
+    pub fn queue<T: Serialize>(&mut self, kind: FrameKind, value: &T) -> Result<(), Lost> {
+        self.push(kind, &encode_within(kind, value)?);
+        Ok(())
     }
 
     /// Sends bytes as they are; at most [`FrameKind::limit`] of them. After a
@@ -142,13 +154,17 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         if std::mem::replace(&mut self.progress, Progress::InsideFrame) == Progress::InsideFrame {
             return Err(Lost::CutOff);
         }
-        self.buffer.clear();
-        self.buffer.extend_from_slice(&header(kind, payload.len()));
-        self.buffer.extend_from_slice(payload);
+        self.push(kind, payload);
         self.inner.write_all(&self.buffer).await.map_err(Lost::Io)?;
         self.inner.flush().await.map_err(Lost::Io)?;
+        self.buffer.clear();
         self.progress = Progress::BetweenFrames;
         Ok(())
+    }
+
+    fn push(&mut self, kind: FrameKind, payload: &[u8]) {
+        self.buffer.extend_from_slice(&header(kind, payload.len()));
+        self.buffer.extend_from_slice(payload);
     }
 
     /// The transport beneath.
