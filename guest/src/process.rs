@@ -25,22 +25,19 @@ use crate::guest::Guest;
 use crate::server::Connection;
 use leash::Leash;
 use output::Output;
+use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::process::{Exit, ProcessStarted, StartProcess};
 use pyro_protocol::{FrameKind, Lost};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 /// Answers `StartProcess`: from the reply to the `Exit` frame. Whatever makes
 /// the connection fail before the end kills all that the program started.
-pub(crate) async fn run<S>(
+pub(crate) async fn run<R: Fetch, W: Carry>(
     guest: &Guest,
     call: StartProcess,
-    connection: &mut Connection<S>,
-) -> Result<(), Lost>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
     let timeout = call.timeout_ms.map(Duration::from_millis);
     let command = guest.require_activated().and_then(|()| command::prepare(guest, call));
     let spawned = match command {
@@ -71,14 +68,11 @@ struct Process<'guest> {
     output: Output,
 }
 
-async fn stream<S>(
+async fn stream<R: Fetch, W: Carry>(
     process: &mut Process<'_>,
     timeout: Option<Duration>,
-    connection: &mut Connection<S>,
-) -> Result<Exit, Lost>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+    connection: &mut Connection<R, W>,
+) -> Result<Exit, Lost> {
     let started = ProcessStarted { pid: process.leash.pid() };
     connection.reply(Ok(started)).await?;
     let Process { leash, stdin, output } = process;
