@@ -55,6 +55,53 @@ pub unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, length: usize) -> 
     )
 }
 
+/// Copies `length` bytes that may overlap; returns `to`.
+///
+/// # Safety
+/// As C's `memmove`.
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+pub unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, length: usize) -> *mut u8 {
+    naked_asm!(
+        "mov rax, rdi",
+        "sub rax, rsi",
+        "cmp rax, rdx",
+        // What is written first is not read any more.
+        "jae {memcpy}",
+        "mov rax, rdi",
+        "2:",
+        "cmp rdx, 64",
+        "jb 3f",
+        "movdqu xmm0, [rsi + rdx - 64]",
+        "movdqu xmm1, [rsi + rdx - 48]",
+        "movdqu xmm2, [rsi + rdx - 32]",
+        "movdqu xmm3, [rsi + rdx - 16]",
+        "movdqu [rdi + rdx - 64], xmm0",
+        "movdqu [rdi + rdx - 48], xmm1",
+        "movdqu [rdi + rdx - 32], xmm2",
+        "movdqu [rdi + rdx - 16], xmm3",
+        "sub rdx, 64",
+        "jmp 2b",
+        "3:",
+        "cmp rdx, 8",
+        "jb 4f",
+        "mov rcx, [rsi + rdx - 8]",
+        "mov [rdi + rdx - 8], rcx",
+        "sub rdx, 8",
+        "jmp 3b",
+        "4:",
+        "test rdx, rdx",
+        "jz 5f",
+        "mov cl, [rsi + rdx - 1]",
+        "mov [rdi + rdx - 1], cl",
+        "dec rdx",
+        "jmp 4b",
+        "5:",
+        "ret",
+        memcpy = sym memcpy,
+    )
+}
+
 /// Sets `length` bytes; returns `to`.
 ///
 /// # Safety
@@ -114,6 +161,19 @@ mod tests {
             let (copied, tail) = rest.split_at(from.len());
             prop_assert_eq!(copied, &from[..]);
             prop_assert!(head.iter().chain(tail).all(|byte| *byte == 0xaa));
+        }
+
+        #[test]
+        fn moves_either_way(
+            bytes in proptest::collection::vec(any::<u8>(), 400..500),
+            from in 0..200_usize, to in 0..200_usize, length in 0..200_usize
+        ) {
+            let (mut ours, mut wanted) = (bytes.clone(), bytes);
+            wanted.copy_within(from..from + length, to);
+            let start = ours.as_mut_ptr();
+            // SAFETY: both ranges lie in the vector.
+            unsafe { super::memmove(start.add(to), start.add(from), length) };
+            prop_assert_eq!(ours, wanted);
         }
 
         #[test]

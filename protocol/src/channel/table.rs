@@ -14,7 +14,7 @@ use super::header::{HEADER_LEN, Header, StreamId};
 use super::{OPENED_BY_GUEST_MAX, QUEUE_MAX, REFUSALS_MAX, STREAMS_MAX};
 use crate::VsockPort;
 use bytes::Bytes;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::task::{Context, Poll, Waker};
 use tokio::sync::OwnedSemaphorePermit;
@@ -26,7 +26,8 @@ pub struct Breach(pub(super) &'static str);
 
 /// Every stream of a channel.
 pub(super) struct Table {
-    entries: HashMap<StreamId, Entry>,
+    /// Few at most times, and no hash to compute for each frame.
+    entries: BTreeMap<StreamId, Entry>,
     /// Streams that may have something to say, in turn.
     turns: VecDeque<StreamId>,
     /// Streams of the peer's that there was no place for.
@@ -56,7 +57,7 @@ pub(super) enum Outgoing {
 impl Table {
     pub(super) fn new(is_host: bool) -> Self {
         Self {
-            entries: HashMap::new(),
+            entries: BTreeMap::new(),
             turns: VecDeque::new(),
             refused: VecDeque::new(),
             next_own: if is_host { 1 } else { 2 },
