@@ -186,7 +186,7 @@ fn gulp(pipe: BorrowedFd<'_>, limit: usize) -> io::Result<Gulp> {
         gulp.push(buffer);
         left -= length;
     }
-    let slices: Vec<libc::iovec> = gulp.iter_mut().map(|buffer| slice(buffer)).collect();
+    let slices: Vec<libc::iovec> = gulp.iter_mut().map(spare).collect();
     let count = libc::c_int::try_from(slices.len()).unwrap_or(libc::c_int::MAX);
     let mut read = loop {
         // SAFETY: each slice is the spare room of a buffer that lives on.
@@ -209,7 +209,7 @@ fn gulp(pipe: BorrowedFd<'_>, limit: usize) -> io::Result<Gulp> {
     Ok(gulp)
 }
 
-fn slice(buffer: &mut Vec<u8>) -> libc::iovec {
+fn spare(buffer: &mut Vec<u8>) -> libc::iovec {
     let spare = buffer.spare_capacity_mut();
     libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: spare.len().min(CHUNK) }
 }
