@@ -273,8 +273,13 @@ async fn more_streams_than_there_may_be_wait_their_turn() {
         }
     };
     let ask = async {
-        let ours = (0..1000).map(|port| opener.open(VsockPort(port)));
-        let theirs = (0..1000).map(|port| guest_opener.open(VsockPort(port)));
+        // Each is let go at once.
+        let ask = |opener: &Opener, port| {
+            let opener = opener.clone();
+            async move { opener.open(VsockPort(port)).await.map(drop) }
+        };
+        let ours = (0..1000).map(|port| ask(&opener, port));
+        let theirs = (0..1000).map(|port| ask(&guest_opener, port));
         let (ours, theirs) =
             tokio::join!(futures::future::join_all(ours), futures::future::join_all(theirs));
         // One that was taken and let go at once may look refused; no other way
