@@ -283,7 +283,8 @@ async fn a_call_that_is_cancelled_kills_what_it_started() {
         let pid = pid.trim().parse().ok().and_then(rustix::process::Pid::from_raw).unwrap();
         let flags = rustix::process::PidfdFlags::empty();
         if let Ok(process) = rustix::process::pidfd_open(pid, flags) {
-            let process = tokio::io::unix::AsyncFd::new(process).unwrap();
+            // SAFETY: an OwnedFd is open and stays the same descriptor.
+            let process = unsafe { tokio::io::unix::AsyncFd::register(process) }.unwrap();
             drop(process.readable().await.unwrap());
         }
         assert_eq!(bench.processes().await, 0);
