@@ -8,12 +8,17 @@
 
 use crate::activate::Disk;
 use crate::cgroup::Cgroups;
+use crate::commit::Commits;
+use crate::log;
 use crate::process::leash::Registry;
 use pyro_protocol::{AgentError, AgentErrorKind, GuestPath};
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::watch;
 
 /// Where a workspace is, inside a guest.
@@ -27,6 +32,8 @@ pub struct Guest {
     pub(crate) running: Registry,
     state: Mutex<State>,
     off: watch::Sender<bool>,
+    /// Once there is a workspace.
+    commits: OnceLock<Arc<Commits>>,
 }
 
 /// Where a new [`Guest`] begins.
@@ -51,8 +58,14 @@ pub(crate) enum Machine {
     InProcess {
         /// What stands for `/workspace`.
         workspace: PathBuf,
+        /// Where journals are, which programs of a real guest do not see.
+        private: Private,
     },
 }
+
+/// A directory of an in-process guest's, made when it is first needed.
+#[derive(Debug, Default)]
+pub(crate) struct Private(OnceLock<PathBuf>);
 
 #[derive(Debug)]
 enum State {
@@ -67,7 +80,8 @@ impl Guest {
     /// in its own process group; `workspace` stands for `/workspace`; `Activate`
     /// only checks its arguments; power-off is [`Guest::powered_off`].
     pub fn in_process(workspace: impl Into<PathBuf>, phase: Phase) -> Arc<Self> {
-        let machine = Machine::InProcess { workspace: workspace.into() };
+        let machine =
+            Machine::InProcess { workspace: workspace.into(), private: Private::default() };
         let state = match phase {
             Phase::Waiting => State::Waiting,
             Phase::Activated => State::Activated(None),
@@ -83,12 +97,15 @@ impl Guest {
             Some(disk) => State::Activated(Some(disk?)),
             None => State::Waiting,
         };
-        Ok(Arc::new(Self::new(machine, state)))
+        let guest = Self::new(machine, state);
+        guest.recover();
+        Ok(Arc::new(guest))
     }
 
     fn new(machine: Machine, state: State) -> Self {
         let off = watch::Sender::new(false);
-        Self { machine, running: Registry::default(), state: Mutex::new(state), off }
+        let (running, state, commits) = (Registry::default(), Mutex::new(state), OnceLock::new());
+        Self { machine, running, state, off, commits }
     }
 
     /// Returns when a `PowerOff` call has been answered.
@@ -135,6 +152,7 @@ impl Guest {
     /// Every call is answered from here on, unless it is powering off already.
     pub(crate) fn activation_succeeded(&self, disk: Option<Disk>) {
         self.end_activation(State::Activated(disk));
+        self.recover();
     }
 
     /// It can be tried again.
@@ -164,7 +182,7 @@ impl Guest {
     pub(crate) fn directory(&self, path: Option<&GuestPath>) -> PathBuf {
         let workspace = match &self.machine {
             Machine::Virtual { .. } => Path::new(WORKSPACE),
-            Machine::InProcess { workspace } => workspace,
+            Machine::InProcess { workspace, .. } => workspace,
         };
         let Some(path) = path else {
             return workspace.to_owned();
@@ -174,9 +192,75 @@ impl Guest {
         workspace.join(path.strip_prefix(WORKSPACE).unwrap_or(path))
     }
 
+    /// What changes many files of the workspace at once.
+    pub(crate) fn commits(&self) -> Result<Arc<Commits>, AgentError> {
+        self.require_activated()?;
+        if let Some(commits) = self.commits.get() {
+            return Ok(commits.clone());
+        }
+        let (tree, private) = self.open_commits().map_err(|error| {
+            let text = format!("opening the workspace: {error}");
+            AgentError::new(AgentErrorKind::System, text)
+        })?;
+        Ok(self.commits.get_or_init(|| Commits::new(tree, private)).clone())
+    }
+
+    fn open_commits(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        let tree = File::open(self.directory(None))?.into();
+        let private = match (&self.machine, &*self.state()) {
+            (Machine::InProcess { private, .. }, _) => private.open()?,
+            (Machine::Virtual { .. }, State::Activated(Some(disk))) => disk.private()?,
+            (
+                Machine::Virtual { .. },
+                State::Activated(None) | State::Waiting | State::Activating | State::PoweringOff,
+            ) => return Err(io::ErrorKind::NotFound.into()),
+        };
+        Ok((tree, private))
+    }
+
+    /// Completes what an agent that died was about to do to the workspace, of
+    /// which no program has seen anything yet.
+    fn recover(&self) {
+        if !self.activated() {
+            return;
+        }
+        let recovered =
+            self.commits().map_err(io::Error::other).and_then(|commits| commits.recover());
+        if let Err(error) = recovered {
+            log::warn(format_args!("completing what was interrupted: {}", log::Chain(&error)));
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // No code panics while it holds the lock; were it so, the state is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Private {
+    fn open(&self) -> io::Result<OwnedFd> {
+        if self.0.get().is_none() {
+            let mut bytes = [0; 8];
+            rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+            let name = format!("pyro-agent-{:016x}", u64::from_ne_bytes(bytes));
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir(&path)?;
+            // Whoever came first has made the one that counts.
+            if let Err(second) = self.0.set(path) {
+                std::fs::remove_dir(second)?;
+            }
+        }
+        let path = self.0.get().ok_or(io::ErrorKind::NotFound)?;
+        Ok(File::open(path)?.into())
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        if let Some(path) = self.0.get() {
+            // Only a test is a guest in a process; nothing of the user's is lost.
+            drop(std::fs::remove_dir_all(path));
+        }
     }
 }
 

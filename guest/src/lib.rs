@@ -27,9 +27,11 @@
 //! panic: no indexing by it, no unwrap, no unchecked arithmetic.
 
 mod activate;
+mod beneath;
 mod boot;
 mod cgroup;
 mod clock;
+mod commit;
 mod device;
 mod entropy;
 mod export;

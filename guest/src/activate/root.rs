@@ -33,6 +33,9 @@ const ROOT: &str = "/run/pyro/root";
 /// What each layered tree keeps on the disk.
 const LAYERS: [&str; 4] = ["root/upper", "root/work", "workspace/upper", "workspace/work"];
 
+/// What the agent keeps there for itself.
+const PRIVATE: &str = "commits";
+
 /// The root's upper layer, as the overlay's options name it.
 const UPPER: &str = "/run/pyro/disk/root/upper";
 
@@ -82,6 +85,15 @@ impl Disk {
     fn open() -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self { root: rustix::fs::open(DISK, flags, Mode::empty())? })
+    }
+
+    /// A directory that no path of the guest leads to, for journals.
+    pub(crate) fn private(&self) -> io::Result<OwnedFd> {
+        match rustix::fs::mkdirat(&self.root, PRIVATE, Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(crate::beneath::directory(&self.root, PRIVATE.as_bytes())?)
     }
 
     /// Writes everything out.
