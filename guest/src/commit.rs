@@ -21,7 +21,7 @@
 
 mod apply;
 mod ballast;
-mod remove;
+pub(crate) mod remove;
 mod step;
 #[cfg(test)]
 mod tests;

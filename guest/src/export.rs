@@ -39,7 +39,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let root = file::root(guest);
-    let opened = work::run(connection, move |_| Ok(Source::open(root?, &call)?)).await?;
+    let opened = work::run(connection, move |_| Ok(Source::open(&root?, &call)?)).await?;
     match opened {
         Err(error) => connection.reply::<Exporting>(Err(error)).await,
         Ok(source) => {
@@ -53,21 +53,26 @@ where
 struct Source {
     path: TreePath,
     file_type: FileType,
-    /// The directory itself, or where the file is.
     at: At,
 }
 
+/// Where it is.
 enum At {
-    Directory(OwnedFd),
+    /// It is the directory that is walked.
+    Directory(OwnedFd, Walk),
+    /// It has a name in a directory.
     Place(Place),
 }
 
 impl Source {
-    fn open(root: Root, call: &Export) -> Result<Self, AgentError> {
+    fn open(root: &Root, call: &Export) -> Result<Self, AgentError> {
         let path = TreePath::new(&call.path)?;
-        let file_type = status::look(&root, &path)?.file_type;
+        let file_type = status::look(root, &path)?.file_type;
         let at = match file_type {
-            FileType::Directory => At::Directory(root.open_directory(&path)?),
+            FileType::Directory => {
+                // A host that goes away ends the stream, and with it the walk.
+                At::Directory(root.open_directory(&path)?, root.walk(&path, &Cancel::default())?)
+            }
             FileType::File | FileType::Symlink => At::Place(root.place(&path)?),
             FileType::Fifo | FileType::Socket | FileType::Device => {
                 return Err(wrong_type(format!("{path} is no file, directory or symlink")));
@@ -85,7 +90,7 @@ impl Source {
         };
         match self.at {
             At::Place(place) => sending.one(&place.parent, &place.name, &[]).map(drop)?,
-            At::Directory(directory) => sending.tree(directory)?,
+            At::Directory(directory, walk) => sending.tree(directory, walk)?,
         }
         Ok(sending.end)
     }
@@ -107,11 +112,9 @@ enum Sent {
 }
 
 impl Sending<'_> {
-    fn tree(&mut self, directory: OwnedFd) -> Result<(), Stop> {
+    fn tree(&mut self, directory: OwnedFd, mut walk: Walk) -> Result<(), Stop> {
         let stat = fstat(&directory).map_err(|errno| refused(&self.path, errno))?;
         self.entry(&[], &stat, ExportKind::Directory)?;
-        // A host that goes away ends the stream, and with it the walk.
-        let mut walk = Walk::new(directory, self.path.as_bytes().len(), &Cancel::default());
         while let Some(name) = walk.next()? {
             if self.one(walk.directory(), &name, walk.path())? == Sent::Directory {
                 match walk.enter() {

@@ -30,8 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The tree, if there is one.
 pub(crate) fn root(guest: &Guest) -> Result<Root, AgentError> {
-    guest.require_activated()?;
-    Root::open(&guest.directory(None))
+    Root::open(&guest.directory(None), guest.commits()?)
 }
 
 /// Answers a call that is one piece of work on the tree.

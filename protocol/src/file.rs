@@ -258,10 +258,7 @@ pub struct FileDelete {
 /// It is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct FileDeleted {
-    /// How many files, directories and others.
-    pub count: u64,
-}
+pub struct FileDeleted;
 
 /// Renames within the tree. Directories on the way to the new name are made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

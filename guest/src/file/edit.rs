@@ -12,7 +12,6 @@ use pyro_protocol::{AgentError, AgentErrorKind};
 use rustix::fs::{Stat, fstat};
 use std::fs::File;
 use std::io::Read;
-use std::sync::Mutex;
 
 /// Lines of an ambiguous text that the error names.
 const LINES_TOLD: usize = 8;
@@ -20,14 +19,11 @@ const LINES_TOLD: usize = 8;
 /// How much of a text an error shows.
 const TEXT_TOLD: usize = 60;
 
-/// One edit at a time: two of one file would lose one of them, and each holds a
-/// file in memory twice.
-static TURN: Mutex<()> = Mutex::new(());
-
 /// Answers `FileEdit`.
 pub(super) fn run(root: &Root, call: &FileEdit, _: &Cancel) -> Result<FileEdited, Stop> {
-    // Nothing is kept under the lock, so one who panicked left nothing behind.
-    let _turn = TURN.lock();
+    // Two edits of one file at a time would lose one of them; and each holds a
+    // file in memory twice.
+    let _turn = root.commits.turn();
     let path = root.target(&TreePath::new(&call.path)?)?;
     let (file, size) = read::regular(root, &path)?;
     let before = fstat(&file).map_err(|errno| refused(&path, errno))?;

@@ -3,7 +3,7 @@
 use super::fault::{invalid, refused};
 use super::root::{Root, TreePath};
 use super::status;
-use super::walk::{Entered, Walk};
+use super::walk::Entered;
 use crate::work::{Cancel, Stop};
 use pyro_protocol::file::{FileEntry, FileList, FileListed, FileType, PAGE_MAX};
 use pyro_protocol::{AgentError, GuestPath};
@@ -20,7 +20,7 @@ pub(super) fn run(root: &Root, call: &FileList, cancel: &Cancel) -> Result<FileL
         let entries = if call.after.is_none() { vec![itself] } else { Vec::new() };
         return Ok(FileListed { entries, next: None, too_deep: 0 });
     }
-    let mut walk = Walk::new(root.open_directory(&path)?, path.as_bytes().len(), cancel);
+    let mut walk = root.walk(&path, cancel)?;
     if let Some(after) = &call.after {
         walk.skip_to(below(&path, after)?);
     }

@@ -27,7 +27,7 @@ pub(super) struct Opened {
 /// Opens a regular file, whatever else lies there.
 pub(super) fn regular(root: &Root, path: &TreePath) -> Result<(OwnedFd, u64), AgentError> {
     // A FIFO without a writer opens at once with NONBLOCK.
-    let file = root.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
+    let file = root.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
     let stat = fstat(&file).map_err(|errno| refused(path, errno))?;
     match status::file_type(&stat) {
         FileType::File => Ok((file, status::size(&stat))),

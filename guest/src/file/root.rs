@@ -6,7 +6,10 @@
 //! kernel resolves what comes out of it.
 
 use super::fault::{invalid, out_of_tree, refused};
+use super::walk::Walk;
+use crate::commit::Commits;
 use crate::guest::WORKSPACE;
+use crate::work::Cancel;
 use pyro_protocol::guest_path::PATH_MAX;
 use pyro_protocol::{AgentError, GuestPath};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, openat2, readlinkat};
@@ -14,6 +17,7 @@ use rustix::io::Errno;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 /// How many symlinks one path may go through, as Linux has it.
 const LINKS_MAX: usize = 40;
@@ -26,6 +30,7 @@ const RENAMES_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Root {
     directory: OwnedFd,
+    pub(crate) commits: Arc<Commits>,
 }
 
 /// A path below the workspace's directory: names with single slashes between,
@@ -113,10 +118,10 @@ pub(crate) struct Place {
 
 impl Root {
     /// Opens what stands for `/workspace`.
-    pub(crate) fn open(directory: &Path) -> Result<Self, AgentError> {
+    pub(crate) fn open(directory: &Path, commits: Arc<Commits>) -> Result<Self, AgentError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::open(directory, flags, Mode::empty()) {
-            Ok(directory) => Ok(Self { directory }),
+            Ok(directory) => Ok(Self { directory, commits }),
             Err(errno) => Err(refused(WORKSPACE, errno)),
         }
     }
@@ -129,6 +134,14 @@ impl Root {
     /// Opens the directory that a path leads to.
     pub(crate) fn open_directory(&self, path: &TreePath) -> Result<OwnedFd, AgentError> {
         self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY)
+    }
+
+    /// Walks the directory that a path leads to. What commits are staging at
+    /// the tree's root is not to be seen.
+    pub(crate) fn walk(&self, path: &TreePath, cancel: &Cancel) -> Result<Walk, AgentError> {
+        let commits = path.is_root().then(|| self.commits.clone());
+        let length = path.as_bytes().len();
+        Ok(Walk::new(self.open_directory(path)?, length, commits, cancel))
     }
 
     /// Where a path's last name is; that itself is not looked at.
@@ -215,7 +228,7 @@ impl Root {
 
     fn beneath(&self, path: &TreePath, flags: OFlags) -> Result<OwnedFd, Errno> {
         let bytes = if path.is_root() { b".".as_slice() } else { path.as_bytes() };
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let flags = flags | OFlags::CLOEXEC;
         let within = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..RENAMES_MAX {
             match openat2(&self.directory, bytes, flags, Mode::empty(), within) {

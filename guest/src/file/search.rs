@@ -6,7 +6,7 @@ use super::fault::{invalid, refused};
 use super::list::below;
 use super::root::{Root, TreePath};
 use super::status;
-use super::walk::{Entered, Walk};
+use super::walk::Entered;
 use crate::work::{Cancel, Stop};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use lines::Needle;
@@ -45,7 +45,7 @@ pub(super) fn run(root: &Root, call: &FileSearch, cancel: &Cancel) -> Result<Fil
             search.look(&place.parent, &place.name, &itself.path, from, &mut page, cancel)?;
         return Ok(page.finish(looked.err()));
     }
-    let mut walk = Walk::new(root.open_directory(&path)?, path.as_bytes().len(), cancel);
+    let mut walk = root.walk(&path, cancel)?;
     if let Some(SearchCursor { path: after, line }) = &call.after {
         let below = below(&path, after)?;
         if let Some(line) = line {

@@ -1,11 +1,13 @@
 //! The tree below a directory, in order, with bounded memory.
 
 use super::names;
+use crate::commit::Commits;
 use crate::work::{Cancel, Stop};
 use pyro_protocol::guest_path::PATH_MAX;
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// Directories within one another that a walk enters: it holds each one open.
 pub(crate) const DEPTH_MAX: usize = 256;
@@ -29,6 +31,8 @@ pub(crate) struct Walk {
     path: Vec<u8>,
     /// How long paths may become.
     path_max: usize,
+    /// What they stage where the walk began is passed over.
+    commits: Option<Arc<Commits>>,
     cancel: Cancel,
 }
 
@@ -72,10 +76,15 @@ pub(crate) enum Entered {
 
 impl Walk {
     /// Walks a directory whose own path below the workspace has this length.
-    pub(crate) fn new(directory: OwnedFd, path_len: usize, cancel: &Cancel) -> Self {
+    pub(crate) fn new(
+        directory: OwnedFd,
+        path_len: usize,
+        commits: Option<Arc<Commits>>,
+        cancel: &Cancel,
+    ) -> Self {
         let path_max = RELATIVE_MAX.saturating_sub(path_len + 1);
-        let mut walk =
-            Self { levels: Vec::new(), path: Vec::new(), path_max, cancel: cancel.clone() };
+        let (levels, path, cancel) = (Vec::new(), Vec::new(), cancel.clone());
+        let mut walk = Self { levels, path, path_max, commits, cancel };
         walk.push(directory, Vec::new());
         walk
     }
@@ -122,6 +131,11 @@ impl Walk {
             let Some(level) = self.levels.last_mut() else { return Ok(None) };
             match level.next() {
                 Ok(Some(name)) => {
+                    let is_first = self.levels.len() == 1;
+                    let staged = |commits: &Arc<Commits>| commits.is_staging(&name);
+                    if is_first && self.commits.as_ref().is_some_and(staged) {
+                        continue;
+                    }
                     self.set_name(&name);
                     return Ok(Some(name));
                 }
@@ -150,16 +164,6 @@ impl Walk {
     pub(crate) fn directory(&self) -> BorrowedFd<'_> {
         let level = self.levels.last().expect("the first level stays");
         level.directory.as_fd()
-    }
-
-    /// The directory that so many directories are above.
-    pub(crate) fn directory_above(&self, depth: usize) -> BorrowedFd<'_> {
-        self.levels.get(depth).map_or_else(|| self.directory(), |level| level.directory.as_fd())
-    }
-
-    /// How many directories the walk is in.
-    pub(crate) fn depth(&self) -> usize {
-        self.levels.len()
     }
 
     /// Goes into the directory that has the last name.
