@@ -270,6 +270,14 @@ impl Commit {
         Ok(slot)
     }
 
+    /// A file of the tree, under one more name.
+    pub(crate) fn stage_existing(&mut self, path: &[u8]) -> io::Result<Slot> {
+        let slot = self.slot();
+        let (parent, name) = beneath::parent(&self.commits.tree, path)?;
+        rustix::fs::linkat(&parent, name, &self.staging, slot.name(), AtFlags::empty())?;
+        Ok(slot)
+    }
+
     /// Adds what is to be done next.
     pub(crate) fn step(&mut self, step: &Step) -> io::Result<()> {
         beneath::check(step.path())?;

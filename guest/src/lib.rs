@@ -42,6 +42,7 @@ mod listen;
 pub mod log;
 mod power;
 mod process;
+mod push;
 mod readiness;
 mod server;
 mod work;

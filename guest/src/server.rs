@@ -1,7 +1,7 @@
 //! One connection: handshake, one call, its reply.
 
 use crate::guest::Guest;
-use crate::{activate, clock, export, file, log, power, process};
+use crate::{activate, clock, export, file, log, power, process, push};
 use pyro_protocol::handshake::MAGIC;
 use pyro_protocol::power::{Ping, Pong};
 use pyro_protocol::{
@@ -84,6 +84,7 @@ where
         Call::FileMove(call) => file::move_(guest, call, connection).await?,
         Call::FileSearch(call) => file::search(guest, call, connection).await?,
         Call::Export(call) => export::run(guest, call, connection).await?,
+        Call::Push(call) => push::run(guest, call, connection).await?,
         Call::PowerOff(call) => {
             let off = power::run(guest, call).await;
             let served = off.as_ref().map_or(Served::Answered, |_| Served::PoweredOff);

@@ -9,6 +9,7 @@ use crate::file::{
 use crate::handshake::Generation;
 use crate::power::{Activate, Activated, Ping, Pong, PowerOff, PoweringOff};
 use crate::process::{ProcessStarted, StartProcess};
+use crate::push::{Push, PushCompared};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// A call as its caller sees it: what to send and what comes back.
@@ -83,4 +84,5 @@ calls! {
     FileMove -> FileMoved, since 1;
     FileSearch -> FileSearched, since 1;
     Export -> Exporting, since 1;
+    Push -> PushCompared, since 1;
 }

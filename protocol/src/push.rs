@@ -16,14 +16,14 @@ use serde::{Deserialize, Serialize};
 
 /// Pushes a tree. A stream of [pieces](crate::piece) in `Data` frames follows
 /// the call at once: one [`PushEntry`] each, no contents, in the order of the
-/// tree (names by their bytes, a directory right before what is in it). The
-/// reply, after their `DataEnd`, is [`PushCompared`].
+/// tree (names by their bytes, a directory right before what is in it), each
+/// path once. The reply, after their `DataEnd`, is [`PushCompared`].
 ///
 /// Then the agent sends in `Data` frames one [`Answer`](ANSWER_SAME) for each
 /// file, in the order of the entries, and an empty `DataEnd`; the host, for each
-/// file that was not answered by [`ANSWER_SAME`] and in that order, a content in
-/// pieces or `Keep`, and an empty `DataEnd`; the agent a stream of
-/// [`PushChange`]s and a `DataEnd` with [`PushEnd`].
+/// file that was not answered by [`ANSWER_SAME`], in any order, a [`PushContent`]
+/// and its content in pieces or `Keep`, and an empty `DataEnd`; the agent a stream
+/// of [`PushChange`]s and a `DataEnd` with [`PushEnd`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Push {
@@ -66,8 +66,13 @@ pub enum PushKind {
     Directory,
     /// Points wherever it likes.
     Symlink(ByteString),
-    /// Another name of a file that came before, by that one's path.
-    HardLink(ByteString),
+    /// Another name of a file that came before.
+    HardLink {
+        /// That one's path.
+        path: ByteString,
+        /// Which of the files it is; 0 is the first.
+        file: u64,
+    },
 }
 
 /// What is there has been compared with the entries.
@@ -89,6 +94,19 @@ pub const ANSWER_SEND: u8 = 1;
 /// A file of the same size is there. Its BLAKE3 digest follows, 32 bytes: the
 /// host sends the file only if its own has another, and otherwise `Keep`.
 pub const ANSWER_COMPARE: u8 = 2;
+
+/// A file that was asked for; its content follows, or `Keep`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct PushContent {
+    /// Which of those that were asked for; 0 is the first.
+    pub number: u64,
+    /// The mode it is to have.
+    pub mode: u32,
+    /// The modification time it is to have, unless its content is torn: then it
+    /// has the guest's, so that the next push looks at it again.
+    pub modified: FileTime,
+}
 
 /// The length of a BLAKE3 digest.
 pub const DIGEST_LEN: usize = 32;

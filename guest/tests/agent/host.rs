@@ -350,10 +350,10 @@ impl Host {
         }
         drop(soon("the end", connection.writer.send_raw(FrameKind::DataEnd, &[])).await);
         let frame = connection.next().await;
-        match frame.kind {
-            FrameKind::Error => Err(frame.decode(FrameKind::Error).expect("an error")),
-            _ => Ok(frame.decode(FrameKind::Reply).expect("a reply")),
+        if frame.kind == FrameKind::Error {
+            return Err(frame.decode(FrameKind::Error).expect("an error"));
         }
+        Ok(frame.decode(FrameKind::Reply).expect("a reply"))
     }
 
     /// Where something of the workspace really is.
@@ -368,11 +368,13 @@ impl Connection {
         let mut bytes = Vec::new();
         loop {
             let frame = self.next().await;
-            match frame.kind {
-                FrameKind::Data => bytes.extend(frame.payload),
-                FrameKind::Error => return Err(frame.decode(FrameKind::Error).expect("an error")),
-                _ => return Ok((bytes, frame.decode(FrameKind::DataEnd).expect("the end"))),
+            if frame.kind == FrameKind::Error {
+                return Err(frame.decode(FrameKind::Error).expect("an error"));
             }
+            if frame.kind != FrameKind::Data {
+                return Ok((bytes, frame.decode(FrameKind::DataEnd).expect("the end")));
+            }
+            bytes.extend(frame.payload);
         }
     }
 }
