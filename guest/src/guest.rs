@@ -71,7 +71,7 @@ pub(crate) struct Private(OnceLock<PathBuf>);
 enum State {
     Waiting,
     Activating,
-    Activated(Option<Disk>),
+    Activated(Option<Arc<Disk>>),
     PoweringOff,
 }
 
@@ -94,7 +94,7 @@ impl Guest {
     pub fn of_this_machine() -> std::io::Result<Arc<Self>> {
         let machine = Machine::Virtual { cgroups: Cgroups::open()? };
         let state = match Disk::of_activated_root() {
-            Some(disk) => State::Activated(Some(disk?)),
+            Some(disk) => State::Activated(Some(Arc::new(disk?))),
             None => State::Waiting,
         };
         let guest = Self::new(machine, state);
@@ -124,6 +124,16 @@ impl Guest {
         matches!(*self.state(), State::Activated(_))
     }
 
+    /// The layers of the workspace's trees; `None` without a machine of its own,
+    /// or a workspace.
+    #[expect(dead_code, reason = "the diff will read them")]
+    pub(crate) fn disk(&self) -> Option<Arc<Disk>> {
+        match &*self.state() {
+            State::Activated(disk) => disk.clone(),
+            State::Waiting | State::Activating | State::PoweringOff => None,
+        }
+    }
+
     /// Refuses a call that needs a workspace when there is none.
     pub(crate) fn require_activated(&self) -> Result<(), AgentError> {
         match *self.state() {
@@ -151,7 +161,7 @@ impl Guest {
 
     /// Every call is answered from here on, unless it is powering off already.
     pub(crate) fn activation_succeeded(&self, disk: Option<Disk>) {
-        self.end_activation(State::Activated(disk));
+        self.end_activation(State::Activated(disk.map(Arc::new)));
         self.recover();
     }
 
@@ -170,7 +180,7 @@ impl Guest {
 
     /// Refuses everything from here on; gives the disk that is to be made
     /// consistent.
-    pub(crate) fn begin_power_off(&self) -> Result<Option<Disk>, AgentError> {
+    pub(crate) fn begin_power_off(&self) -> Result<Option<Arc<Disk>>, AgentError> {
         match std::mem::replace(&mut *self.state(), State::PoweringOff) {
             State::Waiting | State::Activating => Ok(None),
             State::Activated(disk) => Ok(disk),
