@@ -181,7 +181,7 @@ impl Sending<'_> {
                 self.linked.insert(identity, path.to_vec());
             }
         }
-        self.entry(path, &stat, ExportKind::File)?;
+        self.entry(path, &stat, ExportKind::File { size_bytes: status::size(&stat) })?;
         self.content(&file, &stat, path)?;
         let now = fstat(&file).map_err(said)?;
         let identity = |stat: &Stat| (stat.st_size, status::modified(stat));

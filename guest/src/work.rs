@@ -142,9 +142,11 @@ where
         arrived = inlet.forward(&mut connection.reader) => arrived,
     };
     let done = thread.await;
-    match arrived {
-        Ok(_) => outcome(done),
-        Err(lost) => Err(lost),
+    match arrived? {
+        Some(frame) if frame.kind != FrameKind::DataEnd => {
+            Err(Lost::OutOfPlace { got: frame.kind, wanted: "Data or DataEnd" })
+        }
+        Some(_) | None => outcome(done),
     }
 }
 

@@ -14,6 +14,7 @@
 
 pub mod create;
 pub mod directory;
+pub mod export;
 pub mod find;
 pub mod label;
 pub mod live;
@@ -21,6 +22,7 @@ pub mod one_shot;
 pub mod place;
 pub mod power;
 pub mod program;
+pub mod push;
 pub mod record;
 pub mod reset;
 pub mod shape;

@@ -46,7 +46,10 @@ pub struct ExportEntry {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum ExportKind {
     /// Its content follows: bytes and holes, and an end.
-    File,
+    File {
+        /// How long that will be, or less if the file is torn.
+        size_bytes: u64,
+    },
     /// What is in it follows.
     Directory,
     /// Points wherever it likes.

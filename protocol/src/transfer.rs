@@ -6,7 +6,7 @@
 //! connection ── frames ──▶ Inlet ══ FRAMES_AHEAD ══▶ Incoming ── thread
 //! ```
 
-use crate::frame::{FrameKind, HEADER_LEN, STREAM_CHUNK};
+use crate::frame::{Frame, FrameKind, HEADER_LEN, STREAM_CHUNK};
 use crate::io::{FrameReader, FrameWriter, Lost};
 use crate::piece::{BadPiece, Piece, PieceReader, PieceSink, SPARE_MIN};
 use serde::de::DeserializeOwned;
@@ -143,6 +143,17 @@ pub struct Inlet {
     frames: mpsc::Sender<Arrival>,
 }
 
+/// What became of a frame.
+#[derive(Debug)]
+pub enum Taken {
+    /// It was data, and more is to come.
+    More,
+    /// It was none; the transfer is over.
+    Last(Frame),
+    /// It was data, and the thread wants no more.
+    ByNobody,
+}
+
 #[derive(Debug)]
 enum Arrival {
     Data(Vec<u8>),
@@ -183,26 +194,52 @@ impl Incoming {
 }
 
 impl Inlet {
-    /// Receives frames until `DataEnd`, whose payload this gives.
+    /// Receives frames up to the first that is no `Data`, which this gives: the
+    /// thread hears that the transfer is complete only if that is a `DataEnd`.
+    /// Returns `None` when the thread has ended before.
     ///
     /// # Errors
-    /// When the connection is lost, or when another frame comes.
-    pub async fn forward<R>(self, reader: &mut FrameReader<R>) -> Result<Vec<u8>, Lost>
+    /// When the connection is lost.
+    pub async fn forward<R>(self, reader: &mut FrameReader<R>) -> Result<Option<Frame>, Lost>
     where
         R: AsyncRead + Unpin,
     {
         loop {
             let frame = reader.next().await?;
-            if frame.kind == FrameKind::DataEnd {
+            match self.take(frame).await {
+                Taken::More => {}
+                Taken::Last(frame) => return Ok(Some(frame)),
+                Taken::ByNobody => return Ok(None),
+            }
+        }
+    }
+
+    /// Gives the thread a frame that was received already.
+    pub async fn take(&self, frame: Frame) -> Taken {
+        let arrival = match frame.kind {
+            FrameKind::Data => Arrival::Data(frame.payload),
+            FrameKind::DataEnd => {
                 // A thread that has ended will not miss it.
                 drop(self.frames.send(Arrival::End).await);
-                return Ok(frame.payload);
+                return Taken::Last(frame);
             }
-            if frame.kind != FrameKind::Data {
-                return Err(Lost::OutOfPlace { got: frame.kind, wanted: "Data or DataEnd" });
-            }
-            // What a thread that has ended did not take, nobody wants.
-            drop(self.frames.send(Arrival::Data(frame.payload)).await);
+            FrameKind::Hello
+            | FrameKind::Welcome
+            | FrameKind::Call
+            | FrameKind::Reply
+            | FrameKind::Error
+            | FrameKind::Announcement
+            | FrameKind::Stdin
+            | FrameKind::StdinEnd
+            | FrameKind::Stdout
+            | FrameKind::Stderr
+            | FrameKind::Exit
+            | FrameKind::Signal
+            | FrameKind::StdinTaken => return Taken::Last(frame),
+        };
+        match self.frames.send(arrival).await {
+            Ok(()) => Taken::More,
+            Err(_) => Taken::ByNobody,
         }
     }
 }

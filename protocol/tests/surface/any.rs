@@ -280,7 +280,7 @@ pub fn exporting() -> impl Strategy<Value = Exporting> {
 
 pub fn export_entry() -> impl Strategy<Value = ExportEntry> {
     let kind = prop_oneof![
-        Just(ExportKind::File),
+        any::<u64>().prop_map(|size_bytes| ExportKind::File { size_bytes }),
         Just(ExportKind::Directory),
         byte_string().prop_map(ExportKind::Symlink),
         byte_string().prop_map(ExportKind::HardLink),

@@ -204,7 +204,7 @@ fn of_files() {
 fn of_trees() {
     let modified = FileTime { seconds: 1, nanoseconds: 0 };
     let export = |kind| encoded(&ExportEntry { path: "a".into(), mode: 1, modified, kind });
-    assert_eq!(export(ExportKind::File), "016101020000");
+    assert_eq!(export(ExportKind::File { size_bytes: 9 }), "01610102000009");
     assert_eq!(export(ExportKind::Directory), "016101020001");
     assert_eq!(export(ExportKind::Symlink("b".into())), "0161010200020162");
     assert_eq!(export(ExportKind::HardLink("b".into())), "0161010200030162");
