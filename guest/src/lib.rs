@@ -44,6 +44,7 @@ mod power;
 mod process;
 mod push;
 mod readiness;
+mod scratch;
 mod server;
 mod work;
 

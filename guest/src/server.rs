@@ -3,6 +3,7 @@
 use crate::guest::Guest;
 use crate::{activate, clock, export, file, log, power, process, push};
 use pyro_protocol::handshake::MAGIC;
+use pyro_protocol::kept::ListProcesses;
 use pyro_protocol::power::{Ping, Pong};
 use pyro_protocol::{
     AgentError, AgentErrorKind, Call, FrameKind, FrameReader, FrameWriter, GENERATION, Generation,
@@ -63,7 +64,7 @@ enum Served {
     PoweredOff,
 }
 
-async fn converse<S>(connection: &mut Connection<S>, guest: &Guest) -> Result<Served, Lost>
+async fn converse<S>(connection: &mut Connection<S>, guest: &Arc<Guest>) -> Result<Served, Lost>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -85,6 +86,21 @@ where
         Call::FileSearch(call) => file::search(guest, call, connection).await?,
         Call::Export(call) => export::run(guest, call, connection).await?,
         Call::Push(call) => push::run(guest, call, connection).await?,
+        Call::KeepProcess(call) => process::kept::keep(guest, call, connection).await?,
+        Call::ListProcesses(ListProcesses) => {
+            connection.reply(process::kept::list(guest).await).await?;
+        }
+        Call::PollProcess(call) => process::kept::poll(guest, call, connection).await?,
+        Call::FollowProcess(call) => process::kept::follow(guest, call, connection).await?,
+        Call::WriteProcess(call) => {
+            connection.reply(process::kept::write(guest, call).await).await?;
+        }
+        Call::SignalProcess(call) => {
+            connection.reply(process::kept::signal(guest, call).await).await?;
+        }
+        Call::ForgetProcess(call) => {
+            connection.reply(process::kept::forget(guest, call).await).await?;
+        }
         Call::PowerOff(call) => {
             let off = power::run(guest, call).await;
             let served = off.as_ref().map_or(Served::Answered, |_| Served::PoweredOff);

@@ -1,6 +1,7 @@
 //! Calls to the agent in a guest. One connection, one call.
 
 pub mod file;
+pub mod kept;
 pub mod process;
 pub(crate) mod transfer;
 

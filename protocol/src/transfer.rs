@@ -216,27 +216,14 @@ impl Inlet {
 
     /// Gives the thread a frame that was received already.
     pub async fn take(&self, frame: Frame) -> Taken {
-        let arrival = match frame.kind {
-            FrameKind::Data => Arrival::Data(frame.payload),
-            FrameKind::DataEnd => {
-                // A thread that has ended will not miss it.
-                drop(self.frames.send(Arrival::End).await);
-                return Taken::Last(frame);
-            }
-            FrameKind::Hello
-            | FrameKind::Welcome
-            | FrameKind::Call
-            | FrameKind::Reply
-            | FrameKind::Error
-            | FrameKind::Announcement
-            | FrameKind::Stdin
-            | FrameKind::StdinEnd
-            | FrameKind::Stdout
-            | FrameKind::Stderr
-            | FrameKind::Exit
-            | FrameKind::Signal
-            | FrameKind::StdinTaken => return Taken::Last(frame),
-        };
+        if frame.kind == FrameKind::DataEnd {
+            // A thread that has ended will not miss it.
+            drop(self.frames.send(Arrival::End).await);
+        }
+        if frame.kind != FrameKind::Data {
+            return Taken::Last(frame);
+        }
+        let arrival = Arrival::Data(frame.payload);
         match self.frames.send(arrival).await {
             Ok(()) => Taken::More,
             Err(_) => Taken::ByNobody,

@@ -1,9 +1,9 @@
 //! Contents of the workspace's files.
 
-use super::{AgentClient, lost};
+use super::AgentClient;
 use crate::error::Result;
+use pyro_protocol::FrameKind;
 use pyro_protocol::file::{FileRead, FileReadEnd, FileReading, FileWrite, FileWritten};
-use pyro_protocol::{FrameKind, Lost};
 use tokio::io::AsyncRead;
 
 impl AgentClient {
@@ -18,26 +18,10 @@ impl AgentClient {
         let reading = connection.call(request).await?;
         loop {
             let frame = connection.next().await?;
-            match frame.kind {
-                FrameKind::Data => hear(frame.payload).await?,
-                FrameKind::DataEnd | FrameKind::Error => {
-                    return Ok((reading, super::reply(frame, FrameKind::DataEnd)?));
-                }
-                got @ (FrameKind::Hello
-                | FrameKind::Welcome
-                | FrameKind::Call
-                | FrameKind::Reply
-                | FrameKind::Announcement
-                | FrameKind::Stdin
-                | FrameKind::StdinEnd
-                | FrameKind::Stdout
-                | FrameKind::Stderr
-                | FrameKind::Exit
-                | FrameKind::Signal
-                | FrameKind::StdinTaken) => {
-                    return Err(lost(Lost::OutOfPlace { got, wanted: "data or its end" }));
-                }
+            if frame.kind != FrameKind::Data {
+                return Ok((reading, super::reply(frame, FrameKind::DataEnd)?));
             }
+            hear(frame.payload).await?;
         }
     }
 

@@ -8,6 +8,7 @@ use pyro_protocol::file::{
     FileReading, FileSearch, FileSearched, FileTime, FileWrite, FileWritten,
 };
 use pyro_protocol::handshake::Announcement;
+use pyro_protocol::kept::{FollowEnd, ProcessKept, ProcessList, ProcessPolled, ProcessWritten, Skipped};
 use pyro_protocol::power::{Activate, Activated, PowerOff};
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::push::{
@@ -26,9 +27,10 @@ fuzz_target!(|bytes: &[u8]| {
     }
     each!(
         Hello, Welcome, Announcement, Call, Activate, Activated, PowerOff, StartProcess,
-        ProcessStarted, StdinTaken, Signal, Exit, FileTime, FileEntry, FileList, FileListed, FileRead, FileReading, FileReadEnd, FileWrite,
-        FileWritten, FileEdit, FileEdited, FileMove, FileSearch, FileSearched, Export, Exporting,
-        ExportEntry, ExportEnd, Push, PushEntry, PushCompared, PushContent, PushChange, PushEnd,
-        AgentError, ByteString, GuestPath
+        ProcessStarted, StdinTaken, Signal, Exit, ProcessKept, ProcessList, ProcessPolled,
+        ProcessWritten, Skipped, FollowEnd, FileTime, FileEntry, FileList, FileListed, FileRead,
+        FileReading, FileReadEnd, FileWrite, FileWritten, FileEdit, FileEdited, FileMove,
+        FileSearch, FileSearched, Export, Exporting, ExportEntry, ExportEnd, Push, PushEntry,
+        PushCompared, PushContent, PushChange, PushEnd, AgentError, ByteString, GuestPath
     );
 });

@@ -11,6 +11,12 @@ use pyro_protocol::file::{
 };
 use pyro_protocol::frame::header;
 use pyro_protocol::handshake::{Announcement, MAGIC};
+use pyro_protocol::kept::{
+    FollowEnd, FollowProcess, FollowingProcess, ForgetProcess, KeepProcess, KeptProcess,
+    ListProcesses, OutputStream, PollProcess, PollUntil, ProcessForgotten, ProcessId, ProcessKept,
+    ProcessList, ProcessPolled, ProcessSignaled, ProcessState, ProcessWritten, SignalProcess,
+    Skipped, Slice, WriteProcess,
+};
 use pyro_protocol::power::{Activate, Activated, Ping, Pong, PowerOff, PoweringOff};
 use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::push::{
@@ -54,6 +60,7 @@ fn headers() {
         "StdinTaken 8 1600000008000000",
         "Data 65536 1700000000000100",
         "DataEnd 65536 1800000000000100",
+        "Skipped 16 1900000010000000",
     ];
     assert_eq!(golden, expected);
 }
@@ -123,22 +130,22 @@ fn calls() {
 fn calls_of_files() {
     let path = || GuestPath::new("a").expect("a path");
     let call = |call: Call| encoded(&call);
-    assert_eq!(call(FileStat { path: path() }.into()), "040161");
+    assert_eq!(call(FileStat { path: path() }.into()), "0b0161");
     let list = FileList { path: path(), recursive: true, after: Some(path()), limit: 1000 };
-    assert_eq!(call(list.into()), "05016101010161fbe803");
+    assert_eq!(call(list.into()), "0c016101010161fbe803");
     let range = ReadRange::Lines { first: 2, count: Some(3) };
     let read = FileRead { path: path(), range, max_bytes: Some(9) };
-    assert_eq!(call(read.into()), "060161010201030109");
+    assert_eq!(call(read.into()), "0d0161010201030109");
     let range = ReadRange::From { offset: 4 };
     let read = FileRead { path: path(), range, max_bytes: None };
-    assert_eq!(call(read.into()), "060161000400");
+    assert_eq!(call(read.into()), "0d0161000400");
     let write = FileWrite { path: path(), disposition: Disposition::CreateNew, mode: Some(0o755) };
-    assert_eq!(call(write.into()), "0701610201fbed01");
+    assert_eq!(call(write.into()), "0e01610201fbed01");
     let edit = |occurrences| Edit { old: "o".into(), new: "n".into(), occurrences };
     let edits = vec![edit(Occurrences::Exactly(1)), edit(Occurrences::All)];
-    assert_eq!(call(FileEdit { path: path(), edits }.into()), "08016102016f016e0001016f016e01");
-    assert_eq!(call(FileDelete { path: path(), recursive: true }.into()), "09016101");
-    assert_eq!(call(FileMove { from: path(), to: path(), replace: false }.into()), "0a0161016100");
+    assert_eq!(call(FileEdit { path: path(), edits }.into()), "0f016102016f016e0001016f016e01");
+    assert_eq!(call(FileDelete { path: path(), recursive: true }.into()), "10016101");
+    assert_eq!(call(FileMove { from: path(), to: path(), replace: false }.into()), "110161016100");
     let search = FileSearch {
         path: path(),
         pattern: Some(Pattern { text: "x".to_owned(), literal: true, ignore_case: false }),
@@ -151,11 +158,11 @@ fn calls_of_files() {
     };
     assert_eq!(
         call(search.into()),
-        ["0b0161", "0101780100", "01012a", "00", "00", "0101610107", "01", "02"].concat()
+        ["120161", "0101780100", "01012a", "00", "00", "0101610107", "01", "02"].concat()
     );
-    assert_eq!(call(Export { path: path() }.into()), "0c0161");
+    assert_eq!(call(Export { path: path() }.into()), "130161");
     let push = Push { dest: path(), delete: true, dry_run: false, checksum: true };
-    assert_eq!(call(push.into()), "0d0161010001");
+    assert_eq!(call(push.into()), "140161010001");
 }
 
 #[test]
@@ -256,6 +263,70 @@ fn of_a_process() {
     assert_eq!(exit(Outcome::TimedOut), "02fbe803");
     assert_eq!(encoded(&Signal { number: 15 }), "0f");
     assert_eq!(encoded(&StdinTaken { bytes: 65_536 }), "fc00000100");
+}
+
+#[test]
+fn calls_about_kept_processes() {
+    let id = ProcessId([1, 2, 3, 4, 5, 6]);
+    let program = StartProcess {
+        argv: vec!["true".into()],
+        cwd: None,
+        env: Vec::new(),
+        user: None,
+        stdin: false,
+        timeout_ms: None,
+    };
+    let poll = PollProcess {
+        id,
+        stdout_cursor: 7,
+        stderr_cursor: 70_000,
+        max_bytes: 16,
+        wait_ms: 45_000,
+        until: PollUntil::End,
+    };
+    let follow = FollowProcess { id, stdout_cursor: 7, stderr_cursor: 8 };
+    let write = WriteProcess { id, data: "hi".into(), end: true, wait_ms: 10 };
+    let cases = [
+        (Call::KeepProcess(KeepProcess { program }), "040104747275650000000000"),
+        (Call::ListProcesses(ListProcesses), "05"),
+        (Call::PollProcess(poll), "0601020304050607fc7011010010fbc8af01"),
+        (Call::FollowProcess(follow), "070102030405060708"),
+        (Call::WriteProcess(write), "08010203040506026869010a"),
+        (Call::SignalProcess(SignalProcess { id, number: 9 }), "0901020304050609"),
+        (Call::ForgetProcess(ForgetProcess { id }), "0a010203040506"),
+    ];
+    for (call, expected) in cases {
+        assert_eq!(encoded(&call), expected, "{}", call.name());
+    }
+}
+
+#[test]
+fn replies_about_kept_processes() {
+    let id = ProcessId([1, 2, 3, 4, 5, 6]);
+    let ended =
+        ProcessState::Ended { exit: Exit { outcome: Outcome::Exited { code: 3 }, took_us: 9 } };
+    let slice = |data: &str| Slice { oldest: 1, start: 2, data: data.into(), end: 4 };
+    let kept = KeptProcess {
+        id,
+        argv: vec!["true".into()],
+        started_at_ns: 1,
+        state: ProcessState::Running { pid: 5 },
+        stdout_bytes: 6,
+        stderr_bytes: 7,
+    };
+    let polled = ProcessPolled { state: ended, stdout: slice("hi"), stderr: slice("") };
+    assert_eq!(encoded(&ProcessKept { id, pid: 5 }), "01020304050605");
+    assert_eq!(
+        encoded(&ProcessList { processes: vec![kept] }),
+        "010102030405060104747275650200050607"
+    );
+    assert_eq!(encoded(&polled), "0100030901020268690401020004");
+    assert_eq!(encoded(&FollowingProcess), "");
+    assert_eq!(encoded(&ProcessWritten { taken: 3, ended: true }), "0301");
+    assert_eq!(encoded(&ProcessSignaled), "");
+    assert_eq!(encoded(&ProcessForgotten { state: ProcessState::Lost }), "02");
+    assert_eq!(encoded(&FollowEnd { state: ended }), "01000309");
+    assert_eq!(encoded(&Skipped { stream: OutputStream::Stderr, bytes: 5 }), "0105");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use pyro_protocol::call::TABLE;
 use pyro_protocol::export::{ExportEnd, ExportEntry};
 use pyro_protocol::file::FileReadEnd;
 use pyro_protocol::handshake::Announcement;
+use pyro_protocol::kept::Skipped;
 use pyro_protocol::process::{Exit, STDIN_WINDOW, Signal, StdinTaken};
 use pyro_protocol::push::{PushChange, PushContent, PushEnd, PushEntry};
 use pyro_protocol::{
@@ -28,6 +29,7 @@ fn payload(kind: FrameKind) -> Value {
         FrameKind::Exit => json!(schema_for!(Exit)),
         FrameKind::Signal => json!(schema_for!(Signal)),
         FrameKind::StdinTaken => json!(schema_for!(StdinTaken)),
+        FrameKind::Skipped => json!(schema_for!(Skipped)),
         FrameKind::DataEnd => json!("what the call says"),
         FrameKind::Stdin
         | FrameKind::StdinEnd
