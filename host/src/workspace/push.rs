@@ -9,6 +9,7 @@ use crate::agent::AgentClient;
 use crate::agent::transfer::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest_text;
+use crate::seed::source::Surroundings;
 use crate::seed::{Content, Entry, Kind, Mtime, Source, Visitor, Walk};
 use manifest::{Manifest, file_time};
 use pyro_protocol::guest_path::PATH_MAX;
@@ -20,6 +21,7 @@ use pyro_protocol::push::{
 use pyro_protocol::transfer::{Incoming, NoPiece, Outgoing};
 use std::collections::HashMap;
 use std::io::{Read, Seek, Write};
+use std::path::Path;
 use std::sync::Arc;
 use tempfile::SpooledTempFile;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +58,7 @@ pub struct Change {
 }
 
 /// Makes a directory of the workspace like the source; all of it or nothing.
+/// What a source needs beside memory goes into `scratch`, and nothing stays.
 ///
 /// # Errors
 /// When the source cannot be read, or when something is in the way.
@@ -63,14 +66,16 @@ pub async fn push(
     agent: &AgentClient,
     source: Source,
     call: Push,
+    scratch: &Path,
     cancel: &CancellationToken,
 ) -> Result<Pushed> {
     let dry_run = call.dry_run;
     let source = Arc::new(source);
     let manifest = Arc::new(
         blocking({
-            let (source, cancel) = (source.clone(), cancel.clone());
-            move || Manifest::of(&source, &cancel)
+            let (source, scratch) = (source.clone(), scratch.to_owned());
+            let cancel = cancel.clone();
+            move || Manifest::of(&source, &scratch, &cancel)
         })
         .await?,
     );
@@ -82,10 +87,13 @@ pub async fn push(
     }
     let asking = manifest.clone();
     let (asked, ()) = connection.download(None, move |incoming| answers(incoming, &asking)).await?;
-    let wanted = Arc::new(asked);
+    let wanted = asked;
     let sending = {
-        let (wanted, cancel) = (wanted.clone(), cancel.clone());
-        move |outgoing: &mut Outgoing| contents(&source, &wanted, dry_run, &cancel, outgoing)
+        let (scratch, cancel) = (scratch.to_owned(), cancel.clone());
+        move |outgoing: &mut Outgoing| {
+            let mut sender = Sender { wanted: &wanted, dry_run, outgoing, ordinal: 0, sent: 0 };
+            sender.walk(&source, &scratch, &cancel)
+        }
     };
     let first = connection.upload(sending).await?;
     let (changes, end) = connection.download(Some(first), changes).await?;
@@ -161,25 +169,6 @@ impl Stream<'_> {
 }
 
 /// Sends the contents that are asked for, in the order of the walk.
-fn contents(
-    source: &Source,
-    wanted: &Wanted,
-    dry_run: bool,
-    cancel: &CancellationToken,
-    outgoing: &mut Outgoing,
-) -> Result<()> {
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let mut sender = Sender { wanted, dry_run, outgoing, ordinal: 0, sent: 0 };
-    source.walk(&mut Walk::new(&mut sender, cancel), None)?;
-    if sender.sent < wanted.len() {
-        return Err(Error::new(ErrorKind::Conflict, "the source changed while it was pushed")
-            .hint("push again"));
-    }
-    Ok(())
-}
-
 struct Sender<'a> {
     wanted: &'a Wanted,
     dry_run: bool,
@@ -215,6 +204,19 @@ impl Visitor for Sender<'_> {
 }
 
 impl Sender<'_> {
+    fn walk(&mut self, source: &Source, scratch: &Path, cancel: &CancellationToken) -> Result<()> {
+        if self.wanted.is_empty() {
+            return Ok(());
+        }
+        let (wanted, around) = (self.wanted.len(), Surroundings { avoid: None, scratch });
+        source.walk(&mut Walk::new(self, cancel), around)?;
+        if self.sent < wanted {
+            return Err(Error::new(ErrorKind::Conflict, "the source changed while it was pushed")
+                .hint("push again"));
+        }
+        Ok(())
+    }
+
     fn send(&mut self, entry: &Entry, size: u64, content: &mut dyn Content) -> Result<()> {
         let failed = |error| Error::io(format!("cannot read `{}`", entry.path), error);
         let mut left = size;

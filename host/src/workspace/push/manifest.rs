@@ -1,6 +1,7 @@
 //! What a source has, in the order of a tree.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::seed::source::Surroundings;
 use crate::seed::{Content, Entry, Kind, Mtime, RelPath, Source, Visitor, Walk};
 use pyro_protocol::ByteString;
 use pyro_protocol::file::FileTime;
@@ -9,6 +10,7 @@ use pyro_protocol::push::{PushEntry, PushKind};
 use pyro_protocol::transfer::Outgoing;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
+use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 /// What a source has. Walks show it in any order, and a path more than once.
@@ -40,10 +42,10 @@ enum What {
 
 impl Manifest {
     /// Walks a source.
-    pub(super) fn of(source: &Source, cancel: &CancellationToken) -> Result<Self> {
+    pub(super) fn of(source: &Source, scratch: &Path, cancel: &CancellationToken) -> Result<Self> {
         let mut collecting = Collecting::default();
         let mut walk = Walk::new(&mut collecting, cancel);
-        source.walk(&mut walk, None)?;
+        source.walk(&mut walk, Surroundings { avoid: None, scratch })?;
         let (_, warnings) = walk.finish();
         let items = collecting.items.into_values().collect();
         Ok(Self { root: collecting.root, items, warnings: warnings.lines() })
