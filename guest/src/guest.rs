@@ -8,20 +8,26 @@
 
 use crate::activate::Disk;
 use crate::cgroup::Cgroups;
+use crate::commit::Commits;
+use crate::log;
 use crate::process::kept::Kept;
 use crate::process::leash::Registry;
 use crate::scratch::Scratch;
 use pyro_protocol::{AgentError, AgentErrorKind, GuestPath};
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::watch;
 
 /// Where a workspace is, inside a guest.
 pub(crate) const WORKSPACE: &str = "/workspace";
+
+/// Where in the agent's own directory the journals are.
+const COMMITS: &str = "commits";
 
 /// One machine, or what stands for it in a test.
 #[derive(Debug)]
@@ -33,6 +39,8 @@ pub struct Guest {
     pub(crate) kept: Kept,
     state: Mutex<State>,
     off: watch::Sender<bool>,
+    /// Once there is a workspace.
+    commits: OnceLock<Arc<Commits>>,
 }
 
 /// Where a new [`Guest`] begins.
@@ -104,7 +112,9 @@ impl Guest {
             Some(disk) => State::Activated(Some(Arc::new(disk?))),
             None => State::Waiting,
         };
-        Ok(Arc::new(Self::new(machine, state)))
+        let guest = Self::new(machine, state);
+        guest.recover();
+        Ok(Arc::new(guest))
     }
 
     fn new(machine: Machine, state: State) -> Self {
@@ -115,6 +125,7 @@ impl Guest {
             kept: Kept::default(),
             state: Mutex::new(state),
             off,
+            commits: OnceLock::new(),
         }
     }
 
@@ -172,6 +183,7 @@ impl Guest {
     /// Every call is answered from here on, unless it is powering off already.
     pub(crate) fn activation_succeeded(&self, disk: Option<Disk>) {
         self.end_activation(State::Activated(disk.map(Arc::new)));
+        self.recover();
     }
 
     /// It can be tried again.
@@ -222,6 +234,42 @@ impl Guest {
         let path = Path::new(OsStr::from_bytes(path.as_bytes()));
         // An absolute path replaces; what lies under /workspace goes along.
         workspace.join(path.strip_prefix(WORKSPACE).unwrap_or(path))
+    }
+
+    /// What changes many files of the workspace at once.
+    pub(crate) fn commits(&self) -> Result<Arc<Commits>, AgentError> {
+        self.require_activated()?;
+        if let Some(commits) = self.commits.get() {
+            return Ok(commits.clone());
+        }
+        let (tree, private) = self.open_commits().map_err(|error| {
+            let text = format!("opening the workspace: {error}");
+            AgentError::new(AgentErrorKind::System, text)
+        })?;
+        Ok(self.commits.get_or_init(|| Commits::new(tree, private)).clone())
+    }
+
+    fn open_commits(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        let tree = File::open(self.directory(None))?.into();
+        let private = self.private()?;
+        match rustix::fs::mkdirat(&private, COMMITS, rustix::fs::Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok((tree, crate::beneath::directory(&private, COMMITS.as_bytes())?))
+    }
+
+    /// Completes what an agent that died was about to do to the workspace, of
+    /// which no program has seen anything yet.
+    fn recover(&self) {
+        if !self.activated() {
+            return;
+        }
+        let recovered =
+            self.commits().map_err(io::Error::other).and_then(|commits| commits.recover());
+        if let Err(error) = recovered {
+            log::warn(format_args!("completing what was interrupted: {}", log::Chain(&error)));
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -1,7 +1,9 @@
 //! Calls to the agent in a guest. One connection, one call.
 
+pub mod file;
 pub mod kept;
 pub mod process;
+pub(crate) mod transfer;
 
 use crate::deadlines::Deadlines;
 use crate::error::{Error, ErrorKind, Result};
@@ -9,8 +11,8 @@ use crate::guest_text;
 use pyro_protocol::error::MESSAGE_MAX;
 use pyro_protocol::handshake::{GENERATION, MAGIC};
 use pyro_protocol::{
-    AgentError, AgentErrorKind, CALL_PORT, Call, Frame, FrameKind, FrameReader, FrameWriter, Hello,
-    Lost, Request, Welcome,
+    AgentError, AgentErrorKind, CALL_PORT, Call, Frame, FrameKind, FrameReader, FrameWriter, Hello, Lost,
+    Request, Welcome,
 };
 use std::fs::File;
 use std::os::fd::AsFd;
