@@ -1,6 +1,7 @@
 //! THE table of calls. A row never changes once shipped: a new need is a new
 //! call in a new generation.
 
+use crate::diff::{ApplyPatch, Diff, DiffStarted, PatchApplied};
 use crate::handshake::Generation;
 use crate::power::{Activate, Activated, Ping, Pong, PowerOff, PoweringOff};
 use crate::process::{ProcessStarted, StartProcess};
@@ -69,4 +70,6 @@ calls! {
     Activate -> Activated, since 1;
     PowerOff -> PoweringOff, since 1;
     StartProcess -> ProcessStarted, since 1;
+    Diff -> DiffStarted, since 1;
+    ApplyPatch -> PatchApplied, since 1;
 }

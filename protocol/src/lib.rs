@@ -13,6 +13,7 @@
 pub mod call;
 pub mod channel;
 pub mod codec;
+pub mod diff;
 /// What the agent answers when a call fails.
 pub mod error;
 pub mod frame;
