@@ -19,10 +19,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Where a workspace is, inside a guest.
 pub(crate) const WORKSPACE: &str = "/workspace";
+
+/// So many diffs and patches are worked on at a time; the others wait. Each may
+/// take about ten megabytes, and the agent is to stay under thirty-two.
+const BULK_MAX: usize = 2;
 
 /// One machine, or what stands for it in a test.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub struct Guest {
     pub(crate) running: Registry,
     state: Mutex<State>,
     off: watch::Sender<bool>,
+    /// Who may read or write a great deal at once.
+    pub(crate) bulk: Semaphore,
     /// Once there is a workspace.
     commits: OnceLock<Arc<Commits>>,
 }
@@ -60,7 +66,22 @@ pub(crate) enum Machine {
         workspace: PathBuf,
         /// Where journals are, which programs of a real guest do not see.
         private: Private,
+        /// What the workspace is made of, if it is an overlay.
+        layers: Option<LayerPaths>,
     },
+}
+
+/// Where the layers of an overlay are.
+#[derive(Debug, Clone)]
+pub struct LayerPaths {
+    /// The lower layer: what there was before.
+    pub lower: PathBuf,
+    /// The upper layer.
+    pub upper: PathBuf,
+    /// The overlay's work directory.
+    pub work: PathBuf,
+    /// The table of hard links, as it lies in a seed's image.
+    pub hard_links: Option<PathBuf>,
 }
 
 /// A directory of an in-process guest's, made when it is first needed.
@@ -71,7 +92,7 @@ pub(crate) struct Private(OnceLock<PathBuf>);
 enum State {
     Waiting,
     Activating,
-    Activated(Option<Disk>),
+    Activated(Option<Arc<Disk>>),
     PoweringOff,
 }
 
@@ -80,8 +101,26 @@ impl Guest {
     /// in its own process group; `workspace` stands for `/workspace`; `Activate`
     /// only checks its arguments; power-off is [`Guest::powered_off`].
     pub fn in_process(workspace: impl Into<PathBuf>, phase: Phase) -> Arc<Self> {
-        let machine =
-            Machine::InProcess { workspace: workspace.into(), private: Private::default() };
+        Self::in_process_on(workspace, None, phase)
+    }
+
+    /// [`Guest::in_process`] of a workspace that is an overlay, so that it has
+    /// something to be compared with.
+    pub fn in_process_on_layers(
+        workspace: impl Into<PathBuf>,
+        layers: LayerPaths,
+        phase: Phase,
+    ) -> Arc<Self> {
+        Self::in_process_on(workspace, Some(layers), phase)
+    }
+
+    fn in_process_on(
+        workspace: impl Into<PathBuf>,
+        layers: Option<LayerPaths>,
+        phase: Phase,
+    ) -> Arc<Self> {
+        let private = Private::default();
+        let machine = Machine::InProcess { workspace: workspace.into(), private, layers };
         let state = match phase {
             Phase::Waiting => State::Waiting,
             Phase::Activated => State::Activated(None),
@@ -94,7 +133,7 @@ impl Guest {
     pub fn of_this_machine() -> std::io::Result<Arc<Self>> {
         let machine = Machine::Virtual { cgroups: Cgroups::open()? };
         let state = match Disk::of_activated_root() {
-            Some(disk) => State::Activated(Some(disk?)),
+            Some(disk) => State::Activated(Some(Arc::new(disk?))),
             None => State::Waiting,
         };
         let guest = Self::new(machine, state);
@@ -105,7 +144,8 @@ impl Guest {
     fn new(machine: Machine, state: State) -> Self {
         let off = watch::Sender::new(false);
         let (running, state, commits) = (Registry::default(), Mutex::new(state), OnceLock::new());
-        Self { machine, running, state, off, commits }
+        let bulk = Semaphore::new(BULK_MAX);
+        Self { machine, running, state, off, bulk, commits }
     }
 
     /// Returns when a `PowerOff` call has been answered.
@@ -122,6 +162,15 @@ impl Guest {
     /// Whether every call is answered.
     pub(crate) fn activated(&self) -> bool {
         matches!(*self.state(), State::Activated(_))
+    }
+
+    /// The layers of the workspace's trees; `None` without a machine of its own,
+    /// or a workspace.
+    pub(crate) fn disk(&self) -> Option<Arc<Disk>> {
+        match &*self.state() {
+            State::Activated(disk) => disk.clone(),
+            State::Waiting | State::Activating | State::PoweringOff => None,
+        }
     }
 
     /// Refuses a call that needs a workspace when there is none.
@@ -151,7 +200,7 @@ impl Guest {
 
     /// Every call is answered from here on, unless it is powering off already.
     pub(crate) fn activation_succeeded(&self, disk: Option<Disk>) {
-        self.end_activation(State::Activated(disk));
+        self.end_activation(State::Activated(disk.map(Arc::new)));
         self.recover();
     }
 
@@ -170,7 +219,7 @@ impl Guest {
 
     /// Refuses everything from here on; gives the disk that is to be made
     /// consistent.
-    pub(crate) fn begin_power_off(&self) -> Result<Option<Disk>, AgentError> {
+    pub(crate) fn begin_power_off(&self) -> Result<Option<Arc<Disk>>, AgentError> {
         match std::mem::replace(&mut *self.state(), State::PoweringOff) {
             State::Waiting | State::Activating => Ok(None),
             State::Activated(disk) => Ok(disk),

@@ -45,7 +45,7 @@ mod process;
 mod readiness;
 mod server;
 
-pub use guest::{Guest, Phase};
+pub use guest::{Guest, LayerPaths, Phase};
 pub use listen::serve_machine;
 pub use process::environment;
 pub use process::user;

@@ -2,7 +2,9 @@
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::private_dir;
 use crate::store::staging::{self, Staging};
+use crate::vmm::Durability;
 use rustix::fs::{SeekFrom, seek};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
@@ -29,26 +31,41 @@ const COPY_CHUNK: usize = 1 << 20;
 /// are missing, which takes a translated guest some milliseconds.
 const LAYERS: &[&str] = &["root/upper", "root/work", "workspace/upper", "workspace/work"];
 
-/// The formatting, by which cached file systems are told apart: a changed
-/// recipe makes a new one. No journal: the disk of a one-shot run ends with its
-/// guest, and nobody ever recovers it.
-const FORMAT: &[&str] = &[
-    "-q",
-    "-F",
-    "-t",
-    "ext4",
-    "-L",
-    "pyro",
-    "-O",
-    "^has_journal",
-    "-m",
-    "0",
-    "-E",
-    "lazy_itable_init=1,nodiscard,root_owner=0:0",
-];
+/// How a file system is made. With the rest of the recipe it tells cached ones
+/// apart: a changed recipe makes a new one.
+const FORMAT: &[&str] = &["-q", "-F", "-t", "ext4", "-L", "pyro", "-m", "0"];
+
+/// What makes a file system last or not: one that ends with its guest is never
+/// recovered and needs no journal.
+const fn format_for(durability: Durability) -> &'static [&'static str] {
+    match durability {
+        Durability::Scratch => {
+            &["-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0"]
+        }
+        Durability::Kept => &[
+            "-J",
+            "size=16",
+            "-E",
+            "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0",
+        ],
+    }
+}
+
+/// A file of a seed's size with nothing in it, for machines without a seed.
+pub fn no_seed(config: &Config) -> Result<PathBuf> {
+    let directory = config.cache_dir.join("disks");
+    let path = directory.join("no-seed");
+    if !path.exists() {
+        private_dir(&directory)?;
+        let failed = |error| Error::io(format!("cannot make {}", path.display()), error);
+        let made = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        made.and_then(|file| file.set_len(DEVICE_BYTES)).map_err(failed)?;
+    }
+    Ok(path)
+}
 
 /// Makes a disk with an empty file system of `mib` MiB at `path`.
-pub async fn create(config: &Config, path: &Path, mib: u64) -> Result<()> {
+pub async fn create(config: &Config, path: &Path, mib: u64, durability: Durability) -> Result<()> {
     if !(MIN_MIB..=DEVICE_BYTES >> 20).contains(&mib) {
         let max = DEVICE_BYTES >> 20;
         return Err(Error::new(
@@ -57,13 +74,14 @@ pub async fn create(config: &Config, path: &Path, mib: u64) -> Result<()> {
         )
         .hint(format!("choose between {MIN_MIB} and {max} MiB")));
     }
-    let formatted = formatted(config, mib).await?;
+    let formatted = formatted(config, mib, durability).await?;
     copy_sparse(&formatted, path)
 }
 
 /// The cached empty file system of this size, made if need be.
-async fn formatted(config: &Config, mib: u64) -> Result<PathBuf> {
-    let recipe = [FORMAT, LAYERS].concat().join(" ");
+async fn formatted(config: &Config, mib: u64, durability: Durability) -> Result<PathBuf> {
+    let lasting = format_for(durability);
+    let recipe = [FORMAT, lasting, LAYERS].concat().join(" ");
     let key = blake3::hash(recipe.as_bytes()).to_hex();
     let directory = config.cache_dir.join("disks");
     let path = directory.join(format!("{mib}-{}.ext4", &key[..16]));
@@ -87,7 +105,7 @@ async fn formatted(config: &Config, mib: u64) -> Result<PathBuf> {
     file.set_len(DEVICE_BYTES).map_err(|error| Error::io("cannot make a sparse file", error))?;
     let skeleton = staging.path().join("skeleton");
     let mut command = Command::new(&program);
-    command.args(FORMAT);
+    command.args(FORMAT).args(lasting);
     // Their owner is that of the skeleton, which is root in the guest only if
     // it is root here.
     if rustix::process::geteuid().is_root() {
@@ -182,8 +200,9 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         let target = home.path().join("disk");
         for mib in [0, MIN_MIB - 1, (DEVICE_BYTES >> 20) + 1, u64::MAX] {
-            let error =
-                create(&Config::within(home.path()), &target, mib).await.expect_err("no size");
+            let error = create(&Config::within(home.path()), &target, mib, Durability::Scratch)
+                .await
+                .expect_err("no size");
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{mib}");
             assert!(error.next_step().is_some_and(|hint| hint.contains("64 and 65536")));
         }
@@ -198,9 +217,9 @@ mod tests {
         let left = config.cache_dir.join("disks/making/0123456789abcdef");
         fs::create_dir_all(&left).expect("it is made");
         fs::write(left.join("disk.ext4"), "half").expect("written");
-        for name in ["one", "two"] {
+        for (name, durability) in [("one", Durability::Scratch), ("two", Durability::Kept)] {
             let target = home.path().join(name);
-            create(&config, &target, MIN_MIB).await.expect("a disk");
+            create(&config, &target, MIN_MIB, durability).await.expect("a disk");
             let meta = target.metadata().expect("it is there");
             assert_eq!((meta.len(), meta.mode() & 0o777), (DEVICE_BYTES, 0o600));
             assert!(meta.blocks() * 512 < 24 << 20, "{} bytes", meta.blocks() * 512);
@@ -212,7 +231,7 @@ mod tests {
             assert_eq!(magic, [0x53, 0xef]);
         }
         assert_eq!(fs::read_dir(config.cache_dir.join("disks/making")).expect("there").count(), 0);
-        assert_eq!(fs::read_dir(config.cache_dir.join("disks")).expect("there").count(), 2);
+        assert_eq!(fs::read_dir(config.cache_dir.join("disks")).expect("there").count(), 3);
     }
 
     #[tokio::test]
@@ -220,7 +239,8 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         let config = Config::within(home.path());
         let targets: Vec<_> = (0..8).map(|n| home.path().join(n.to_string())).collect();
-        let making = targets.iter().map(|target| create(&config, target, MIN_MIB));
+        let making =
+            targets.iter().map(|target| create(&config, target, MIN_MIB, Durability::Kept));
         for made in futures::future::join_all(making).await {
             made.expect("a disk");
         }

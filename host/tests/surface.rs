@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the command line adds to every operation.
-const OWN_ARGUMENTS: &[&str] = &["help", "json"];
+const OWN_ARGUMENTS: &[&str] = &["help", "json", "id-only"];
 
 fn tree() -> Command {
     let mut tree = cli::command(OPERATIONS).term_width(100);

@@ -1,5 +1,6 @@
-//! The workspace's root: an overlay of the read-only base and the workspace's
-//! own disk.
+//! What a workspace sees: its root, an overlay of the read-only base and the
+//! workspace's own disk; and `/workspace`, if it was seeded an overlay of the
+//! read-only seed and the same disk.
 
 use super::{Identity, identity};
 use crate::device::await_node;
@@ -12,12 +13,18 @@ use std::ffi::CStr;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
 /// The workspace's own disk: one ext4, made by the host.
 const DEVICE: &str = "/dev/vdb";
+
+/// The environment's root image.
+const BASE_DEVICE: &str = "/dev/vda";
+
+/// The seed: one erofs, made by the host.
+const SEED_DEVICE: &str = "/dev/vdc";
 
 /// How long the device may take to appear after the call that needs it.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
@@ -26,6 +33,15 @@ const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
 /// first phase's /run, which goes away with the old root: from the new one
 /// the layers cannot be reached.
 const DISK: &str = "/run/pyro/disk";
+
+/// Where the seed is mounted meanwhile.
+const SEED: &str = "/run/pyro/seed";
+
+/// What of the seed the workspace sees.
+const SEED_TREE: &str = "/run/pyro/seed/tree";
+
+/// The workspace's upper layer.
+const WORKSPACE_UPPER: &str = "/run/pyro/disk/workspace/upper";
 
 /// Where the new root is put together.
 const ROOT: &str = "/run/pyro/root";
@@ -48,6 +64,11 @@ const DISK_OPTIONS: &CStr = c"noinit_itable,no_prefetch_block_bitmaps,errors=rem
 const OVERLAY_OPTIONS: &CStr = c"lowerdir=/,upperdir=/run/pyro/disk/root/upper,\
 workdir=/run/pyro/disk/root/work,redirect_dir=on,index=on,metacopy=off,xino=auto";
 
+/// As [`OVERLAY_OPTIONS`].
+const WORKSPACE_OPTIONS: &CStr = c"lowerdir=/run/pyro/seed/tree,\
+upperdir=/run/pyro/disk/workspace/upper,workdir=/run/pyro/disk/workspace/work,\
+redirect_dir=on,index=on,metacopy=off,xino=auto";
+
 /// The kernel's own trees, which go along to the new root.
 const KERNEL_TREES: [&str; 3] = ["proc", "sys", "dev"];
 
@@ -55,61 +76,98 @@ const KERNEL_TREES: [&str; 3] = ["proc", "sys", "dev"];
 const OVERLAYFS_MAGIC: u64 = 0x794c_7630;
 const FIFREEZE: libc::Ioctl = 0xc004_5877u32 as libc::Ioctl;
 
-/// The workspace's disk, which no path leads to any more.
+/// The layers of the workspace's trees, which no path leads to any more.
 #[derive(Debug)]
 pub(crate) struct Disk {
-    root: OwnedFd,
+    /// The top of the workspace's own file system.
+    top: OwnedFd,
+    /// The top of the environment's root image.
+    base: OwnedFd,
+    /// The top of the seed's image; without one `/workspace` is a directory of
+    /// the root.
+    seed: Option<OwnedFd>,
 }
 
 impl Disk {
-    /// The disk of a root that an agent that died has mounted; `None` when the
-    /// root is still the base.
+    /// The layers of a root that an agent that died has mounted; `None` when
+    /// the root is still the base.
     pub(crate) fn of_activated_root() -> Option<io::Result<Self>> {
-        match rustix::fs::statfs("/") {
-            Ok(stat) if stat.f_type as u64 == OVERLAYFS_MAGIC => Some(Self::reopen()),
-            Ok(_) => None,
-            Err(error) => Some(Err(error.into())),
+        match is_overlay("/") {
+            Ok(true) => Some(Self::reopen()),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
         }
     }
 
-    /// Mounts the same file system once more, for as long as it takes to get a
-    /// descriptor of it.
+    /// Mounts the same file systems once more, for as long as it takes to get
+    /// a descriptor of each.
     fn reopen() -> io::Result<Self> {
-        make_directory(DISK)?;
-        mount_fs(DEVICE, DISK, "ext4", MountFlags::NOATIME, Some(DISK_OPTIONS))?;
-        let disk = Self::open();
-        unmount(DISK, UnmountFlags::DETACH)?;
-        disk
+        let open_mounted = |device: &str, at: &str, kind: &str, flags, options| {
+            make_directory(at)?;
+            mount_fs(device, at, kind, flags, options)?;
+            let top = open_directory(at);
+            unmount(at, UnmountFlags::DETACH)?;
+            top
+        };
+        let top = open_mounted(DEVICE, DISK, "ext4", MountFlags::NOATIME, Some(DISK_OPTIONS))?;
+        let base = open_mounted(BASE_DEVICE, ROOT, "erofs", MountFlags::RDONLY, None)?;
+        let workspace = crate::guest::WORKSPACE;
+        let is_mount =
+            || io::Result::Ok(fs::metadata(workspace)?.dev() != fs::metadata("/")?.dev());
+        let seed = match is_overlay(workspace)? && is_mount()? {
+            true => Some(open_mounted(SEED_DEVICE, SEED, "erofs", MountFlags::RDONLY, None)?),
+            false => None,
+        };
+        Ok(Self { top, base, seed })
     }
 
-    fn open() -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { root: rustix::fs::open(DISK, flags, Mode::empty())? })
+    /// The top of the workspace's own file system.
+    pub(crate) fn top(&self) -> &OwnedFd {
+        &self.top
+    }
+
+    /// The top of the environment's root image.
+    pub(crate) fn base(&self) -> &OwnedFd {
+        &self.base
+    }
+
+    /// The top of the seed's image.
+    pub(crate) fn seed(&self) -> Option<&OwnedFd> {
+        self.seed.as_ref()
     }
 
     /// A directory that no path of the guest leads to, for journals.
     pub(crate) fn private(&self) -> io::Result<OwnedFd> {
-        match rustix::fs::mkdirat(&self.root, PRIVATE, Mode::RWXU) {
+        match rustix::fs::mkdirat(&self.top, PRIVATE, Mode::RWXU) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(crate::beneath::directory(&self.root, PRIVATE.as_bytes())?)
+        Ok(crate::beneath::directory(&self.top, PRIVATE.as_bytes())?)
     }
 
     /// Writes everything out.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(&self.root)?)
+        Ok(rustix::fs::syncfs(&self.top)?)
     }
 
     /// Writes everything out and lets nobody write again: for the disk this is
     /// as good as unmounting, and it works while the root is in use.
     pub(crate) fn freeze(&self) -> io::Result<()> {
         // SAFETY: FIFREEZE ignores its argument.
-        match unsafe { libc::ioctl(self.root.as_raw_fd(), FIFREEZE, 0) } {
+        match unsafe { libc::ioctl(self.top.as_raw_fd(), FIFREEZE, 0) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     }
+}
+
+fn is_overlay(path: &str) -> io::Result<bool> {
+    Ok(rustix::fs::statfs(path)?.f_type as u64 == OVERLAYFS_MAGIC)
+}
+
+fn open_directory(path: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
 /// Mounts the workspace's disk, and makes its root everybody's, PID 1's too.
@@ -119,7 +177,7 @@ pub(super) fn mount(who: &Identity) -> io::Result<Disk> {
     make_directory(ROOT)?;
     mount_fs(DEVICE, DISK, "ext4", MountFlags::NOATIME, Some(DISK_OPTIONS))
         .map_err(|error| named(DEVICE, error))?;
-    let disk = Disk::open()?;
+    let (top, base) = (open_directory(DISK)?, open_directory("/")?);
     for directory in LAYERS {
         make_directory(&format!("{DISK}/{directory}"))?;
     }
@@ -130,6 +188,10 @@ pub(super) fn mount(who: &Identity) -> io::Result<Disk> {
     }
     mount_fs("overlay", ROOT, "overlay", MountFlags::NOATIME, Some(OVERLAY_OPTIONS))
         .map_err(|error| named("the root's overlay", error))?;
+    let seed = match who.seeded {
+        true => Some(mount_workspace(is_fresh)?),
+        false => None,
+    };
     for tree in KERNEL_TREES {
         mount_move(format!("/{tree}"), format!("{ROOT}/{tree}"))
             .map_err(|error| named(tree, error))?;
@@ -141,7 +203,28 @@ pub(super) fn mount(who: &Identity) -> io::Result<Disk> {
         identity::write(Path::new("/"), who)?;
     }
     make_directory(crate::guest::WORKSPACE)?;
-    Ok(disk)
+    Ok(Disk { top, base, seed })
+}
+
+/// Lays the workspace's own layer over its seed; gives the top of the seed's
+/// image.
+fn mount_workspace(is_fresh: bool) -> io::Result<OwnedFd> {
+    await_node(Path::new(SEED_DEVICE), DEVICE_DEADLINE)?;
+    make_directory(SEED)?;
+    mount_fs(SEED_DEVICE, SEED, "erofs", MountFlags::RDONLY | MountFlags::NOATIME, None)
+        .map_err(|error| named(SEED_DEVICE, error))?;
+    if is_fresh {
+        // Of two directories laid over one another one sees the upper's mode.
+        let top = fs::metadata(SEED_TREE)?;
+        fs::set_permissions(WORKSPACE_UPPER, top.permissions())?;
+        let times = fs::FileTimes::new().set_modified(top.modified()?);
+        fs::File::open(WORKSPACE_UPPER)?.set_times(times)?;
+    }
+    let target = format!("{ROOT}{}", crate::guest::WORKSPACE);
+    make_directory(&target)?;
+    mount_fs("overlay", &target, "overlay", MountFlags::NOATIME, Some(WORKSPACE_OPTIONS))
+        .map_err(|error| named("the workspace's overlay", error))?;
+    open_directory(SEED)
 }
 
 /// /run, in both phases.

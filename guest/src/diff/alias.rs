@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_int;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::ops::Bound;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// What the names in question may take: a diff of more linked files than that

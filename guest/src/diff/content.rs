@@ -82,7 +82,8 @@ fn load_now(
                 return Ok(Some(Content::TooLarge));
             }
             file.rewind()?;
-            let settled = if matches!(node.place, Place::Lower(_)) { file } else { copy(file, spool()?)? };
+            let settled =
+                if matches!(node.place, Place::Lower(_)) { file } else { copy(file, spool()?)? };
             Ok(Some(large(settled)?))
         }
     }

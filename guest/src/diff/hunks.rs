@@ -59,7 +59,8 @@ impl<'a> Lines<'a> {
         to: &mut impl Write,
     ) -> io::Result<()> {
         let lead = first.before.start.min(CONTEXT);
-        let (old_lines, new_lines) = (self.input.before.len() as u32, self.input.after.len() as u32);
+        let (old_lines, new_lines) =
+            (self.input.before.len() as u32, self.input.after.len() as u32);
         let trail = (old_lines - last.before.end).min(CONTEXT);
         let old = first.before.start - lead..last.before.end + trail;
         let new = first.after.start - lead..(last.after.end + trail).min(new_lines);

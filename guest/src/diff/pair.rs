@@ -5,7 +5,7 @@ use super::layers::{Kind, Layers, Node, Place};
 use super::similar::Fingerprint;
 use super::walk::Change;
 use crate::git::BlobId;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 
@@ -48,8 +48,9 @@ pub(super) fn pair(
     changes: Vec<Change>,
     spool: &dyn Fn() -> io::Result<File>,
 ) -> io::Result<Vec<Paired>> {
-    let mut changes: Vec<_> = changes.into_iter().map(|change| Some(Paired::from(change))).collect();
-    let candidates = |gone: bool| -> Vec<usize> {
+    let mut changes: Vec<_> =
+        changes.into_iter().map(|change| Some(Paired::from(change))).collect();
+    let candidates = |gone: bool| -> BTreeSet<usize> {
         let file = |node: &Option<Node>| {
             node.as_ref().is_some_and(|node| node.kind == Kind::File && node.size > 0)
         };
@@ -75,8 +76,8 @@ struct Search<'a> {
     layers: &'a Layers,
     changes: &'a mut Vec<Option<Paired>>,
     /// What is left on either side.
-    gone: Vec<usize>,
-    new: Vec<usize>,
+    gone: BTreeSet<usize>,
+    new: BTreeSet<usize>,
     spool: &'a dyn Fn() -> io::Result<File>,
 }
 
@@ -84,8 +85,11 @@ impl Search<'_> {
     /// What the overlay shows from elsewhere in the lower layer has come from
     /// there: a directory was renamed, and this was not even opened.
     fn by_origin(&mut self) {
-        let gone: BTreeMap<Vec<u8>, usize> =
-            self.gone.iter().filter_map(|index| Some((self.path(*index)?.to_vec(), *index))).collect();
+        let gone: BTreeMap<Vec<u8>, usize> = self
+            .gone
+            .iter()
+            .filter_map(|index| Some((self.path(*index)?.to_vec(), *index)))
+            .collect();
         for new in self.new.clone() {
             let origin = match self.side(new).map(|node| &node.place) {
                 Some(Place::Lower(origin)) => gone.get(origin).copied(),
@@ -153,7 +157,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    fn fingerprints(&self, of: &[usize]) -> io::Result<Vec<(usize, Fingerprint)>> {
+    fn fingerprints(&self, of: &BTreeSet<usize>) -> io::Result<Vec<(usize, Fingerprint)>> {
         let mut prints = Vec::new();
         for index in of {
             let Some(node) = self.side(*index).filter(|node| node.size <= LIKE_BYTES_MAX) else {
@@ -188,8 +192,8 @@ impl Search<'_> {
 
     /// Makes one change of two.
     fn join(&mut self, old: usize, new: usize, similarity: u32) {
-        self.gone.retain(|index| *index != old);
-        self.new.retain(|index| *index != new);
+        self.gone.remove(&old);
+        self.new.remove(&new);
         let gone = self.changes.get_mut(old).and_then(Option::take);
         if let (Some(gone), Some(Some(new))) = (gone, self.changes.get_mut(new)) {
             new.old_path = Some(gone.path);

@@ -7,8 +7,8 @@ use super::layers::{Kind, Layers, Node};
 use super::pair::Paired;
 use crate::git::quote::quoted;
 use crate::git::{self, LINK_MODE, NO_BLOB};
-use pyro_protocol::diff::{Artifact, DiffContent, DiffDetail, DiffEntry, DiffStatus};
 use pyro_protocol::GuestPath;
+use pyro_protocol::diff::{Artifact, DiffContent, DiffDetail, DiffEntry, DiffStatus};
 use std::fs::File;
 use std::io::{self, Write};
 
@@ -159,7 +159,8 @@ impl Section {
         if self.content == DiffContent::Unchanged && modes[0] == modes[1] && !is_renamed {
             return Ok(());
         }
-        let (before, after) = (quoted(&prefixed(b"a/", &self.old_path)), quoted(&prefixed(b"b/", &self.new_path)));
+        let (before, after) =
+            (quoted(&prefixed(b"a/", &self.old_path)), quoted(&prefixed(b"b/", &self.new_path)));
         to.write_all(&[b"diff --git ", before.as_slice(), b" ", &after, b"\n"].concat())?;
         match modes {
             [None, Some(mode)] => writeln!(to, "new file mode {mode:o}")?,
@@ -202,7 +203,8 @@ impl Section {
                     true => name,
                     false => b"/dev/null".to_vec(),
                 };
-                let (before, after) = (name(modes[0].is_some(), before), name(modes[1].is_some(), after));
+                let (before, after) =
+                    (name(modes[0].is_some(), before), name(modes[1].is_some(), after));
                 to.write_all(&[b"--- ", before.as_slice(), b"\n+++ ", &after, b"\n"].concat())?;
                 self.lines().map_or(Ok(()), |lines| lines.write(to))
             }
@@ -211,7 +213,8 @@ impl Section {
 
     fn write_index(&self, modes: [Option<u32>; 2], to: &mut impl Write) -> io::Result<()> {
         let id = |side: &Option<Side>| {
-            let id = side.as_ref().map_or(Some(NO_BLOB), |side| side.content.id()).unwrap_or(NO_BLOB);
+            let id =
+                side.as_ref().map_or(Some(NO_BLOB), |side| side.content.id()).unwrap_or(NO_BLOB);
             // Git applies a binary patch only to what it names in full.
             if self.content == DiffContent::Binary { id.full() } else { id.short() }
         };

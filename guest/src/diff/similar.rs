@@ -22,9 +22,8 @@ impl Fingerprint {
     /// `None` when there are too many pieces.
     pub(super) fn of(content: &[u8]) -> Option<Self> {
         let mut bytes: HashMap<u32, u32> = HashMap::new();
-        let pieces = content
-            .split_inclusive(|byte| *byte == b'\n')
-            .flat_map(|line| line.chunks(PIECE_MAX));
+        let pieces =
+            content.split_inclusive(|byte| *byte == b'\n').flat_map(|line| line.chunks(PIECE_MAX));
         for piece in pieces {
             let mut hasher = DefaultHasher::new();
             piece.hash(&mut hasher);

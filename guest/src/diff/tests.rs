@@ -1,5 +1,6 @@
 //! The walk against a comparison of everything, on real overlays.
 
+mod git;
 mod overlay;
 mod random;
 mod rules;

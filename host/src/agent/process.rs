@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 
 /// What flows into a program.
-pub type Stdin = Box<dyn AsyncRead + Send + Unpin>;
+pub type Stdin = Box<dyn AsyncRead + Send + Sync + Unpin>;
 
 /// A program that has started.
 pub struct Running<S> {

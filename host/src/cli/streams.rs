@@ -67,7 +67,7 @@ const CHUNKS_MAX: usize = 2;
 /// nobody from leaving.
 pub(super) enum Stdin {
     Untouched,
-    Open(Pin<Box<dyn AsyncRead + Send>>),
+    Open(Pin<Box<dyn AsyncRead + Send + Sync>>),
 }
 
 impl Stdin {
@@ -100,7 +100,7 @@ impl AsyncRead for Stdin {
     }
 }
 
-fn start_reading() -> io::Result<Pin<Box<dyn AsyncRead + Send>>> {
+fn start_reading() -> io::Result<Pin<Box<dyn AsyncRead + Send + Sync>>> {
     let (sender, mut receiver) = mpsc::channel(CHUNKS_MAX);
     std::thread::Builder::new().name("stdin".into()).spawn(move || read_all(&sender))?;
     Ok(Box::pin(StreamReader::new(poll_fn(move |context| receiver.poll_recv(context)))))

@@ -24,6 +24,11 @@ pub trait Answer: Serialize + JsonSchema + Send + 'static {
     fn exit_code(&self) -> u8 {
         0
     }
+
+    /// The id of what was made, when something was.
+    fn id(&self) -> Option<String> {
+        None
+    }
 }
 
 /// An [`Answer`] with its type erased.
@@ -39,6 +44,8 @@ pub trait AnyAnswer: Send {
     fn note(&self) -> Option<String>;
     /// See [`Answer::exit_code`].
     fn exit_code(&self) -> u8;
+    /// See [`Answer::id`].
+    fn id(&self) -> Option<String>;
 }
 
 impl<A: Answer> AnyAnswer for A {
@@ -59,6 +66,10 @@ impl<A: Answer> AnyAnswer for A {
 
     fn exit_code(&self) -> u8 {
         Answer::exit_code(self)
+    }
+
+    fn id(&self) -> Option<String> {
+        Answer::id(self)
     }
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -26,13 +26,15 @@ const CONNECTIONS_MAX: usize = 192;
 const COPY_BUFFER: usize = 32 * 1024;
 
 /// Serves until dropped. What the guest opens to `announce_port` goes to
-/// `announced`; every other port of the host is refused.
+/// `announced`; every other port of the host is refused. `busy` is told how many
+/// callers are connected.
 pub async fn serve(
     listener: UnixListener,
     opener: Opener,
     mut acceptor: Acceptor,
     announce_port: VsockPort,
     announced: mpsc::Sender<pyro_protocol::channel::Stream>,
+    busy: watch::Sender<usize>,
 ) -> io::Result<()> {
     let mut connections = JoinSet::new();
     loop {
@@ -40,10 +42,12 @@ pub async fn serve(
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => {
                 let (caller, _) = accepted?;
                 let opener = opener.clone();
+                let counted = Counted::new(busy.clone());
                 connections.spawn(async move {
                     // A caller that goes away, or a guest that refuses, ends
                     // its own connection and nothing else.
                     drop(carry(caller, opener).await);
+                    drop(counted);
                 });
             }
             inbound = acceptor.accept() => {
@@ -61,6 +65,22 @@ pub async fn serve(
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
         }
+    }
+}
+
+/// One caller, among those that are counted.
+struct Counted(watch::Sender<usize>);
+
+impl Counted {
+    fn new(busy: watch::Sender<usize>) -> Self {
+        busy.send_modify(|count| *count += 1);
+        Self(busy)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
     }
 }
 

@@ -48,7 +48,14 @@ impl Endpoint {
         let (_, mut inbound, guest_driver) = guest.unwrap();
         let listener = UnixListener::bind(place.path().join(SOCKET_NAME)).unwrap();
         let (announce, announced) = mpsc::channel(1);
-        let serving = vsock::endpoint::serve(listener, opener, acceptor, VsockPort(99), announce);
+        let serving = vsock::endpoint::serve(
+            listener,
+            opener,
+            acceptor,
+            VsockPort(99),
+            announce,
+            tokio::sync::watch::Sender::new(0),
+        );
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async { drop(driver.await) });
         tasks.spawn(async { drop(guest_driver.await) });

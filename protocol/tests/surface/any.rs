@@ -44,12 +44,13 @@ pub fn announcement() -> impl Strategy<Value = Announcement> {
 }
 
 pub fn activate() -> impl Strategy<Value = Activate> {
-    (byte_string(), any::<i64>(), ".{0,20}", ".{0,40}").prop_map(
-        |(entropy, clock_offset_ns, hostname, machine_id)| Activate {
+    (byte_string(), any::<i64>(), ".{0,20}", ".{0,40}", any::<bool>()).prop_map(
+        |(entropy, clock_offset_ns, hostname, machine_id, seeded)| Activate {
             entropy,
             clock_offset_ns,
             hostname,
             machine_id,
+            seeded,
         },
     )
 }

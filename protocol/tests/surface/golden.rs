@@ -87,9 +87,10 @@ fn calls() {
         clock_offset_ns: -1,
         hostname: "w".to_owned(),
         machine_id: "00".to_owned(),
+        seeded: true,
     };
     assert_eq!(encoded(&Call::Ping(Ping)), "00");
-    assert_eq!(encoded(&Call::Activate(activate)), "0104aaaaaaaa010177023030");
+    assert_eq!(encoded(&Call::Activate(activate)), "0104aaaaaaaa01017702303001");
     assert_eq!(encoded(&Call::PowerOff(PowerOff { grace_ms: 5000 })), "02fb8813");
     assert_eq!(
         encoded(&Call::StartProcess(start)),

@@ -1,6 +1,6 @@
 //! A machine as QEMU's arguments.
 
-use crate::vmm::{Accelerator, KernelFlavor, Machine};
+use crate::vmm::{Accelerator, Durability, KernelFlavor, Machine};
 use std::os::fd::RawFd;
 
 /// Where the kernel is for a confined QEMU.
@@ -31,6 +31,8 @@ pub struct Descriptors {
     pub root_image: RawFd,
     /// The workspace's disk.
     pub disk: RawFd,
+    /// The seed's image, read-only.
+    pub seed: RawFd,
 }
 
 /// All that decides the arguments.
@@ -48,7 +50,7 @@ impl CommandLine<'_> {
     /// The arguments after the program's name.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
-        let Descriptors { channel, console, root_image, disk } = self.descriptors;
+        let Descriptors { channel, console, root_image, disk, seed } = self.descriptors;
         let machine = self.machine;
         let mem_mib = machine.mem_mib;
         let mut words: Vec<String> = Vec::with_capacity(64);
@@ -77,10 +79,15 @@ impl CommandLine<'_> {
         option("chardev", format!("socket,id=channel,fd={channel}"));
         option("device", "virtio-serial-device".into());
         option("device", format!("virtserialport,chardev=channel,name={PORT_NAME}"));
-        // The disk goes with the guest, so nothing waits for the host's storage.
+        let writable = match machine.durability {
+            // It goes with the guest, so nothing waits for the host's storage.
+            Durability::Scratch => "read-only=off,cache.no-flush=on",
+            Durability::Kept => "read-only=off",
+        };
         let disks = [
             ("root", root_image, "read-only=on"),
-            ("disk", disk, "read-only=off,cache.no-flush=on"),
+            ("disk", disk, writable),
+            ("seed", seed, "read-only=on"),
         ];
         for (name, descriptor, access) in disks {
             option("add-fd", format!("fd={descriptor},set={descriptor}"));
@@ -164,10 +171,12 @@ mod tests {
             initrd: (kernel_flavor == KernelFlavor::Stock).then(|| "/cache/initrd.cpio".into()),
             root_image: "/cache/root.erofs".into(),
             disk: "/state/disk.ext4".into(),
+            durability: Durability::Scratch,
+            seed: "/state/seed.erofs".into(),
             accelerator,
             verbose: false,
         };
-        let descriptors = Descriptors { channel: 3, console: 4, root_image: 5, disk: 6 };
+        let descriptors = Descriptors { channel: 3, console: 4, root_image: 5, disk: 6, seed: 7 };
         let words = CommandLine { machine: &machine, tsc_khz: 2_500_000, descriptors }.arguments();
         // An option and its value on one line.
         words.join(" ").replace(" -", "\n-")
@@ -201,10 +210,12 @@ mod tests {
             initrd: None,
             root_image: "/r".into(),
             disk: "/d".into(),
+            durability: Durability::Kept,
+            seed: "/s".into(),
             accelerator: Accelerator::Tcg,
             verbose: true,
         };
-        let descriptors = Descriptors { channel: 3, console: 4, root_image: 5, disk: 6 };
+        let descriptors = Descriptors { channel: 3, console: 4, root_image: 5, disk: 6, seed: 7 };
         let line = |machine: &Machine| {
             CommandLine { machine, tsc_khz: 1, descriptors }.arguments().join(" ")
         };
@@ -212,6 +223,7 @@ mod tests {
         assert!(many.contains("-smp 4") && many.contains("-m 2048M"), "{many}");
         assert!(many.contains("console=ttyS0") && !many.contains("quiet"), "{many}");
         assert!(!many.contains("noreplace-smp"), "{many}");
+        assert!(!many.contains("no-flush"), "what is kept is written out: {many}");
         machine.vcpu_count = 1;
         assert!(line(&machine).contains("noreplace-smp"));
     }
