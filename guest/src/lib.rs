@@ -40,6 +40,7 @@ mod guest;
 pub mod init;
 mod listen;
 pub mod log;
+mod patch;
 mod power;
 mod process;
 mod readiness;

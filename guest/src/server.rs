@@ -1,7 +1,7 @@
 //! One connection: handshake, one call, its reply.
 
 use crate::guest::Guest;
-use crate::{activate, clock, diff, log, power, process};
+use crate::{activate, clock, diff, log, patch, power, process};
 use pyro_protocol::handshake::MAGIC;
 use pyro_protocol::power::{Ping, Pong};
 use pyro_protocol::{
@@ -76,10 +76,7 @@ where
         Call::Activate(call) => connection.reply(activate::run(guest, call)).await?,
         Call::StartProcess(call) => process::run(guest, call, connection).await?,
         Call::Diff(call) => diff::run(guest, call, connection).await?,
-        Call::ApplyPatch(_) => {
-            let error = AgentError::new(AgentErrorKind::Unsupported, "not yet");
-            connection.reply::<()>(Err(error)).await?;
-        }
+        Call::ApplyPatch(call) => patch::run(guest, call, connection).await?,
         Call::PowerOff(call) => {
             let off = power::run(guest, call).await;
             let served = off.as_ref().map_or(Served::Answered, |_| Served::PoweredOff);

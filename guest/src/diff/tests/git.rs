@@ -4,6 +4,7 @@ use super::overlay::{Overlay, SeenKind, Tree, os, see};
 use super::random::for_random_overlays;
 use crate::diff::report;
 use crate::diff::scope::Scope;
+use crate::patch::tests::{BACKWARD, FORWARD, apply_to};
 use crate::{Guest, LayerPaths, Phase};
 use pyro_protocol::codec;
 use pyro_protocol::diff::{DiffDetail, DiffEntry, DiffRecord, DiffScope, DiffSummary};
@@ -135,5 +136,23 @@ fn r7_seed_and_patch_make_the_live_tree_by_git() {
             assert_eq!(known(&see(place.path())), seed, "{patch}");
         }
         assert_eq!(told.summary.total, told.entries.len() as u64);
+    });
+}
+
+#[test]
+fn r7_seed_and_patch_make_the_live_tree_by_our_own_patch() {
+    for_random_overlays(|overlay| {
+        let told = tell(overlay, DiffDetail::Patch);
+        let (seed, live) = (known(&see(&overlay.seed())), known(&see(&overlay.live())));
+        let place = tempfile::tempdir().unwrap();
+        make(place.path(), &seed);
+        if told.patch.is_empty() {
+            return assert_eq!(seed, live);
+        }
+        let patch = String::from_utf8_lossy(&told.patch);
+        apply_to(place.path(), &told.patch, FORWARD).expect(&patch);
+        assert_eq!(known(&see(place.path())), live, "{patch}");
+        apply_to(place.path(), &told.patch, BACKWARD).expect(&patch);
+        assert_eq!(known(&see(place.path())), seed, "{patch}");
     });
 }
