@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use pyro_protocol::diff::{ApplyPatch, Diff, DiffRecord, DiffSummary, PatchApplied};
 use pyro_protocol::handshake::Announcement;
 use pyro_protocol::power::{Activate, Activated, PowerOff};
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
@@ -18,6 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     each!(
         Hello, Welcome, Announcement, Call, Activate, Activated, PowerOff, StartProcess,
-        ProcessStarted, StdinTaken, Signal, Exit, AgentError, ByteString, GuestPath
+        ProcessStarted, StdinTaken, Signal, Exit, Diff, Vec<DiffRecord>, DiffSummary, ApplyPatch,
+        PatchApplied, AgentError, ByteString, GuestPath
     );
 });

@@ -5,6 +5,7 @@ use crate::pieces::{Pieces, block_on};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use pyro_protocol::channel::{Side, connect};
+use pyro_protocol::diff::{ApplyPatch, Diff, DiffRecord, DiffStarted, DiffSummary, PatchApplied};
 use pyro_protocol::frame::parse_header;
 use pyro_protocol::handshake::Announcement;
 use pyro_protocol::power::{Activate, Activated, Ping, Pong, PowerOff, PoweringOff};
@@ -39,6 +40,12 @@ fn decode_all(bytes: &[u8]) {
         StdinTaken,
         Signal,
         Exit,
+        Diff,
+        DiffStarted,
+        Vec<DiffRecord>,
+        DiffSummary,
+        ApplyPatch,
+        PatchApplied,
         AgentError,
         ByteString,
         GuestPath
