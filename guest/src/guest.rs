@@ -10,8 +10,12 @@ use crate::activate::Disk;
 use crate::cgroup::Cgroups;
 use crate::commit::Commits;
 use crate::log;
+use crate::process::kept::Kept;
 use crate::process::leash::Registry;
+use crate::scratch::Scratch;
 use pyro_protocol::{AgentError, AgentErrorKind, GuestPath};
+use rustix::fs::Mode;
+use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -28,12 +32,17 @@ pub(crate) const WORKSPACE: &str = "/workspace";
 /// take about ten megabytes, and the agent is to stay under thirty-two.
 const BULK_MAX: usize = 2;
 
+/// Where on the workspace's disk the journals of commits are.
+const COMMITS: &str = "commits";
+
 /// One machine, or what stands for it in a test.
 #[derive(Debug)]
 pub struct Guest {
     pub(crate) machine: Machine,
-    /// The processes whose connections are open.
+    /// The processes that the agent waits for.
     pub(crate) running: Registry,
+    /// Those of them that outlive their connections, and their successors.
+    pub(crate) kept: Kept,
     state: Mutex<State>,
     off: watch::Sender<bool>,
     /// Who may read or write a great deal at once.
@@ -64,8 +73,8 @@ pub(crate) enum Machine {
     InProcess {
         /// What stands for `/workspace`.
         workspace: PathBuf,
-        /// Where journals are, which programs of a real guest do not see.
-        private: Private,
+        /// What stands for the workspace's disk.
+        disk: Arc<Scratch>,
         /// What the workspace is made of, if it is an overlay.
         layers: Option<LayerPaths>,
     },
@@ -83,10 +92,6 @@ pub struct LayerPaths {
     /// The table of hard links, as it lies in a seed's image.
     pub hard_links: Option<PathBuf>,
 }
-
-/// A directory of an in-process guest's, made when it is first needed.
-#[derive(Debug, Default)]
-pub(crate) struct Private(OnceLock<PathBuf>);
 
 #[derive(Debug)]
 enum State {
@@ -119,8 +124,8 @@ impl Guest {
         layers: Option<LayerPaths>,
         phase: Phase,
     ) -> Arc<Self> {
-        let private = Private::default();
-        let machine = Machine::InProcess { workspace: workspace.into(), private, layers };
+        let (workspace, disk) = (workspace.into(), Arc::default());
+        let machine = Machine::InProcess { workspace, disk, layers };
         let state = match phase {
             Phase::Waiting => State::Waiting,
             Phase::Activated => State::Activated(None),
@@ -128,9 +133,23 @@ impl Guest {
         Arc::new(Self::new(machine, state))
     }
 
+    /// The same workspace in a machine that was started again: what was running
+    /// is unknown to it, what is on disk is there. Of guests that are in process.
+    pub fn restarted(&self) -> Option<Arc<Self>> {
+        match &self.machine {
+            Machine::Virtual { .. } => None,
+            Machine::InProcess { workspace, disk, layers } => {
+                let (workspace, disk) = (workspace.clone(), disk.clone());
+                let layers = layers.clone();
+                let machine = Machine::InProcess { workspace, disk, layers };
+                Some(Arc::new(Self::new(machine, State::Activated(None))))
+            }
+        }
+    }
+
     /// The machine that this process is the agent of. One whose root already is
     /// a workspace's was activated by an agent that died.
-    pub fn of_this_machine() -> std::io::Result<Arc<Self>> {
+    pub fn of_this_machine() -> io::Result<Arc<Self>> {
         let machine = Machine::Virtual { cgroups: Cgroups::open()? };
         let state = match Disk::of_activated_root() {
             Some(disk) => State::Activated(Some(Arc::new(disk?))),
@@ -143,9 +162,15 @@ impl Guest {
 
     fn new(machine: Machine, state: State) -> Self {
         let off = watch::Sender::new(false);
-        let (running, state, commits) = (Registry::default(), Mutex::new(state), OnceLock::new());
-        let bulk = Semaphore::new(BULK_MAX);
-        Self { machine, running, state, off, bulk, commits }
+        Self {
+            machine,
+            running: Registry::default(),
+            kept: Kept::default(),
+            state: Mutex::new(state),
+            off,
+            bulk: Semaphore::new(BULK_MAX),
+            commits: OnceLock::new(),
+        }
     }
 
     /// Returns when a `PowerOff` call has been answered.
@@ -227,6 +252,19 @@ impl Guest {
         }
     }
 
+    /// A directory on the workspace's disk for the agent alone: no path in the
+    /// guest's tree leads there.
+    pub(crate) fn private(&self) -> io::Result<OwnedFd> {
+        match (&self.machine, &*self.state()) {
+            (Machine::InProcess { disk, .. }, _) => disk.open(),
+            (Machine::Virtual { .. }, State::Activated(Some(disk))) => disk.private(),
+            (
+                Machine::Virtual { .. },
+                State::Activated(None) | State::Waiting | State::Activating | State::PoweringOff,
+            ) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
     /// A directory as this process can reach it; `None` is the workspace.
     pub(crate) fn directory(&self, path: Option<&GuestPath>) -> PathBuf {
         let workspace = match &self.machine {
@@ -256,15 +294,12 @@ impl Guest {
 
     fn open_commits(&self) -> io::Result<(OwnedFd, OwnedFd)> {
         let tree = File::open(self.directory(None))?.into();
-        let private = match (&self.machine, &*self.state()) {
-            (Machine::InProcess { private, .. }, _) => private.open()?,
-            (Machine::Virtual { .. }, State::Activated(Some(disk))) => disk.private()?,
-            (
-                Machine::Virtual { .. },
-                State::Activated(None) | State::Waiting | State::Activating | State::PoweringOff,
-            ) => return Err(io::ErrorKind::NotFound.into()),
-        };
-        Ok((tree, private))
+        let private = self.private()?;
+        match rustix::fs::mkdirat(&private, COMMITS, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok((tree, crate::beneath::directory(&private, COMMITS.as_bytes())?))
     }
 
     /// Completes what an agent that died was about to do to the workspace, of
@@ -283,33 +318,6 @@ impl Guest {
     fn state(&self) -> MutexGuard<'_, State> {
         // No code panics while it holds the lock; were it so, the state is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Private {
-    fn open(&self) -> io::Result<OwnedFd> {
-        if self.0.get().is_none() {
-            let mut bytes = [0; 8];
-            rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-            let name = format!("pyro-agent-{:016x}", u64::from_ne_bytes(bytes));
-            let path = std::env::temp_dir().join(name);
-            std::fs::create_dir(&path)?;
-            // Whoever came first has made the one that counts.
-            if let Err(second) = self.0.set(path) {
-                std::fs::remove_dir(second)?;
-            }
-        }
-        let path = self.0.get().ok_or(io::ErrorKind::NotFound)?;
-        Ok(File::open(path)?.into())
-    }
-}
-
-impl Drop for Private {
-    fn drop(&mut self) {
-        if let Some(path) = self.0.get() {
-            // Only a test is a guest in a process; nothing of the user's is lost.
-            drop(std::fs::remove_dir_all(path));
-        }
     }
 }
 

@@ -44,6 +44,7 @@ mod patch;
 mod power;
 mod process;
 mod readiness;
+mod scratch;
 mod server;
 
 pub use guest::{Guest, LayerPaths, Phase};

@@ -16,6 +16,7 @@ mod command;
 pub mod environment;
 mod fork;
 mod input;
+pub(crate) mod kept;
 pub(crate) mod leash;
 mod lifetime;
 mod output;
@@ -29,6 +30,7 @@ use pyro_protocol::process::{Exit, ProcessStarted, StartProcess};
 use pyro_protocol::{FrameKind, Lost};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
 /// Answers `StartProcess`: from the reply to the `Exit` frame. Whatever makes
@@ -47,18 +49,20 @@ where
         Ok(command) => fork::spawn(guest, command).await,
         Err(error) => Err(error),
     };
-    let mut process = match spawned {
+    let process = match spawned {
         Ok(process) => process,
         Err(error) => return connection.reply::<ProcessStarted>(Err(error)).await,
     };
-    let streamed = stream(&mut process, timeout, connection).await;
+    let Process { mut leash, stdin, stdout, stderr } = process;
+    let output = Output::new(stdout, stderr);
+    let streamed = stream(&leash, stdin, output, timeout, connection).await;
     match streamed {
         Ok(exit) => {
-            process.leash.release();
+            leash.release();
             connection.writer.send(FrameKind::Exit, &exit).await
         }
         Err(lost) => {
-            process.leash.end().await;
+            leash.end().await;
             Err(lost)
         }
     }
@@ -67,23 +71,24 @@ where
 /// A program that runs, and our ends of its streams.
 struct Process<'guest> {
     leash: Leash<'guest>,
-    stdin: Option<tokio::net::unix::pipe::Sender>,
-    output: Output,
+    stdin: Option<pipe::Sender>,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
 }
 
 async fn stream<S>(
-    process: &mut Process<'_>,
+    leash: &Leash<'_>,
+    stdin: Option<pipe::Sender>,
+    mut output: Output,
     timeout: Option<Duration>,
     connection: &mut Connection<S>,
 ) -> Result<Exit, Lost>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let started = ProcessStarted { pid: process.leash.pid() };
+    let started = ProcessStarted { pid: leash.pid() };
     connection.reply(Ok(started)).await?;
-    let Process { leash, stdin, output } = process;
-    let leash = &*leash;
-    let (mut intake, feed) = input::channel(stdin.take());
+    let (mut intake, feed) = input::channel(stdin);
     let taken = feed.taken();
     let (ended, end) = oneshot::channel();
     let conversation = async {

@@ -3,6 +3,7 @@
 use crate::guest::Guest;
 use crate::{activate, clock, diff, log, patch, power, process};
 use pyro_protocol::handshake::MAGIC;
+use pyro_protocol::kept::ListProcesses;
 use pyro_protocol::power::{Ping, Pong};
 use pyro_protocol::{
     AgentError, AgentErrorKind, Call, FrameKind, FrameReader, FrameWriter, GENERATION, Generation,
@@ -63,7 +64,7 @@ enum Served {
     PoweredOff,
 }
 
-async fn converse<S>(connection: &mut Connection<S>, guest: &Guest) -> Result<Served, Lost>
+async fn converse<S>(connection: &mut Connection<S>, guest: &Arc<Guest>) -> Result<Served, Lost>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -75,6 +76,21 @@ where
         Call::Ping(Ping) => connection.reply(Ok(Pong)).await?,
         Call::Activate(call) => connection.reply(activate::run(guest, call)).await?,
         Call::StartProcess(call) => process::run(guest, call, connection).await?,
+        Call::KeepProcess(call) => process::kept::keep(guest, call, connection).await?,
+        Call::ListProcesses(ListProcesses) => {
+            connection.reply(process::kept::list(guest).await).await?;
+        }
+        Call::PollProcess(call) => process::kept::poll(guest, call, connection).await?,
+        Call::FollowProcess(call) => process::kept::follow(guest, call, connection).await?,
+        Call::WriteProcess(call) => {
+            connection.reply(process::kept::write(guest, call).await).await?;
+        }
+        Call::SignalProcess(call) => {
+            connection.reply(process::kept::signal(guest, call).await).await?;
+        }
+        Call::ForgetProcess(call) => {
+            connection.reply(process::kept::forget(guest, call).await).await?;
+        }
         Call::Diff(call) => diff::run(guest, call, connection).await?,
         Call::ApplyPatch(call) => patch::run(guest, call, connection).await?,
         Call::PowerOff(call) => {

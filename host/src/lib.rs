@@ -32,6 +32,7 @@ pub mod guest_text;
 pub mod id;
 pub mod mcp;
 pub mod operation;
+pub mod seed;
 pub mod store;
 pub mod supervisor;
 pub mod vmm;

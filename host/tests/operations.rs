@@ -21,3 +21,5 @@ mod leftovers;
 mod run;
 #[path = "operations/streams.rs"]
 mod streams;
+#[path = "operations/workspaces.rs"]
+mod workspaces;

@@ -141,7 +141,10 @@ fn words_and_json_have_the_same_defaults() {
                     Some(serde_json::from_str(&text).unwrap_or(Value::String(text)))
                 }
             };
-            assert_eq!(default, property.get("default").cloned(), "{:?} {name}", entry.path);
+            // A list that is left out is empty; on the command line that goes
+            // without saying.
+            let stated = property.get("default").filter(|value| **value != json!([]));
+            assert_eq!(default.as_ref(), stated, "{:?} {name}", entry.path);
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod frame;
 pub mod guest_path;
 pub mod handshake;
 pub mod io;
+pub mod kept;
 pub mod power;
 pub mod process;
 

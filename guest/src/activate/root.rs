@@ -34,6 +34,9 @@ const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
 /// the layers cannot be reached.
 const DISK: &str = "/run/pyro/disk";
 
+/// The agent's own directory on the disk.
+const PRIVATE: &str = "private";
+
 /// Where the seed is mounted meanwhile.
 const SEED: &str = "/run/pyro/seed";
 
@@ -48,9 +51,6 @@ const ROOT: &str = "/run/pyro/root";
 
 /// What each layered tree keeps on the disk.
 const LAYERS: [&str; 4] = ["root/upper", "root/work", "workspace/upper", "workspace/work"];
-
-/// What the agent keeps there for itself.
-const PRIVATE: &str = "commits";
 
 /// The root's upper layer, as the overlay's options name it.
 const UPPER: &str = "/run/pyro/disk/root/upper";
@@ -136,13 +136,14 @@ impl Disk {
         self.seed.as_ref()
     }
 
-    /// A directory that no path of the guest leads to, for journals.
+    /// Opens the agent's own directory on it, or makes it.
     pub(crate) fn private(&self) -> io::Result<OwnedFd> {
-        match rustix::fs::mkdirat(&self.top, PRIVATE, Mode::RWXU) {
+        match rustix::fs::mkdirat(&self.top, PRIVATE, Mode::from_raw_mode(0o700)) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(crate::beneath::directory(&self.top, PRIVATE.as_bytes())?)
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.top, PRIVATE, flags, Mode::empty())?)
     }
 
     /// Writes everything out.

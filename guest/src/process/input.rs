@@ -111,7 +111,8 @@ impl Intake {
                 | FrameKind::Exit
                 | FrameKind::StdinTaken
                 | FrameKind::Data
-                | FrameKind::DataEnd,
+                | FrameKind::DataEnd
+                | FrameKind::Skipped,
                 _,
             ) => Err(out_of_place("Stdin, StdinEnd or Signal")),
         }

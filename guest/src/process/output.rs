@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 /// How long after the program's end its descendants, if they hold its pipes
 /// open, may still write to them: what comes through `tee` comes a little late.
-const DRAIN_GRACE: Duration = Duration::from_millis(100);
+pub(super) const DRAIN_GRACE: Duration = Duration::from_millis(100);
 
 /// How much goes into one frame: with its header, what travels together.
 const CHUNK: usize = STREAM_UNIT - HEADER_LEN;

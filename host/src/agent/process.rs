@@ -90,7 +90,8 @@ impl<S: AsyncRead + AsyncWrite> Running<S> {
                     | FrameKind::StdinEnd
                     | FrameKind::Signal
                     | FrameKind::Data
-                    | FrameKind::DataEnd) => {
+                    | FrameKind::DataEnd
+                    | FrameKind::Skipped) => {
                         return Err(lost(Lost::OutOfPlace { got, wanted: "output or an exit" }));
                     }
                 }

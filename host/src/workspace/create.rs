@@ -1,5 +1,6 @@
 //! Making a workspace.
 
+use super::GUEST_PATH;
 use super::directory::Directory;
 use super::label;
 use super::machine::{self, Caller, Plan};
@@ -13,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::event_log::{EventLog, Happening};
 use crate::pyro::Pyro;
+use crate::seed::{self, Source};
 use crate::store::private_dir;
 use crate::store::record as records;
 use crate::supervisor::{Keep, Lifetime};
@@ -20,6 +22,7 @@ use crate::vmm::{Durability, qemu};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use tokio_util::sync::CancellationToken;
 
 /// The name of a workspace's first disk.
 const FIRST_DISK: &str = "disk-0.ext4";
@@ -32,24 +35,13 @@ pub struct NewWorkspace {
     /// How large.
     pub shape: Shape,
     /// What it begins with.
-    pub seed: SeedSource,
+    pub seed: Source,
     /// What it is called.
     pub name: Option<String>,
     /// How it is marked.
     pub labels: BTreeMap<String, String>,
     /// When it is to end by itself: seconds from its start, and how.
     pub ttl: Option<(u32, TtlAction)>,
-}
-
-/// What a workspace begins with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SeedSource {
-    /// Nothing.
-    Empty,
-    /// A directory or an archive on the host.
-    Path(PathBuf),
-    /// A git work tree on the host.
-    Git(PathBuf),
 }
 
 /// Makes a workspace and starts it. It is there, running, by one rename; if
@@ -62,10 +54,10 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
     let bootable = caller.unless_cancelled(resolve(pyro, &wanted.environment)).await?;
     let mut directory = Directory::stage(&pyro.config)?;
     let path = directory.path().to_owned();
-    if wanted.seed != SeedSource::Empty {
+    if wanted.seed != Source::Empty {
         caller.stage("seeding", &wanted.environment).await;
     }
-    let seeding = build_seed(wanted.seed.clone(), path.join(SEED_NAME));
+    let seeding = build_seed(wanted.seed.clone(), path.join(SEED_NAME), context.cancel.clone());
     let (seed, warnings) = caller.unless_cancelled(seeding).await?;
     for warning in warnings {
         context.events.emit(Event::Warning(warning)).await;
@@ -162,53 +154,28 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// Builds the seed's image; gives what is written down of it, and warnings.
-async fn build_seed(source: SeedSource, target: PathBuf) -> Result<(Seed, Vec<String>)> {
+async fn build_seed(
+    source: Source,
+    target: PathBuf,
+    cancel: CancellationToken,
+) -> Result<(Seed, Vec<String>)> {
     blocking("building the seed", move || {
-        let empty = tempfile_dir(&target)?;
+        let built = seed::build(&source, &target, &cancel)?;
         let (mode, from) = match &source {
-            SeedSource::Empty => (SeedMode::Empty, None),
-            SeedSource::Path(path) => (SeedMode::Directory, Some(path.clone())),
-            SeedSource::Git(path) => (SeedMode::Git, Some(path.clone())),
+            Source::Empty => (SeedMode::Empty, None),
+            Source::Directory(path) => (SeedMode::Directory, Some(path)),
+            Source::Archive(path) => (SeedMode::TarArchive, Some(path)),
+            Source::Git { path, .. } => (SeedMode::Git, Some(path)),
         };
-        let tree = empty.join("tree");
-        let failed = |error| Error::io("cannot prepare the seed", error);
-        match &from {
-            None => std::fs::create_dir(&tree).map_err(failed)?,
-            Some(from) => {
-                std::process::Command::new("cp")
-                    .arg("-a")
-                    .arg(from)
-                    .arg(&tree)
-                    .status()
-                    .map_err(failed)?;
-            }
-        }
-        std::process::Command::new("mkfs.erofs")
-            .arg("--all-root")
-            .arg(&target)
-            .arg(&empty)
-            .output()
-            .map_err(failed)?;
-        std::fs::remove_dir_all(&empty).map_err(failed)?;
-        std::fs::File::options()
-            .write(true)
-            .open(&target)
-            .and_then(|f| f.set_len(disk::DEVICE_BYTES))
-            .map_err(failed)?;
         let seed = Seed {
             mode,
             seed_path: from.map(|path| path.display().to_string()),
-            destination: "/workspace".into(),
-            entry_count: 0,
-            bytes_written: 0,
+            destination: GUEST_PATH.into(),
+            entry_count: built.entry_count,
+            bytes_written: built.bytes_written,
+            digest: built.digest,
         };
-        Ok((seed, Vec::new()))
+        Ok((seed, built.warnings))
     })
     .await
-}
-
-fn tempfile_dir(target: &std::path::Path) -> Result<PathBuf> {
-    let path = target.with_file_name("seed-staging");
-    std::fs::create_dir(&path).map_err(|error| Error::io("cannot prepare the seed", error))?;
-    Ok(path)
 }

@@ -9,6 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 /// The record's file name in a workspace's directory.
 pub const NAME: &str = "record.json";
@@ -74,9 +76,7 @@ pub struct Ttl {
 }
 
 /// What happens to a workspace when its time is over.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TtlAction {
     /// It is stopped; its data stay.
@@ -84,6 +84,32 @@ pub enum TtlAction {
     Stop,
     /// It is deleted.
     Delete,
+}
+
+/// A word that names no such action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the actions are `stop` and `delete`")]
+pub struct UnknownAction;
+
+impl FromStr for TtlAction {
+    type Err = UnknownAction;
+
+    fn from_str(word: &str) -> Result<Self, UnknownAction> {
+        match word {
+            "stop" => Ok(Self::Stop),
+            "delete" => Ok(Self::Delete),
+            _ => Err(UnknownAction),
+        }
+    }
+}
+
+impl fmt::Display for TtlAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stop => "stop",
+            Self::Delete => "delete",
+        })
+    }
 }
 
 impl Ttl {
@@ -108,6 +134,9 @@ pub struct Seed {
     pub entry_count: u64,
     /// Bytes of all files.
     pub bytes_written: u64,
+    /// The digest of its image; equal trees have equal images.
+    #[schemars(with = "String")]
+    pub digest: Digest,
 }
 
 /// What a seed was made from.

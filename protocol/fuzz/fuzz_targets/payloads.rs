@@ -4,6 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use pyro_protocol::diff::{ApplyPatch, Diff, DiffRecord, DiffSummary, PatchApplied};
 use pyro_protocol::handshake::Announcement;
+use pyro_protocol::kept::{FollowEnd, ProcessKept, ProcessList, ProcessPolled, ProcessWritten, Skipped};
 use pyro_protocol::power::{Activate, Activated, PowerOff};
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::{AgentError, ByteString, Call, GuestPath, Hello, Welcome, codec};
@@ -19,7 +20,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
     each!(
         Hello, Welcome, Announcement, Call, Activate, Activated, PowerOff, StartProcess,
-        ProcessStarted, StdinTaken, Signal, Exit, Diff, Vec<DiffRecord>, DiffSummary, ApplyPatch,
+        ProcessStarted, StdinTaken, Signal, Exit, ProcessKept, ProcessList, ProcessPolled,
+        ProcessWritten, Skipped, FollowEnd, Diff, Vec<DiffRecord>, DiffSummary, ApplyPatch,
         PatchApplied, AgentError, ByteString, GuestPath
     );
 });

@@ -8,6 +8,10 @@ use pyro_protocol::channel::{Side, connect};
 use pyro_protocol::diff::{ApplyPatch, Diff, DiffRecord, DiffStarted, DiffSummary, PatchApplied};
 use pyro_protocol::frame::parse_header;
 use pyro_protocol::handshake::Announcement;
+use pyro_protocol::kept::{
+    FollowEnd, ProcessForgotten, ProcessId, ProcessKept, ProcessList, ProcessPolled,
+    ProcessWritten, Skipped,
+};
 use pyro_protocol::power::{Activate, Activated, Ping, Pong, PowerOff, PoweringOff};
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::{
@@ -40,6 +44,14 @@ fn decode_all(bytes: &[u8]) {
         StdinTaken,
         Signal,
         Exit,
+        ProcessId,
+        ProcessKept,
+        ProcessList,
+        ProcessPolled,
+        ProcessWritten,
+        ProcessForgotten,
+        Skipped,
+        FollowEnd,
         Diff,
         DiffStarted,
         Vec<DiffRecord>,
@@ -118,7 +130,7 @@ proptest! {
 #[test]
 fn a_length_is_no_reason_to_allocate() {
     // A list, a string and bytes that claim to be of 2^62 items.
-    for variant in 0..=5 {
+    for variant in 0..=16 {
         let mut bytes = vec![variant, 0xfd];
         bytes.extend((1_u64 << 62).to_le_bytes());
         decode_all(&bytes);

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use pyro_protocol::diff::DiffStarted;
 use pyro_protocol::error::MESSAGE_MAX;
 use pyro_protocol::frame::{HEADER_LEN, header, parse_header};
+use pyro_protocol::kept::ProcessId;
 use pyro_protocol::power::{Ping, Pong, PoweringOff};
 use pyro_protocol::{
     AgentError, AgentErrorKind, FrameKind, FrameReader, FrameWriter, GuestPath, Lost, codec,
@@ -54,6 +55,14 @@ there_and_back!(
     stdin_taken,
     signal,
     exit,
+    process_id,
+    process_kept,
+    process_list,
+    process_polled,
+    process_written,
+    process_forgotten,
+    skipped,
+    follow_end,
     agent_error,
     diff_records,
     diff_summary,
@@ -93,8 +102,27 @@ fn nothing_follows_a_frame_that_was_cut_off() {
     });
 }
 
+#[test]
+fn only_twelve_small_hexadecimal_digits_are_a_process_id() {
+    for bad in
+        ["", "0", "0123456789a", "0123456789abc", "0123456789AB", "../../../etc", "+1234567890a"]
+    {
+        assert!(bad.parse::<ProcessId>().is_err(), "{bad}");
+    }
+    let id: ProcessId = "0123456789ab".parse().expect("an id");
+    assert_eq!(id, ProcessId([0x01, 0x23, 0x45, 0x67, 0x89, 0xab]));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn a_process_id_is_read_as_it_is_written(id in any::process_id(), text in ".{0,14}") {
+        prop_assert_eq!(id.to_string().parse(), Ok(id));
+        if let Ok(id) = text.parse::<ProcessId>() {
+            prop_assert_eq!(id.to_string(), text);
+        }
+    }
 
     #[test]
     fn a_header_says_what_was_meant(kind in proptest::sample::select(FrameKind::ALL), share in 0.0..=1.0) {

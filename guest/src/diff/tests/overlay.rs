@@ -1,7 +1,7 @@
 //! A real overlay to change at random, in a mount namespace of one thread's.
 
 use super::super::layers::Layers;
-use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use std::collections::BTreeMap;
@@ -109,7 +109,7 @@ impl Overlay {
 impl Drop for Overlay {
     fn drop(&mut self) {
         // Left to the namespace's end if it was never mounted.
-        drop(rustix::mount::unmount(self.live(), rustix::mount::UnmountFlags::DETACH));
+        let _ = rustix::mount::unmount(self.live(), rustix::mount::UnmountFlags::DETACH);
     }
 }
 
@@ -264,7 +264,7 @@ pub fn perform(root: &Path, op: &Op) {
         Op::Exchange(one, two) => {
             if let (Some(one), Some(two)) = (some(one), some(two)) {
                 let flags = rustix::fs::RenameFlags::EXCHANGE;
-                drop(rustix::fs::renameat_with(CWD, one, CWD, two, flags));
+                let _ = rustix::fs::renameat_with(CWD, one, CWD, two, flags);
             }
         }
         Op::MakeDirectory(at, name) => drop(fs::create_dir(new(at, name))),
@@ -288,10 +288,12 @@ pub fn perform(root: &Path, op: &Op) {
                 fs::copy(path, to).unwrap();
             }
         })),
-        Op::Fifo(at, name) => drop(mknodat(CWD, new(at, name), FileType::Fifo, Mode::RUSR, 0)),
+        Op::Fifo(at, name) => {
+            let _ = mknodat(CWD, new(at, name), FileType::Fifo, Mode::RUSR, 0);
+        }
         Op::Device(at, name) => {
             let device = rustix::fs::makedev(1, 3);
-            drop(mknodat(CWD, new(at, name), FileType::CharacterDevice, Mode::RUSR, device));
+            let _ = mknodat(CWD, new(at, name), FileType::CharacterDevice, Mode::RUSR, device);
         }
         Op::Xattr(at, like_a_mark) => drop(some(at).map(|path| {
             let name = if *like_a_mark { "trusted.overlay.opaque" } else { "trusted.other" };
@@ -316,9 +318,4 @@ fn remove(path: &Path) {
     } else {
         fs::remove_file(path).unwrap();
     }
-}
-
-/// Opens a directory of a test's.
-pub fn open(path: &Path) -> OwnedFd {
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap()
 }

@@ -1,7 +1,8 @@
 use super::WorkspaceSummary;
 use crate::operation::argument::{DiskMib, HostPath, Label, Labels, MemMib, TtlSeconds, VcpuCount};
 use crate::operation::{Context, Effect, Operation};
-use crate::workspace::create::{NewWorkspace, SeedSource};
+use crate::seed::Source;
+use crate::workspace::create::NewWorkspace;
 use crate::workspace::record::TtlAction;
 use crate::workspace::{self, Shape};
 use crate::{Error, ErrorKind, Pyro, Result};
@@ -60,7 +61,7 @@ pub struct WorkspaceCreate {
     #[schemars(with = "TtlSeconds")]
     pub ttl_seconds: Option<TtlSeconds>,
     /// What happens when that time is over.
-    #[arg(long, value_name = "ACTION", value_enum, default_value_t)]
+    #[arg(long, value_name = "stop|delete", default_value_t)]
     #[serde(default)]
     pub ttl_action: TtlAction,
 }
@@ -98,9 +99,9 @@ impl Operation for WorkspaceCreate {
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceSummary> {
         let seed = match (&self.seed_path, &self.seed_git) {
-            (None, None) => SeedSource::Empty,
-            (Some(path), None) => SeedSource::Path(path.resolve(&context)?),
-            (None, Some(path)) => SeedSource::Git(path.resolve(&context)?),
+            (None, None) => Source::Empty,
+            (Some(path), None) => Source::from_path(&path.resolve(&context)?)?,
+            (None, Some(path)) => Source::git(&pyro.config, &path.resolve(&context)?)?,
             (Some(_), Some(_)) => {
                 let message = "a workspace is seeded from one thing, not from two";
                 return Err(

@@ -39,7 +39,7 @@ pub struct WorkspaceUpdate {
     #[schemars(with = "TtlSeconds")]
     pub ttl_seconds: Option<TtlSeconds>,
     /// What happens when that time is over; as before if not given.
-    #[arg(long, value_name = "ACTION", value_enum)]
+    #[arg(long, value_name = "stop|delete")]
     #[serde(default)]
     #[schemars(with = "TtlAction")]
     pub ttl_action: Option<TtlAction>,

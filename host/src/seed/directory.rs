@@ -1,0 +1,462 @@
+//! A directory of the host as a source.
+//!
+//! Every directory is opened from the top, beneath it and through no symbolic
+//! link, so that nobody who moves things about meanwhile leads the walk
+//! elsewhere; and only one is open at a time, however deep the tree.
+
+use super::entry::{Bytes, Content, Entry, Kind, Mtime, Nothing, RelPath};
+use super::walk::Walk;
+use crate::error::{Error, ErrorKind, Result};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat, fstat, openat, openat2,
+    readlinkat, seek, statat,
+};
+use rustix::io::Errno;
+use std::collections::{HashMap, HashSet};
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What tells a file from all others on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// That of what was looked at.
+    #[must_use]
+    pub fn of(stat: &Stat) -> Self {
+        Self { device: stat.st_dev, inode: stat.st_ino }
+    }
+}
+
+/// A directory to walk through.
+pub struct Top<'a> {
+    /// For messages.
+    path: PathBuf,
+    fd: OwnedFd,
+    /// Where its content goes below the seed's root.
+    prefix: Option<RelPath>,
+    /// The file that is being written meanwhile, wherever it lies.
+    avoid: Option<FileId>,
+    /// What is wanted of it, by the path within.
+    wanted: &'a dyn Fn(&RelPath) -> bool,
+    /// What becomes of the content of its files, if they are small.
+    rewrite: Option<&'a dyn Fn(Vec<u8>) -> Vec<u8>>,
+    /// The first name of each file that has several.
+    links: HashMap<FileId, RelPath>,
+    /// The directory that was picked from last.
+    picked: Option<(Option<RelPath>, OwnedFd)>,
+    /// The directories that were shown to pick something from them.
+    shown: HashSet<RelPath>,
+}
+
+/// The largest file whose content can be rewritten: it is in memory meanwhile.
+const REWRITTEN_BYTES_MAX: u64 = 64 << 20;
+
+impl<'a> Top<'a> {
+    /// Opens a directory; a symbolic link to one will do.
+    ///
+    /// # Errors
+    /// When it is none, or the host's system refuses.
+    pub fn open(path: &Path, avoid: Option<FileId>) -> Result<Top<'a>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|errno| refused("open", path, errno))?;
+        Ok(Self {
+            path: path.to_owned(),
+            fd,
+            prefix: None,
+            avoid,
+            wanted: &|_| true,
+            rewrite: None,
+            links: HashMap::new(),
+            picked: None,
+            shown: HashSet::new(),
+        })
+    }
+
+    /// Puts the content below this directory of the seed.
+    #[must_use]
+    pub fn at(mut self, prefix: RelPath) -> Self {
+        self.prefix = Some(prefix);
+        self
+    }
+
+    /// Leaves out, with all that is in it, what the choice does not want.
+    #[must_use]
+    pub fn only(mut self, wanted: &'a dyn Fn(&RelPath) -> bool) -> Self {
+        self.wanted = wanted;
+        self
+    }
+
+    /// Changes the content of every file. Files too large for that are skipped.
+    #[must_use]
+    pub fn rewriting(mut self, rewrite: &'a dyn Fn(Vec<u8>) -> Vec<u8>) -> Self {
+        self.rewrite = Some(rewrite);
+        self
+    }
+
+    /// Its own mode and time.
+    pub fn stat(&self) -> Result<(u32, Mtime)> {
+        let stat = fstat(&self.fd).map_err(|errno| refused("look at", &self.path, errno))?;
+        Ok((mode(&stat), mtime(&stat)))
+    }
+
+    /// Shows everything in it: in each directory what is no directory by name,
+    /// then one directory after the other.
+    pub fn walk(&mut self, walk: &mut Walk<'_>) -> Result<()> {
+        let mut waiting: Vec<Option<RelPath>> = vec![None];
+        while let Some(directory) = waiting.pop() {
+            let below = self.one(directory.as_ref(), walk)?;
+            waiting.extend(below.into_iter().rev().map(Some));
+        }
+        Ok(())
+    }
+
+    /// Shows what is at a path, with the directories that it is in unless they
+    /// were shown before. What is not there, or behind a symbolic link, is not
+    /// shown. A directory is shown without what is in it.
+    pub fn pick(&mut self, path: &RelPath, walk: &mut Walk<'_>) -> Result<()> {
+        let parent = path.parent();
+        if self.picked.as_ref().is_none_or(|(last, _)| *last != parent) {
+            if let Some(parent) = &parent
+                && !self.shown.contains(parent)
+            {
+                self.pick(parent, walk)?;
+                if !self.shown.contains(parent) {
+                    return Ok(());
+                }
+            }
+            let Some(fd) = self.descend(parent.as_ref())? else { return Ok(()) };
+            self.picked = Some((parent, fd));
+        }
+        if self.shown.contains(path) {
+            return Ok(());
+        }
+        let Some((parent, fd)) = self.picked.take() else { return Ok(()) };
+        let name = CString::new(path.name())
+            .map_err(|error| Error::new(ErrorKind::Internal, "a NUL in a name").because(error))?;
+        let there = statat(fd.as_fd(), &name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        if there && self.entry(fd.as_fd(), &name, path, walk)? == Some(Found::Directory) {
+            self.shown.insert(path.clone());
+        }
+        self.picked = Some((parent, fd));
+        Ok(())
+    }
+
+    /// Shows one directory's entries; its directories are still to be walked.
+    fn one(&mut self, directory: Option<&RelPath>, walk: &mut Walk<'_>) -> Result<Vec<RelPath>> {
+        let shown = self.shown_path(directory);
+        let Some(fd) = self.descend(directory)? else {
+            walk.warnings().push(|| format!("`{}` vanished", shown.display()));
+            return Ok(Vec::new());
+        };
+        let mut below = Vec::new();
+        for name in list(fd.as_fd()).map_err(|errno| refused("list", &shown, errno))? {
+            let inner = RelPath::below(directory, name.to_bytes()).map_err(|bad| {
+                let shown = shown.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+                Error::new(ErrorKind::InvalidInput, format!("cannot seed {}", shown.display()))
+                    .because(bad)
+            })?;
+            if !(self.wanted)(&inner) {
+                continue;
+            }
+            let found = self.entry(fd.as_fd(), &name, &inner, walk)?;
+            if found == Some(Found::Directory) {
+                below.push(inner);
+            }
+        }
+        Ok(below)
+    }
+
+    /// Shows one entry of an open directory.
+    fn entry(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        name: &CStr,
+        inner: &RelPath,
+        walk: &mut Walk<'_>,
+    ) -> Result<Option<Found>> {
+        let stat = match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => {
+                walk.warnings().push(|| format!("`{inner}` vanished"));
+                return Ok(None);
+            }
+            Err(errno) => return Err(refused("look at", &self.shown_path(Some(inner)), errno)),
+        };
+        let path = self.outer(inner)?;
+        let entry =
+            |kind| Entry { path: path.clone(), mode: mode(&stat), mtime: mtime(&stat), kind };
+        if self.avoid == Some(FileId::of(&stat)) {
+            walk.skip(&path, "it is the seed that is being written");
+            return Ok(None);
+        }
+        let file_type = FileType::from_raw_mode(stat.st_mode);
+        match file_type {
+            FileType::Directory => {
+                walk.entry(&entry(Kind::Directory), &mut Nothing)?;
+                return Ok(Some(Found::Directory));
+            }
+            FileType::RegularFile | FileType::Symlink => {}
+            FileType::Socket => walk.skip(&path, "it is a socket"),
+            FileType::Fifo => walk.skip(&path, "it is a FIFO"),
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                walk.skip(&path, "it is a device");
+            }
+            FileType::Unknown => walk.skip(&path, "nobody knows what it is"),
+        }
+        if !matches!(file_type, FileType::RegularFile | FileType::Symlink) {
+            return Ok(None);
+        }
+        if stat.st_nlink > 1 {
+            if let Some(first) = self.links.get(&FileId::of(&stat)) {
+                walk.entry(&entry(Kind::HardLink(first.clone())), &mut Nothing)?;
+                return Ok(Some(Found::Other));
+            }
+            self.links.insert(FileId::of(&stat), path.clone());
+        }
+        if file_type == FileType::Symlink {
+            let target = readlinkat(directory, name, Vec::new())
+                .map_err(|errno| refused("read", &self.shown_path(Some(inner)), errno))?;
+            walk.entry(&entry(Kind::Symlink(target.into_bytes())), &mut Nothing)?;
+            return Ok(Some(Found::Other));
+        }
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let mut content = HostFile::new(directory, name, &stat);
+        if let Some(rewrite) = self.rewrite {
+            if size > REWRITTEN_BYTES_MAX {
+                walk.skip(&path, "it is too large to be cleaned of secrets");
+                return Ok(Some(Found::Other));
+            }
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes).map_err(|error| {
+                let cause = content.failed.take().unwrap_or(error);
+                unreadable("read", &self.shown_path(Some(inner)), cause)
+            })?;
+            let bytes = rewrite(bytes);
+            let size = bytes.len() as u64;
+            walk.entry(&entry(Kind::File { size }), &mut Bytes(&bytes))?;
+            return Ok(Some(Found::Other));
+        }
+        walk.entry(&entry(Kind::File { size }), &mut content).map_err(|error| {
+            let Some(cause) = content.failed.take() else { return error };
+            unreadable("read", &self.shown_path(Some(inner)), cause)
+        })?;
+        if content.changed() {
+            walk.warnings().push(|| format!("`{path}` changed while it was read"));
+        }
+        Ok(Some(Found::Other))
+    }
+
+    /// Opens a directory of the tree; `None` if it is there no more.
+    fn descend(&self, directory: Option<&RelPath>) -> Result<Option<OwnedFd>> {
+        let path = directory.map_or(&b"."[..], RelPath::as_bytes);
+        match open_beneath(self.fd.as_fd(), path, OFlags::DIRECTORY) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(errno) => Err(unreadable("open", &self.shown_path(directory), errno.into())),
+        }
+    }
+
+    /// A path within as a path of the seed.
+    fn outer(&self, inner: &RelPath) -> Result<RelPath> {
+        let Some(prefix) = &self.prefix else { return Ok(inner.clone()) };
+        RelPath::new([prefix.as_bytes(), b"/", inner.as_bytes()].concat()).map_err(|bad| {
+            let shown = self.shown_path(Some(inner));
+            Error::new(ErrorKind::InvalidInput, format!("cannot seed {}", shown.display()))
+                .because(bad)
+        })
+    }
+
+    /// A path within as one of the host, for messages.
+    fn shown_path(&self, inner: Option<&RelPath>) -> PathBuf {
+        inner.map_or_else(
+            || self.path.clone(),
+            |inner| self.path.join(std::ffi::OsStr::from_bytes(inner.as_bytes())),
+        )
+    }
+}
+
+/// What an entry turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Directory,
+    Other,
+}
+
+/// Opens something beneath a directory for reading, through no symbolic link.
+pub fn open_beneath(top: BorrowedFd<'_>, path: &[u8], more: OFlags) -> Result<OwnedFd, Errno> {
+    // A FIFO must not keep anybody waiting.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | more;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        match openat2(top, path, flags, Mode::empty(), resolve) {
+            // Something was renamed meanwhile.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            done => return done,
+        }
+    }
+}
+
+/// The names in an open directory, sorted.
+fn list(directory: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn mode(stat: &Stat) -> u32 {
+    stat.st_mode & 0o7777
+}
+
+fn mtime(stat: &Stat) -> Mtime {
+    let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    Mtime { secs: stat.st_mtime, nanos }
+}
+
+fn refused(action: &str, path: &Path, errno: Errno) -> Error {
+    Error::io(format!("cannot {action} {}", path.display()), errno.into())
+}
+
+fn unreadable(action: &str, path: &Path, cause: io::Error) -> Error {
+    Error::io(format!("cannot {action} {}", path.display()), cause)
+        .hint("make it readable, or leave it out of the seed")
+}
+
+/// A file of the host, opened when somebody reads it.
+struct HostFile<'a> {
+    directory: BorrowedFd<'a>,
+    name: &'a CStr,
+    stat: &'a Stat,
+    file: Option<File>,
+    /// What is still to be given.
+    left: u64,
+    /// The file has holes, so it is worth asking where.
+    sparse: bool,
+    /// It was shorter than it had been.
+    short: bool,
+    /// Why it could not be read.
+    failed: Option<io::Error>,
+}
+
+impl<'a> HostFile<'a> {
+    fn new(directory: BorrowedFd<'a>, name: &'a CStr, stat: &'a Stat) -> Self {
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let stored = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+        Self {
+            directory,
+            name,
+            stat,
+            file: None,
+            left: size,
+            sparse: stored < size,
+            short: false,
+            failed: None,
+        }
+    }
+
+    fn open(&mut self) -> io::Result<&File> {
+        if self.file.is_none() {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            let fd = openat(self.directory, self.name, flags, Mode::empty())?;
+            let stat = fstat(&fd)?;
+            if FileId::of(&stat) != FileId::of(self.stat) {
+                return Err(io::Error::other("it was replaced while it was read"));
+            }
+            self.file = Some(File::from(fd));
+        }
+        self.file.as_ref().ok_or_else(|| io::Error::other("it is not open"))
+    }
+
+    /// Keeps the reason for whoever knows what the file is called.
+    fn fail(&mut self, error: io::Error) -> io::Error {
+        let kind = error.kind();
+        self.failed = Some(error);
+        kind.into()
+    }
+
+    fn position(&self) -> u64 {
+        u64::try_from(self.stat.st_size).unwrap_or(0) - self.left
+    }
+
+    fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        if wanted == 0 {
+            return Ok(0);
+        }
+        if self.short {
+            buffer[..wanted].fill(0);
+            return Ok(wanted);
+        }
+        match self.open()?.read(&mut buffer[..wanted])? {
+            0 => {
+                self.short = true;
+                buffer[..wanted].fill(0);
+                Ok(wanted)
+            }
+            count => Ok(count),
+        }
+    }
+
+    /// Whether what was given may be no state that the file ever was in.
+    fn changed(&self) -> bool {
+        let Some(file) = &self.file else { return false };
+        let same = |now: Stat| now.st_size == self.stat.st_size && mtime(&now) == mtime(self.stat);
+        self.short || !fstat(file).is_ok_and(same)
+    }
+}
+
+impl Read for HostFile<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.read_some(buffer).map_err(|error| self.fail(error))?;
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+impl Content for HostFile<'_> {
+    fn zeros(&mut self) -> io::Result<u64> {
+        if !self.sparse || self.left == 0 {
+            return Ok(0);
+        }
+        let (at, left) = (self.position(), self.left);
+        if let Err(error) = self.open() {
+            return Err(self.fail(error));
+        }
+        let Some(file) = &self.file else { return Ok(0) };
+        let data = match seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            // No data from here on: one hole up to the end.
+            Err(Errno::NXIO) => at + left,
+            // A file system that does not tell.
+            Err(_) => at,
+        };
+        seek(file, SeekFrom::Start(at))?;
+        Ok(data.saturating_sub(at).min(left))
+    }
+
+    fn skip_zeros(&mut self, count: u64) {
+        let count = count.min(self.left);
+        self.left -= count;
+        let at = self.position();
+        if let Some(file) = &self.file
+            && seek(file, SeekFrom::Start(at)).is_err()
+        {
+            self.short = true;
+        }
+    }
+}
