@@ -47,10 +47,7 @@ pub(crate) fn directory(tree: impl AsFd, path: &[u8]) -> rustix::io::Result<Owne
 }
 
 /// Opens the directory that holds what the path names, and says its name there.
-pub(crate) fn parent<'path>(
-    tree: impl AsFd,
-    path: &'path [u8],
-) -> rustix::io::Result<(OwnedFd, &'path [u8])> {
+pub(crate) fn parent(tree: impl AsFd, path: &[u8]) -> rustix::io::Result<(OwnedFd, &[u8])> {
     let (parent, name) = split(path);
     Ok((open(tree, parent, OFlags::PATH | OFlags::DIRECTORY)?, name))
 }

@@ -21,7 +21,7 @@
 
 mod apply;
 mod ballast;
-mod remove;
+pub(crate) mod remove;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -272,6 +272,14 @@ impl Commit {
         let slot = self.slot();
         let (from, to) = (of.name(), slot.name());
         rustix::fs::linkat(&self.staging, from, &self.staging, to, AtFlags::empty())?;
+        Ok(slot)
+    }
+
+    /// A file of the tree, under one more name.
+    pub(crate) fn stage_existing(&mut self, path: &[u8]) -> io::Result<Slot> {
+        let slot = self.slot();
+        let (parent, name) = beneath::parent(&self.commits.tree, path)?;
+        rustix::fs::linkat(&parent, name, &self.staging, slot.name(), AtFlags::empty())?;
         Ok(slot)
     }
 

@@ -1,7 +1,9 @@
 //! Calls to the agent in a guest. One connection, one call.
 
+pub mod file;
 pub mod kept;
 pub mod process;
+pub(crate) mod transfer;
 
 use crate::deadlines::Deadlines;
 use crate::error::{Error, ErrorKind, Result};
@@ -9,8 +11,8 @@ use crate::guest_text;
 use pyro_protocol::error::MESSAGE_MAX;
 use pyro_protocol::handshake::{GENERATION, MAGIC};
 use pyro_protocol::{
-    AgentError, AgentErrorKind, CALL_PORT, Call, Frame, FrameKind, FrameReader, FrameWriter, Hello,
-    Lost, Request, Welcome,
+    AgentError, AgentErrorKind, CALL_PORT, Frame, FrameKind, FrameReader, FrameWriter, Hello, Lost,
+    Request, Welcome,
 };
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -107,15 +109,19 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
 
     /// Sends the connection's call and waits for its reply.
     pub async fn call<R: Request>(&mut self, request: R) -> Result<R::Reply> {
+        self.send_call(request).await?;
+        reply(self.reader.next().await.map_err(lost)?, FrameKind::Reply)
+    }
+
+    /// Refuses what the agent is too old for.
+    fn check_generation<R: Request>(&self) -> Result<()> {
         if R::SINCE > self.welcome.generation {
             let version = guest_text::escaped(&self.welcome.agent_version, VERSION_MAX);
             let message = format!("the guest's agent {version} cannot {}", R::NAME);
             return Err(Error::new(ErrorKind::Unsupported, message)
                 .hint("build the environment again: `pyro env build NAME`"));
         }
-        let call: Call = request.into();
-        self.writer.send(FrameKind::Call, &call).await.map_err(lost)?;
-        reply(self.reader.next().await.map_err(lost)?, FrameKind::Reply)
+        Ok(())
     }
 }
 

@@ -9,6 +9,16 @@ use std::io::{self, Read, Write};
 pub(crate) struct Slot(pub(super) u64);
 
 impl Slot {
+    /// What tells it from the commit's others.
+    pub(crate) const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The one that has this number.
+    pub(crate) const fn of_number(number: u64) -> Self {
+        Self(number)
+    }
+
     /// Its name in the staging directory.
     pub(super) fn name(self) -> String {
         self.0.to_string()

@@ -67,6 +67,21 @@ there_and_back!(
     diff_records,
     diff_summary,
     patch_applied,
+    file_time,
+    file_entry,
+    file_listed,
+    file_read_end,
+    file_written,
+    file_edited,
+    file_searched,
+    exporting,
+    export_entry,
+    export_end,
+    push_entry,
+    push_compared,
+    push_content,
+    push_change,
+    push_end,
     call
 );
 
