@@ -1,7 +1,7 @@
 //! What pyro's diffs and patches share with git's: names, modes, blobs, base 85.
 
 pub(crate) mod base85;
-pub(crate) mod quote;
+pub(crate) use pyro_protocol::quote;
 
 use sha1::{Digest, Sha1};
 use std::fmt::Write as _;

@@ -28,6 +28,7 @@ pub mod piece;
 pub mod power;
 pub mod process;
 pub mod push;
+pub mod quote;
 pub mod transfer;
 
 mod bytes;

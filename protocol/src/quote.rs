@@ -1,8 +1,9 @@
 //! Names as git writes them: as they are if nothing in them is odd, otherwise
 //! in double quotes with C's escapes.
 
-/// Writes a name, quoted if it must be.
-pub(crate) fn quoted(name: &[u8]) -> Vec<u8> {
+/// A name as git writes it, quoted if it must be.
+#[must_use]
+pub fn quoted(name: &[u8]) -> Vec<u8> {
     if !name.iter().copied().any(is_odd) {
         return name.to_vec();
     }
@@ -27,7 +28,8 @@ pub(crate) fn quoted(name: &[u8]) -> Vec<u8> {
 
 /// Reads a quoted name at the beginning of a text: the name, and what follows
 /// the closing quote. `None` when it is not one.
-pub(crate) fn unquoted(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+#[must_use]
+pub fn unquoted(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut rest = text.strip_prefix(b"\"")?;
     let mut name = Vec::new();
     loop {
