@@ -9,8 +9,9 @@ use crate::agent::AgentClient;
 use crate::agent::transfer::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest_text;
-use crate::seed::{Content, Entry, Kind, Mtime, Source, Visitor, Walk};
-use manifest::{Manifest, file_time};
+use crate::seed::source::Surroundings;
+use crate::seed::{Content, Entry, Kind, Mtime, RelPath, Source, Visitor, Walk};
+use manifest::{Manifest, Whence, file_time};
 use pyro_protocol::guest_path::PATH_MAX;
 use pyro_protocol::piece::{Piece, PieceSink};
 use pyro_protocol::push::{
@@ -20,6 +21,7 @@ use pyro_protocol::push::{
 use pyro_protocol::transfer::{Incoming, NoPiece, Outgoing};
 use std::collections::HashMap;
 use std::io::{Read, Seek, Write};
+use std::path::Path;
 use std::sync::Arc;
 use tempfile::SpooledTempFile;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +58,7 @@ pub struct Change {
 }
 
 /// Makes a directory of the workspace like the source; all of it or nothing.
+/// What a source needs beside memory goes into `scratch`, and nothing stays.
 ///
 /// # Errors
 /// When the source cannot be read, or when something is in the way.
@@ -63,29 +66,31 @@ pub async fn push(
     agent: &AgentClient,
     source: Source,
     call: Push,
+    scratch: &Path,
     cancel: &CancellationToken,
 ) -> Result<Pushed> {
     let dry_run = call.dry_run;
     let source = Arc::new(source);
     let manifest = Arc::new(
         blocking({
-            let (source, cancel) = (source.clone(), cancel.clone());
-            move || Manifest::of(&source, &cancel)
+            let (source, scratch) = (source.clone(), scratch.to_owned());
+            let cancel = cancel.clone();
+            move || Manifest::of(&source, &scratch, &cancel)
         })
         .await?,
     );
     let mut connection = agent.connect().await?;
     let entries = manifest.clone();
-    let compared = connection.call_with(call, move |outgoing| entries.send(outgoing)).await?;
-    if compared.open > manifest.files() {
-        return Err(hostile("asked for more files than there are"));
-    }
+    connection.call_with(call, move |outgoing| entries.send(outgoing)).await?;
     let asking = manifest.clone();
     let (asked, ()) = connection.download(None, move |incoming| answers(incoming, &asking)).await?;
-    let wanted = Arc::new(asked);
+    let wanted = asked;
     let sending = {
-        let (wanted, cancel) = (wanted.clone(), cancel.clone());
-        move |outgoing: &mut Outgoing| contents(&source, &wanted, dry_run, &cancel, outgoing)
+        let (scratch, cancel) = (scratch.to_owned(), cancel.clone());
+        move |outgoing: &mut Outgoing| {
+            let mut sender = Sender { wanted, dry_run, outgoing };
+            sender.walk(&source, &scratch, &cancel)
+        }
     };
     let first = connection.upload(sending).await?;
     let (changes, end) = connection.download(Some(first), changes).await?;
@@ -102,18 +107,20 @@ pub async fn push(
 struct Asked {
     /// Its number among those that are asked for.
     number: u64,
+    /// How many others come under the same path before it.
+    occurrence: u64,
     /// Of what is there, if that has the same size.
     digest: Option<[u8; DIGEST_LEN]>,
 }
 
-/// The files that are asked for, by where in the walk they come.
-type Wanted = HashMap<u64, Asked>;
+/// The files that are asked for, by the paths under which they come.
+type Wanted = HashMap<RelPath, Asked>;
 
 /// Takes an answer for each file.
 fn answers(mut incoming: Incoming, manifest: &Manifest) -> Result<Wanted> {
     let mut bytes = Stream { incoming: &mut incoming, chunk: Vec::new(), taken: 0 };
     let mut wanted = Wanted::new();
-    for ordinal in manifest.file_ordinals() {
+    for Whence { path, occurrence } in manifest.files() {
         let digest = match bytes.take::<1>()? {
             [ANSWER_SAME] => continue,
             [ANSWER_SEND] => None,
@@ -121,7 +128,7 @@ fn answers(mut incoming: Incoming, manifest: &Manifest) -> Result<Wanted> {
             [_] => return Err(hostile("gave an unknown answer")),
         };
         let number = wanted.len() as u64;
-        wanted.insert(ordinal, Asked { number, digest });
+        wanted.insert(path.clone(), Asked { number, occurrence, digest });
     }
     match bytes.is_at_end()? {
         true => Ok(wanted),
@@ -161,32 +168,11 @@ impl Stream<'_> {
 }
 
 /// Sends the contents that are asked for, in the order of the walk.
-fn contents(
-    source: &Source,
-    wanted: &Wanted,
-    dry_run: bool,
-    cancel: &CancellationToken,
-    outgoing: &mut Outgoing,
-) -> Result<()> {
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let mut sender = Sender { wanted, dry_run, outgoing, ordinal: 0, sent: 0 };
-    source.walk(&mut Walk::new(&mut sender, cancel), None)?;
-    if sender.sent < wanted.len() {
-        return Err(Error::new(ErrorKind::Conflict, "the source changed while it was pushed")
-            .hint("push again"));
-    }
-    Ok(())
-}
-
 struct Sender<'a> {
-    wanted: &'a Wanted,
+    /// What is still to be sent.
+    wanted: Wanted,
     dry_run: bool,
     outgoing: &'a mut Outgoing,
-    /// Where in the walk the next entry comes.
-    ordinal: u64,
-    sent: usize,
 }
 
 impl Visitor for Sender<'_> {
@@ -195,15 +181,17 @@ impl Visitor for Sender<'_> {
     }
 
     fn entry(&mut self, entry: &Entry, content: &mut dyn Content) -> Result<()> {
-        let ordinal = self.ordinal;
-        self.ordinal += 1;
-        let Some(asked) = self.wanted.get(&ordinal) else { return Ok(()) };
-        let Kind::File { size } = entry.kind else {
-            let message = format!("`{}` became something else while it was pushed", entry.path);
-            return Err(Error::new(ErrorKind::Conflict, message).hint("push again"));
-        };
-        self.sent += 1;
-        let Asked { number, digest } = *asked;
+        let Kind::File { size } = entry.kind else { return Ok(()) };
+        match self.wanted.get_mut(&entry.path) {
+            None => return Ok(()),
+            Some(Asked { occurrence, .. }) if *occurrence > 0 => {
+                *occurrence -= 1;
+                return Ok(());
+            }
+            Some(_) => {}
+        }
+        let asked = self.wanted.remove(&entry.path);
+        let Some(Asked { number, digest, .. }) = asked else { return Ok(()) };
         let modified = file_time(entry.mtime);
         self.outgoing.entry(&PushContent { number, mode: entry.mode, modified })?;
         match digest {
@@ -215,6 +203,20 @@ impl Visitor for Sender<'_> {
 }
 
 impl Sender<'_> {
+    fn walk(&mut self, source: &Source, scratch: &Path, cancel: &CancellationToken) -> Result<()> {
+        if self.wanted.is_empty() {
+            return Ok(());
+        }
+        source.walk(&mut Walk::new(self, cancel), Surroundings { avoid: None, scratch })?;
+        match self.wanted.keys().next() {
+            None => Ok(()),
+            Some(path) => {
+                let message = format!("`{path}` vanished while it was pushed");
+                Err(Error::new(ErrorKind::Conflict, message).hint("push again"))
+            }
+        }
+    }
+
     fn send(&mut self, entry: &Entry, size: u64, content: &mut dyn Content) -> Result<()> {
         let failed = |error| Error::io(format!("cannot read `{}`", entry.path), error);
         let mut left = size;

@@ -1,20 +1,24 @@
 //! What a source has, in the order of a tree.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::seed::source::Surroundings;
 use crate::seed::{Content, Entry, Kind, Mtime, RelPath, Source, Visitor, Walk};
 use pyro_protocol::ByteString;
 use pyro_protocol::file::FileTime;
 use pyro_protocol::piece::PieceSink;
 use pyro_protocol::push::{PushEntry, PushKind};
 use pyro_protocol::transfer::Outgoing;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
+use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 /// What a source has. Walks show it in any order, and a path more than once.
 pub(super) struct Manifest {
     root: (u32, Mtime),
     items: Vec<(RelPath, Item)>,
+    /// The first names of files with several.
+    first_names: HashMap<u64, RelPath>,
     warnings: Vec<String>,
 }
 
@@ -30,23 +34,34 @@ struct Item {
 enum What {
     Directory,
     Symlink(Vec<u8>),
-    /// A file by where in the walk its content comes; there may be several names
-    /// of one.
+    /// A file by where in the walk it came first; there may be several names of
+    /// one.
     File {
         ordinal: u64,
         size: u64,
+        occurrence: u64,
     },
+}
+
+/// Where in a walk a file's content comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Whence<'a> {
+    /// Under this path.
+    pub(super) path: &'a RelPath,
+    /// After so many others of that path.
+    pub(super) occurrence: u64,
 }
 
 impl Manifest {
     /// Walks a source.
-    pub(super) fn of(source: &Source, cancel: &CancellationToken) -> Result<Self> {
+    pub(super) fn of(source: &Source, scratch: &Path, cancel: &CancellationToken) -> Result<Self> {
         let mut collecting = Collecting::default();
         let mut walk = Walk::new(&mut collecting, cancel);
-        source.walk(&mut walk, None)?;
+        source.walk(&mut walk, Surroundings { avoid: None, scratch })?;
         let (_, warnings) = walk.finish();
         let items = collecting.items.into_values().collect();
-        Ok(Self { root: collecting.root, items, warnings: warnings.lines() })
+        let first_names = collecting.first_names;
+        Ok(Self { root: collecting.root, items, first_names, warnings: warnings.lines() })
     }
 
     pub(super) fn entry_count(&self) -> u64 {
@@ -57,16 +72,14 @@ impl Manifest {
         &self.warnings
     }
 
-    /// How many files there are, each counted once.
-    pub(super) fn files(&self) -> u64 {
-        self.file_ordinals().count() as u64
-    }
-
-    /// Where in the walk the files' contents come, in the order of the tree.
-    pub(super) fn file_ordinals(&self) -> impl Iterator<Item = u64> {
-        let mut seen = std::collections::HashSet::new();
-        self.items.iter().filter_map(move |(_, item)| match item.what {
-            What::File { ordinal, .. } => seen.insert(ordinal).then_some(ordinal),
+    /// Where the files' contents come from, each once, in the order of the tree.
+    pub(super) fn files(&self) -> impl Iterator<Item = Whence<'_>> {
+        let mut seen = HashSet::new();
+        self.items.iter().filter_map(move |(path, item)| match item.what {
+            What::File { ordinal, occurrence, .. } => seen.insert(ordinal).then(|| {
+                let path = self.first_names.get(&ordinal).unwrap_or(path);
+                Whence { path, occurrence }
+            }),
             What::Directory | What::Symlink(_) => None,
         })
     }
@@ -83,7 +96,7 @@ impl Manifest {
             let kind = match &item.what {
                 What::Directory => PushKind::Directory,
                 What::Symlink(target) => PushKind::Symlink(ByteString(target.clone())),
-                What::File { ordinal, size } => {
+                What::File { ordinal, size, .. } => {
                     let files = first.len() as u64;
                     match first.get(ordinal) {
                         Some((file, path)) => PushKind::HardLink {
@@ -115,6 +128,7 @@ pub(super) fn file_time(time: Mtime) -> FileTime {
 struct Collecting {
     root: (u32, Mtime),
     items: BTreeMap<Vec<u8>, (RelPath, Item)>,
+    first_names: HashMap<u64, RelPath>,
     ordinal: u64,
 }
 
@@ -138,10 +152,21 @@ impl Visitor for Collecting {
         let item = match &entry.kind {
             Kind::Directory => item(What::Directory),
             Kind::Symlink(target) => item(What::Symlink(target.clone())),
-            Kind::File { size } => item(What::File { ordinal, size: *size }),
+            Kind::File { size } => {
+                let occurrence = match self.items.get(&key) {
+                    Some((_, Item { what: What::File { occurrence, .. }, .. })) => occurrence + 1,
+                    Some(_) | None => 0,
+                };
+                item(What::File { ordinal, size: *size, occurrence })
+            }
             // Mode, time and content are the target's.
             Kind::HardLink(target) => match self.items.get(&self::key(target)) {
-                Some((_, first)) => first.clone(),
+                Some((first, item)) => {
+                    if let What::File { ordinal, .. } = item.what {
+                        self.first_names.entry(ordinal).or_insert_with(|| first.clone());
+                    }
+                    item.clone()
+                }
                 None => {
                     let message = format!("`{path}` is a link to `{target}`, which is not there");
                     return Err(Error::new(ErrorKind::InvalidInput, message));
