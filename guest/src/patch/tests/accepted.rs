@@ -164,3 +164,14 @@ fn a_dry_run_changes_nothing() {
     let applied = apply_to(place.0.path(), patch, ApplyPatch { dry_run: true, ..FORWARD }).unwrap();
     assert_eq!((applied.total, place.read("x").as_str()), (1, "a\n"));
 }
+
+#[test]
+fn r7_a_directory_becomes_a_link() {
+    let place = Place::new(&[("d/deep/x", "a\n")]);
+    let patch = "diff --git a/d b/d\nnew file mode 120000\n--- /dev/null\n+++ b/d\n@@ -0,0 +1 @@\n+there\n\
+                 \\ No newline at end of file\n--- a/d/deep/x\n+++ /dev/null\n@@ -1 +0,0 @@\n-a\n";
+    place.apply(patch).unwrap();
+    assert_eq!(place.all(), [("d".to_owned(), "there".to_owned())]);
+    apply_to(place.0.path(), patch.as_bytes(), BACKWARD).unwrap();
+    assert_eq!(place.read("d/deep/x"), "a\n");
+}
