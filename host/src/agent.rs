@@ -1,5 +1,6 @@
 //! Calls to the agent in a guest. One connection, one call.
 
+pub mod diff;
 pub mod file;
 pub mod kept;
 pub mod process;
@@ -11,8 +12,8 @@ use crate::guest_text;
 use pyro_protocol::error::MESSAGE_MAX;
 use pyro_protocol::handshake::{GENERATION, MAGIC};
 use pyro_protocol::{
-    AgentError, AgentErrorKind, CALL_PORT, Call, Frame, FrameKind, FrameReader, FrameWriter, Hello, Lost,
-    Request, Welcome,
+    AgentError, AgentErrorKind, CALL_PORT, Call, Frame, FrameKind, FrameReader, FrameWriter, Hello,
+    Lost, Request, Welcome,
 };
 use std::fs::File;
 use std::os::fd::AsFd;
