@@ -3,7 +3,7 @@
 mod identity;
 mod root;
 
-pub(crate) use root::{Disk, RUN_OPTIONS, run_flags};
+pub(crate) use root::Disk;
 
 use crate::guest::{Guest, Machine};
 use crate::{clock, entropy, log};
@@ -18,6 +18,7 @@ struct Identity {
     clock_offset_ns: i64,
     hostname: String,
     machine_id: String,
+    seeded: bool,
 }
 
 /// Answers `Activate`.
@@ -61,7 +62,7 @@ impl TryFrom<Activate> for Identity {
 
     fn try_from(call: Activate) -> Result<Self, AgentError> {
         let invalid = |text: String| AgentError::new(AgentErrorKind::InvalidArgument, text);
-        let Activate { entropy, clock_offset_ns, hostname, machine_id } = call;
+        let Activate { entropy, clock_offset_ns, hostname, machine_id, seeded } = call;
         let length = entropy.0.len();
         let entropy = <[u8; ENTROPY_LEN]>::try_from(entropy.0)
             .map_err(|_| invalid(format!("{length} bytes of entropy; wanted {ENTROPY_LEN}")))?;
@@ -71,6 +72,6 @@ impl TryFrom<Activate> for Identity {
         if !identity::is_machine_id(&machine_id) {
             return Err(invalid(format!("{machine_id:?} is not a machine id")));
         }
-        Ok(Self { entropy, clock_offset_ns, hostname, machine_id })
+        Ok(Self { entropy, clock_offset_ns, hostname, machine_id, seeded })
     }
 }

@@ -8,9 +8,13 @@
 
 use crate::activate::Disk;
 use crate::cgroup::Cgroups;
+use crate::process::kept::Kept;
 use crate::process::leash::Registry;
+use crate::scratch::Scratch;
 use pyro_protocol::{AgentError, AgentErrorKind, GuestPath};
 use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,8 +27,10 @@ pub(crate) const WORKSPACE: &str = "/workspace";
 #[derive(Debug)]
 pub struct Guest {
     pub(crate) machine: Machine,
-    /// The processes whose connections are open.
+    /// The processes that the agent waits for.
     pub(crate) running: Registry,
+    /// Those of them that outlive their connections, and their successors.
+    pub(crate) kept: Kept,
     state: Mutex<State>,
     off: watch::Sender<bool>,
 }
@@ -51,6 +57,8 @@ pub(crate) enum Machine {
     InProcess {
         /// What stands for `/workspace`.
         workspace: PathBuf,
+        /// What stands for the workspace's disk.
+        disk: Arc<Scratch>,
     },
 }
 
@@ -58,7 +66,7 @@ pub(crate) enum Machine {
 enum State {
     Waiting,
     Activating,
-    Activated(Option<Disk>),
+    Activated(Option<Arc<Disk>>),
     PoweringOff,
 }
 
@@ -67,7 +75,7 @@ impl Guest {
     /// in its own process group; `workspace` stands for `/workspace`; `Activate`
     /// only checks its arguments; power-off is [`Guest::powered_off`].
     pub fn in_process(workspace: impl Into<PathBuf>, phase: Phase) -> Arc<Self> {
-        let machine = Machine::InProcess { workspace: workspace.into() };
+        let machine = Machine::InProcess { workspace: workspace.into(), disk: Arc::default() };
         let state = match phase {
             Phase::Waiting => State::Waiting,
             Phase::Activated => State::Activated(None),
@@ -75,12 +83,25 @@ impl Guest {
         Arc::new(Self::new(machine, state))
     }
 
+    /// The same workspace in a machine that was started again: what was running
+    /// is unknown to it, what is on disk is there. Of guests that are in process.
+    pub fn restarted(&self) -> Option<Arc<Self>> {
+        match &self.machine {
+            Machine::Virtual { .. } => None,
+            Machine::InProcess { workspace, disk } => {
+                let (workspace, disk) = (workspace.clone(), disk.clone());
+                let machine = Machine::InProcess { workspace, disk };
+                Some(Arc::new(Self::new(machine, State::Activated(None))))
+            }
+        }
+    }
+
     /// The machine that this process is the agent of. One whose root already is
     /// a workspace's was activated by an agent that died.
-    pub fn of_this_machine() -> std::io::Result<Arc<Self>> {
+    pub fn of_this_machine() -> io::Result<Arc<Self>> {
         let machine = Machine::Virtual { cgroups: Cgroups::open()? };
         let state = match Disk::of_activated_root() {
-            Some(disk) => State::Activated(Some(disk?)),
+            Some(disk) => State::Activated(Some(Arc::new(disk?))),
             None => State::Waiting,
         };
         Ok(Arc::new(Self::new(machine, state)))
@@ -88,7 +109,13 @@ impl Guest {
 
     fn new(machine: Machine, state: State) -> Self {
         let off = watch::Sender::new(false);
-        Self { machine, running: Registry::default(), state: Mutex::new(state), off }
+        Self {
+            machine,
+            running: Registry::default(),
+            kept: Kept::default(),
+            state: Mutex::new(state),
+            off,
+        }
     }
 
     /// Returns when a `PowerOff` call has been answered.
@@ -105,6 +132,16 @@ impl Guest {
     /// Whether every call is answered.
     pub(crate) fn activated(&self) -> bool {
         matches!(*self.state(), State::Activated(_))
+    }
+
+    /// The layers of the workspace's trees; `None` without a machine of its own,
+    /// or a workspace.
+    #[expect(dead_code, reason = "the diff will read them")]
+    pub(crate) fn disk(&self) -> Option<Arc<Disk>> {
+        match &*self.state() {
+            State::Activated(disk) => disk.clone(),
+            State::Waiting | State::Activating | State::PoweringOff => None,
+        }
     }
 
     /// Refuses a call that needs a workspace when there is none.
@@ -134,7 +171,7 @@ impl Guest {
 
     /// Every call is answered from here on, unless it is powering off already.
     pub(crate) fn activation_succeeded(&self, disk: Option<Disk>) {
-        self.end_activation(State::Activated(disk));
+        self.end_activation(State::Activated(disk.map(Arc::new)));
     }
 
     /// It can be tried again.
@@ -152,7 +189,7 @@ impl Guest {
 
     /// Refuses everything from here on; gives the disk that is to be made
     /// consistent.
-    pub(crate) fn begin_power_off(&self) -> Result<Option<Disk>, AgentError> {
+    pub(crate) fn begin_power_off(&self) -> Result<Option<Arc<Disk>>, AgentError> {
         match std::mem::replace(&mut *self.state(), State::PoweringOff) {
             State::Waiting | State::Activating => Ok(None),
             State::Activated(disk) => Ok(disk),
@@ -160,11 +197,24 @@ impl Guest {
         }
     }
 
+    /// A directory on the workspace's disk for the agent alone: no path in the
+    /// guest's tree leads there.
+    pub(crate) fn private(&self) -> io::Result<OwnedFd> {
+        match (&self.machine, &*self.state()) {
+            (Machine::InProcess { disk, .. }, _) => disk.open(),
+            (Machine::Virtual { .. }, State::Activated(Some(disk))) => disk.private(),
+            (
+                Machine::Virtual { .. },
+                State::Activated(None) | State::Waiting | State::Activating | State::PoweringOff,
+            ) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
     /// A directory as this process can reach it; `None` is the workspace.
     pub(crate) fn directory(&self, path: Option<&GuestPath>) -> PathBuf {
         let workspace = match &self.machine {
             Machine::Virtual { .. } => Path::new(WORKSPACE),
-            Machine::InProcess { workspace } => workspace,
+            Machine::InProcess { workspace, .. } => workspace,
         };
         let Some(path) = path else {
             return workspace.to_owned();

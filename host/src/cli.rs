@@ -51,6 +51,7 @@ fn dispatch(table: &'static [Entry], mut matches: ArgMatches, format: Format) ->
         matches = inner;
     }
     if let Some(entry) = table.iter().find(|entry| entry.path == path) {
+        let format = if tree::id_only(entry, &matches) { Format::Id } else { format };
         return match entry.from_arg_matches(&mut matches) {
             Ok(prepared) => session::run(entry, prepared, format),
             Err(error) => render::parser_verdict(&error, format),

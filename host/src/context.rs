@@ -1,12 +1,16 @@
 //! What comes along with a request besides its arguments.
 
+mod roots;
+
+pub use roots::Roots;
+
 use crate::event::Events;
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Standard input for the guest's program.
-pub type Input = Box<dyn AsyncRead + Send + Unpin>;
+pub type Input = Box<dyn AsyncRead + Send + Sync + Unpin>;
 
 /// What comes along with a request besides its arguments: where to report, what
 /// to feed the guest's program, how the caller can still intervene.
@@ -23,12 +27,47 @@ pub struct Context {
     /// Numbers of signals for the guest's program. Closed from the start when
     /// the caller will send none.
     pub signals: mpsc::Receiver<u8>,
+    /// Which files of the host the request may name.
+    pub roots: Roots,
+    /// Who asks, for the workspace's event log.
+    pub caller: Caller,
+}
+
+/// Through which surface a request came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Caller {
+    /// The command line.
+    Cli,
+    /// A model, through the MCP server.
+    Mcp,
+    /// A program that uses the library.
+    #[default]
+    Sdk,
+}
+
+impl Caller {
+    /// As the event log has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cli => "cli",
+            Self::Mcp => "mcp",
+            Self::Sdk => "sdk",
+        }
+    }
 }
 
 impl Default for Context {
     fn default() -> Self {
         let (_, signals) = mpsc::channel(1);
-        Self { events: Events::discard(), stdin: None, cancel: CancellationToken::new(), signals }
+        Self {
+            events: Events::discard(),
+            stdin: None,
+            cancel: CancellationToken::new(),
+            signals,
+            roots: Roots::UNLIMITED,
+            caller: Caller::default(),
+        }
     }
 }
 

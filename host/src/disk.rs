@@ -2,7 +2,9 @@
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::private_dir;
 use crate::store::staging::{self, Staging};
+use crate::vmm::Durability;
 use rustix::fs::{SeekFrom, seek};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
@@ -22,33 +24,65 @@ pub const MIN_MIB: u64 = 64;
 
 const _: () = assert!(DEFAULT_MIB << 20 <= DEVICE_BYTES);
 
+// Blocks of 4 KiB are numbered by 32 bits: see FORMAT.
+const _: () = assert!(DEVICE_BYTES / 4096 <= 1 << 32);
+
 /// What a copy reads at a time.
 const COPY_CHUNK: usize = 1 << 20;
 
-/// The directories that the agent keeps its layers in. It makes them where they
-/// are missing, which takes a translated guest some milliseconds.
-const LAYERS: &[&str] = &["root/upper", "root/work", "workspace/upper", "workspace/work"];
+/// The directories that the agent and the overlay keep their layers in. They
+/// make them where they are missing, which takes a translated guest some
+/// milliseconds.
+const LAYERS: &[&str] = &["root/upper", "root/work/index", "workspace/upper", "workspace/work"];
 
-/// The formatting, by which cached file systems are told apart: a changed
-/// recipe makes a new one. No journal: the disk of a one-shot run ends with its
-/// guest, and nobody ever recovers it.
-const FORMAT: &[&str] = &[
-    "-q",
-    "-F",
-    "-t",
-    "ext4",
-    "-L",
-    "pyro",
-    "-O",
-    "^has_journal",
-    "-m",
-    "0",
-    "-E",
-    "lazy_itable_init=1,nodiscard,root_owner=0:0",
-];
+/// How a file system is made. With the rest of the recipe it tells cached ones
+/// apart: a changed recipe makes a new one. Inodes are wide enough for the
+/// overlay's attributes, which else take a block; there is no room to grow,
+/// which would be 4 MiB more to copy for every guest.
+const FORMAT: &[&str] = &["-q", "-F", "-t", "ext4", "-L", "pyro", "-m", "0", "-I", "512"];
+
+/// What makes a file system last or not. That of a one-shot run ends with its
+/// guest, so what only pays later is left out:
+///
+/// - No journal, and no copies of the superblock: nobody ever recovers it.
+/// - Checksums of the block groups alone, which spare formatting them, and not
+///   of all metadata: the host's own storage is beneath.
+/// - No numbers of blocks beyond 32 bits, so that the block groups fill one
+///   block: the largest device has 2^24.
+const fn format_for(durability: Durability) -> &'static [&'static str] {
+    match durability {
+        Durability::Scratch => &[
+            "-O",
+            "^has_journal,^resize_inode,^metadata_csum,^64bit,uninit_bg,sparse_super2",
+            "-E",
+            "lazy_itable_init=1,nodiscard,root_owner=0:0,num_backup_sb=0",
+        ],
+        Durability::Kept => &[
+            "-O",
+            "^resize_inode,^64bit",
+            "-J",
+            "size=16",
+            "-E",
+            "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0",
+        ],
+    }
+}
+
+/// A file of a seed's size with nothing in it, for machines without a seed.
+pub fn no_seed(config: &Config) -> Result<PathBuf> {
+    let directory = config.cache_dir.join("disks");
+    let path = directory.join("no-seed");
+    if !path.exists() {
+        private_dir(&directory)?;
+        let failed = |error| Error::io(format!("cannot make {}", path.display()), error);
+        let made = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        made.and_then(|file| file.set_len(DEVICE_BYTES)).map_err(failed)?;
+    }
+    Ok(path)
+}
 
 /// Makes a disk with an empty file system of `mib` MiB at `path`.
-pub async fn create(config: &Config, path: &Path, mib: u64) -> Result<()> {
+pub async fn create(config: &Config, path: &Path, mib: u64, durability: Durability) -> Result<()> {
     if !(MIN_MIB..=DEVICE_BYTES >> 20).contains(&mib) {
         let max = DEVICE_BYTES >> 20;
         return Err(Error::new(
@@ -57,13 +91,14 @@ pub async fn create(config: &Config, path: &Path, mib: u64) -> Result<()> {
         )
         .hint(format!("choose between {MIN_MIB} and {max} MiB")));
     }
-    let formatted = formatted(config, mib).await?;
+    let formatted = formatted(config, mib, durability).await?;
     copy_sparse(&formatted, path)
 }
 
 /// The cached empty file system of this size, made if need be.
-async fn formatted(config: &Config, mib: u64) -> Result<PathBuf> {
-    let recipe = [FORMAT, LAYERS].concat().join(" ");
+async fn formatted(config: &Config, mib: u64, durability: Durability) -> Result<PathBuf> {
+    let lasting = format_for(durability);
+    let recipe = [FORMAT, lasting, LAYERS].concat().join(" ");
     let key = blake3::hash(recipe.as_bytes()).to_hex();
     let directory = config.cache_dir.join("disks");
     let path = directory.join(format!("{mib}-{}.ext4", &key[..16]));
@@ -87,7 +122,7 @@ async fn formatted(config: &Config, mib: u64) -> Result<PathBuf> {
     file.set_len(DEVICE_BYTES).map_err(|error| Error::io("cannot make a sparse file", error))?;
     let skeleton = staging.path().join("skeleton");
     let mut command = Command::new(&program);
-    command.args(FORMAT);
+    command.args(FORMAT).args(lasting);
     // Their owner is that of the skeleton, which is root in the guest only if
     // it is root here.
     if rustix::process::geteuid().is_root() {
@@ -182,8 +217,9 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         let target = home.path().join("disk");
         for mib in [0, MIN_MIB - 1, (DEVICE_BYTES >> 20) + 1, u64::MAX] {
-            let error =
-                create(&Config::within(home.path()), &target, mib).await.expect_err("no size");
+            let error = create(&Config::within(home.path()), &target, mib, Durability::Scratch)
+                .await
+                .expect_err("no size");
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{mib}");
             assert!(error.next_step().is_some_and(|hint| hint.contains("64 and 65536")));
         }
@@ -198,12 +234,16 @@ mod tests {
         let left = config.cache_dir.join("disks/making/0123456789abcdef");
         fs::create_dir_all(&left).expect("it is made");
         fs::write(left.join("disk.ext4"), "half").expect("written");
-        for name in ["one", "two"] {
+        for (name, durability) in [("one", Durability::Scratch), ("two", Durability::Kept)] {
             let target = home.path().join(name);
-            create(&config, &target, MIN_MIB).await.expect("a disk");
+            create(&config, &target, MIN_MIB, durability).await.expect("a disk");
             let meta = target.metadata().expect("it is there");
             assert_eq!((meta.len(), meta.mode() & 0o777), (DEVICE_BYTES, 0o600));
-            assert!(meta.blocks() * 512 < 24 << 20, "{} bytes", meta.blocks() * 512);
+            let most = match durability {
+                Durability::Scratch => 1 << 20,
+                Durability::Kept => 24 << 20,
+            };
+            assert!(meta.blocks() * 512 < most, "{} bytes", meta.blocks() * 512);
             let mut magic = [0; 2];
             File::open(&target)
                 .expect("ours")
@@ -212,7 +252,7 @@ mod tests {
             assert_eq!(magic, [0x53, 0xef]);
         }
         assert_eq!(fs::read_dir(config.cache_dir.join("disks/making")).expect("there").count(), 0);
-        assert_eq!(fs::read_dir(config.cache_dir.join("disks")).expect("there").count(), 2);
+        assert_eq!(fs::read_dir(config.cache_dir.join("disks")).expect("there").count(), 3);
     }
 
     #[tokio::test]
@@ -220,7 +260,8 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         let config = Config::within(home.path());
         let targets: Vec<_> = (0..8).map(|n| home.path().join(n.to_string())).collect();
-        let making = targets.iter().map(|target| create(&config, target, MIN_MIB));
+        let making =
+            targets.iter().map(|target| create(&config, target, MIN_MIB, Durability::Kept));
         for made in futures::future::join_all(making).await {
             made.expect("a disk");
         }

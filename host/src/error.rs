@@ -83,6 +83,14 @@ impl ErrorKind {
     }
 }
 
+/// As JSON has it.
+impl std::fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use serde::Serialize;
+        self.serialize(f)
+    }
+}
+
 /// An error as every surface shows it.
 ///
 /// `Display` is the message alone; the chain of sources is printed once, at the

@@ -17,6 +17,14 @@ impl WorkspaceId {
         Self(bytes)
     }
 
+    /// The machine id of the workspace's guest: the same at every start, and no
+    /// other workspace's.
+    #[must_use]
+    pub fn machine_id(self) -> String {
+        let hash = blake3::derive_key("pyro 2026-11 a guest's /etc/machine-id", &self.0);
+        blake3::Hash::from_bytes(hash).to_hex()[..32].to_owned()
+    }
+
     /// The host name of the workspace's guest.
     #[must_use]
     pub fn hostname(self) -> String {
@@ -58,6 +66,19 @@ impl FromStr for WorkspaceId {
             *byte = u8::from_str_radix(pair, 16).map_err(|_| BadId)?;
         }
         Ok(Self(bytes))
+    }
+}
+
+impl serde::Serialize for WorkspaceId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for WorkspaceId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -26,6 +26,7 @@ pub mod doctor;
 pub mod environment;
 pub mod error;
 pub mod event;
+pub mod event_log;
 pub mod facts;
 pub mod guest_text;
 pub mod id;

@@ -9,9 +9,11 @@ pub mod argument;
 pub mod doctor;
 pub mod environment;
 pub mod run;
+pub mod workspace;
 
 mod answer;
 mod entry;
+mod output;
 mod schema;
 
 pub use crate::context::{Context, Input};
@@ -19,15 +21,39 @@ pub use answer::{Answer, AnyAnswer, Ink, Page};
 pub use doctor::Doctor;
 pub use entry::{Entry, Prepared};
 pub use environment::{EnvBuild, EnvInspect, EnvList, EnvPrune};
+pub use output::{Encoding, Output};
 pub use run::Run;
+pub use workspace::{
+    ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite, WorkspaceCreate,
+    WorkspaceDelete, WorkspaceEvents, WorkspaceExec, WorkspaceList, WorkspaceLogs, WorkspaceReset,
+    WorkspaceStart, WorkspaceStatus, WorkspaceStop, WorkspaceUpdate,
+};
 
-use crate::{Pyro, Result};
+use crate::event_log::{self, Happening};
+use crate::{Pyro, Result, workspace as noun};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use std::time::Instant;
 
 /// Everything that can be asked, in the order in which help lists it.
 pub const OPERATIONS: &[Entry] = &[
     Entry::of::<Run>(),
+    Entry::of::<WorkspaceCreate>(),
+    Entry::of::<WorkspaceList>(),
+    Entry::of::<WorkspaceStatus>(),
+    Entry::of::<WorkspaceUpdate>(),
+    Entry::of::<WorkspaceStart>(),
+    Entry::of::<WorkspaceStop>(),
+    Entry::of::<WorkspaceExec>(),
+    Entry::of::<WorkspaceLogs>(),
+    Entry::of::<ProcessList>(),
+    Entry::of::<ProcessPoll>(),
+    Entry::of::<ProcessWrite>(),
+    Entry::of::<ProcessSignal>(),
+    Entry::of::<ProcessWait>(),
+    Entry::of::<WorkspaceReset>(),
+    Entry::of::<WorkspaceDelete>(),
+    Entry::of::<WorkspaceEvents>(),
     Entry::of::<Doctor>(),
     Entry::of::<EnvList>(),
     Entry::of::<EnvInspect>(),
@@ -47,8 +73,22 @@ pub trait Operation: clap::Args + DeserializeOwned + JsonSchema + Send + 'static
     /// line passes its own standard input in and the program's output out, and
     /// keeps the rendered answer to itself.
     const STREAMS: bool = false;
+    /// Whether it makes something that has an id; the command line can then be
+    /// asked for that alone.
+    const CREATES: bool = false;
     /// What it answers.
     type Output: Answer;
+
+    /// The workspace that it is about, for the event log of that workspace.
+    fn subject(&self) -> Option<&argument::WorkspaceRef> {
+        None
+    }
+
+    /// What in particular is asked, such as a command or a path; never anything
+    /// that might be secret.
+    fn about(&self) -> Option<String> {
+        None
+    }
 
     /// Does it.
     fn run(
@@ -87,6 +127,33 @@ impl Pyro {
         operation: O,
         context: Context,
     ) -> Result<O::Output> {
-        operation.run(self, context).await
+        perform(operation, self, context).await
     }
+}
+
+/// Does it, and writes down in the event log of the workspace it is about that
+/// it was done.
+async fn perform<O: Operation>(operation: O, pyro: &Pyro, context: Context) -> Result<O::Output> {
+    let Some(reference) = operation.subject() else { return operation.run(pyro, context).await };
+    // What is not there has no log, and the operation says so itself.
+    let place = noun::find::find(&pyro.config, reference.as_str()).ok();
+    let (caller, what, started) = (context.caller, operation.about(), Instant::now());
+    let done = operation.run(pyro, context).await;
+    if let Some(place) = place {
+        let result = match &done {
+            Ok(_) => "ok".into(),
+            Err(error) => error.kind().to_string(),
+        };
+        place.note(
+            Happening::Operation {
+                operation: O::PATH.join(" "),
+                caller: caller.as_str().into(),
+                what: what.map(|what| event_log::shown(&what)),
+                result,
+                duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            },
+            O::EFFECT != Effect::Reads,
+        );
+    }
+    done
 }

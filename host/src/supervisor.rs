@@ -10,8 +10,14 @@
 //! When the lease closes, for whatever reason, SIGKILL of the caller included,
 //! the VMM ends and the workspace of a one-shot run is removed. When the
 //! supervisor dies, the kernel kills the VMM, and whoever comes next sweeps.
+//!
+//! A workspace that is kept outlives its lease: once its guest is ready and the
+//! holder has written down all that makes it official, the holder says
+//! [`Keep`], and from then on [`control`] is where orders come from.
 
 mod console;
+pub mod control;
+pub mod keep;
 pub mod launch;
 
 use crate::agent::Connection;
@@ -23,6 +29,7 @@ use crate::vmm::qemu::Qemu;
 use crate::vmm::{Accelerator, Link, Machine, Vmm, VmmProcess};
 use crate::vsock;
 use console::Console;
+use keep::Expiry;
 use pyro_protocol::channel::{self, Opener, Side};
 use pyro_protocol::handshake::{Announcement, MAGIC};
 use pyro_protocol::power::{Activate, ENTROPY_LEN};
@@ -35,7 +42,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 /// The hidden first argument that makes `pyro` a supervisor.
@@ -56,13 +63,22 @@ const VERBOSE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a failing VMM gets to end by itself, and its last lines to arrive.
 const LAST_BREATH: Duration = Duration::from_millis(100);
 
+/// How much of the channel is read ahead, to look for frames in. What data they
+/// carry is read to where it stays.
+const READ_AHEAD: usize = 4096;
+
 /// What a supervisor is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
-    /// The workspace, for the guest's host name.
-    pub workspace: String,
-    /// The workspace's directory; removed at the end.
+    /// The workspace, for the guest's host name and machine id.
+    pub workspace: WorkspaceId,
+    /// The workspace's directory.
     pub directory: PathBuf,
+    /// How long it lives.
+    pub lifetime: Lifetime,
+    /// Whether `/workspace` is the seed, on the third disk, with a layer of its
+    /// own above; otherwise it is a directory of the root.
+    pub seeded: bool,
     /// What to start.
     pub machine: Machine,
     /// The VMM.
@@ -82,12 +98,34 @@ impl Assignment {
     }
 }
 
+/// How long a guest lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lifetime {
+    /// As long as its lease; the directory is removed with it.
+    Lease,
+    /// Until it is stopped, once the holder of the lease has said [`Keep`].
+    Kept,
+}
+
+/// What the holder of a kept workspace's lease says when nothing is missing any
+/// more: one line of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// Where the workspace's directory is now.
+    pub directory: PathBuf,
+    /// When its time is over.
+    pub expiry: Option<Expiry>,
+}
+
 /// What a supervisor tells the holder of its lease, one line of JSON each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
     /// The guest has its workspace and answers calls.
     Ready(Ready),
+    /// It lives on without the lease.
+    Kept,
     /// It does not, and will not.
     Failed {
         /// See [`ErrorKind`].
@@ -150,10 +188,7 @@ pub async fn serve_lease(
 ) -> Result<()> {
     let (read, mut reports) = lease.into_split();
     let mut lease = BufReader::new(read);
-    let mut line = Vec::new();
-    (&mut lease)
-        .take(LINE_MAX)
-        .read_until(b'\n', &mut line)
+    let line = next_line(&mut lease)
         .await
         .map_err(|error| Error::io("cannot read the assignment", error))?;
     let assignment: Assignment = serde_json::from_slice(&line).map_err(|error| {
@@ -161,17 +196,11 @@ pub async fn serve_lease(
     })?;
     let vmm = choose(&assignment);
 
-    let released = async {
-        // Nothing more is ever sent: any end of the read is the lease's end.
-        drop(lease.read(&mut [0; 1]).await);
-    };
-    let asked_to_end = terminate_signal();
     let outcome = tokio::select! {
-        outcome = supervise(&assignment, vmm.as_ref(), &mut reports) => outcome,
-        () = released => Ok(()),
-        () = asked_to_end => Ok(()),
+        outcome = hold(&assignment, vmm.as_ref(), &mut lease, &mut reports) => outcome,
+        () = terminate_signal() => Ok(None),
     };
-    // The VMM was owned by the future above and is gone with it.
+    // Unless it is kept, the VMM was owned by the future above and is gone.
     if let Err(error) = &outcome {
         let report = Report::Failed {
             kind: error.kind(),
@@ -180,23 +209,58 @@ pub async fn serve_lease(
         };
         send(&mut reports, &report).await;
     }
-    discard_dir(&assignment.directory)?;
-    outcome
+    if let Ok(Some((guest, Keep { directory, expiry }))) = outcome {
+        let kept = async move {
+            send(&mut reports, &Report::Kept).await;
+            drop((lease, reports));
+        };
+        return keep::live(guest, directory, expiry, kept).await;
+    }
+    match assignment.lifetime {
+        Lifetime::Lease => discard_dir(&assignment.directory)?,
+        // Whoever makes a workspace removes what came to nothing.
+        Lifetime::Kept => {}
+    }
+    outcome.map(drop)
 }
 
-async fn supervise(
+/// Boots, and lives as long as the lease; gives the guest when it is to be kept.
+async fn hold(
     assignment: &Assignment,
     vmm: &dyn Vmm,
+    lease: &mut (impl AsyncBufReadExt + Unpin),
     reports: &mut (impl AsyncWriteExt + Unpin),
-) -> Result<()> {
+) -> Result<Option<(Guest, Keep)>> {
     let directory = File::open(&assignment.directory).map_err(|error| {
         Error::io(format!("cannot open {}", assignment.directory.display()), error)
     })?;
-    let mut guest = boot_or_explain(assignment, vmm, &directory).await?;
+    let mut word = std::pin::pin!(next_line(lease));
+    let mut guest = tokio::select! {
+        guest = boot_or_explain(assignment, vmm, &directory) => guest?,
+        // Nothing is to be said yet: it is the lease's end.
+        _ = &mut word => return Ok(None),
+    };
     send(reports, &Report::Ready(guest.ready)).await;
-    let how = guest.run_until_end().await;
-    send(reports, &Report::Ended { how }).await;
-    Ok(())
+    let word = tokio::select! {
+        how = guest.run_until_end() => {
+            send(reports, &Report::Ended { how }).await;
+            return Ok(None);
+        }
+        word = word => word,
+    };
+    match (assignment.lifetime, word) {
+        (Lifetime::Kept, Ok(line)) => {
+            Ok(serde_json::from_slice(&line).ok().map(|keep: Keep| (guest, keep)))
+        }
+        (Lifetime::Kept, Err(_)) | (Lifetime::Lease, _) => Ok(None),
+    }
+}
+
+/// A line; nothing at the end.
+async fn next_line(from: &mut (impl AsyncBufReadExt + Unpin)) -> std::io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    from.take(LINE_MAX).read_until(b'\n', &mut line).await?;
+    Ok(line)
 }
 
 /// Something that works for as long as it is polled.
@@ -207,20 +271,27 @@ struct Guest {
     process: Box<dyn VmmProcess>,
     endpoint: Endpoint,
     ready: Ready,
+    opener: Opener,
+    /// How many connections others have to it.
+    busy: watch::Sender<usize>,
+}
+
+/// What a guest that came up has besides its process.
+struct Up {
+    endpoint: Endpoint,
+    ready: Ready,
+    opener: Opener,
+    busy: watch::Sender<usize>,
 }
 
 impl Guest {
-    fn new(
-        process: Box<dyn VmmProcess>,
-        endpoint: Endpoint,
-        logging: Endpoint,
-        ready: Ready,
-    ) -> Self {
+    fn new(process: Box<dyn VmmProcess>, up: Up, logging: Endpoint) -> Self {
+        let Up { endpoint, ready, opener, busy } = up;
         let ready = Ready { vmm_pid: process.pid(), ..ready };
         let endpoint = Box::pin(async move {
             tokio::select! { () = endpoint => {}, () = logging => {} }
         });
-        Self { process, endpoint, ready }
+        Self { process, endpoint, ready, opener, busy }
     }
 
     async fn run_until_end(&mut self) -> String {
@@ -318,7 +389,7 @@ async fn boot(
         () = &mut logging => Err(Error::new(ErrorKind::Internal, "the console's log ended")),
     };
     match booted {
-        Ok((endpoint, ready)) => Ok(Guest::new(process, endpoint, logging, ready)),
+        Ok(up) => Ok(Guest::new(process, up, logging)),
         Err(failure) => {
             Err(BootFailure { silent: console.is_silent(), error: console.explain(failure) })
         }
@@ -344,7 +415,7 @@ async fn come_up(
     directory: &File,
     stream: UnixStream,
     started_at: Instant,
-) -> Result<(Endpoint, Ready)> {
+) -> Result<Up> {
     let broken = |error: channel::ChannelError| {
         Error::new(ErrorKind::BootFailed, "the guest's channel failed while it booted")
             .because(error)
@@ -352,17 +423,24 @@ async fn come_up(
     let mut nonce = [0; 8];
     fill_random(&mut nonce);
     let side = Side::Host { nonce: u64::from_le_bytes(nonce), reconnect: false };
-    let (opener, acceptor, driver) = channel::connect(stream, side).await.map_err(broken)?;
+    let (opener, acceptor, driver) =
+        channel::connect(BufReader::with_capacity(READ_AHEAD, stream), side)
+            .await
+            .map_err(broken)?;
     // An earlier try may have left one.
-    match rustix::fs::unlinkat(directory, vsock::SOCKET_NAME, rustix::fs::AtFlags::empty()) {
-        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-        Err(errno) => return Err(Error::io("cannot renew the vsock endpoint", errno.into())),
-    }
+    renew(directory, vsock::SOCKET_NAME, "vsock endpoint")?;
     let listener = UnixListener::bind(vsock::short_path(directory.as_fd(), vsock::SOCKET_NAME))
         .map_err(|error| Error::io("cannot listen on the vsock endpoint", error))?;
     let (announced, mut announcement) = mpsc::channel(1);
-    let serving =
-        vsock::endpoint::serve(listener, opener.clone(), acceptor, ANNOUNCE_PORT, announced);
+    let busy = watch::Sender::new(0);
+    let serving = vsock::endpoint::serve(
+        listener,
+        opener.clone(),
+        acceptor,
+        ANNOUNCE_PORT,
+        announced,
+        busy.clone(),
+    );
     let mut endpoint: Endpoint = Box::pin(async move {
         tokio::select! { ended = driver => drop(ended), ended = serving => drop(ended) }
     });
@@ -386,7 +464,7 @@ async fn come_up(
         ready = greeting => ready?,
         () = &mut endpoint => return Err(broken(channel::ChannelError::Closed)),
     };
-    Ok((endpoint, ready))
+    Ok(Up { endpoint, ready, opener, busy })
 }
 
 /// Gives the guest its workspace.
@@ -404,22 +482,15 @@ async fn activate(opener: &Opener, assignment: &Assignment) -> Result<()> {
                 connection = again;
             }
         }
-        let (mut entropy, mut machine_id) = (vec![0; ENTROPY_LEN], [0; 16]);
+        let mut entropy = vec![0; ENTROPY_LEN];
         fill_random(&mut entropy);
-        fill_random(&mut machine_id);
-        let hostname = assignment
-            .workspace
-            .parse::<WorkspaceId>()
-            .map_err(|error| {
-                Error::new(ErrorKind::Internal, "the assignment is malformed").because(error)
-            })?
-            .hostname();
         let request = Activate {
             entropy: ByteString(entropy),
             // The guest may claim to live at the end of all time.
             clock_offset_ns: connection.clock.ahead_ns.saturating_neg(),
-            hostname,
-            machine_id: format!("{:032x}", u128::from_be_bytes(machine_id)),
+            hostname: assignment.workspace.hostname(),
+            machine_id: assignment.workspace.machine_id(),
+            seeded: assignment.seeded,
         };
         connection.call(request).await.map(drop).map_err(unfit)
     };
@@ -454,6 +525,14 @@ async fn send(reports: &mut (impl AsyncWriteExt + Unpin), report: &Report) {
     if let Ok(mut line) = serde_json::to_vec(report) {
         line.push(b'\n');
         drop(reports.write_all(&line).await);
+    }
+}
+
+/// Makes room for a socket in a workspace's directory.
+fn renew(directory: &File, name: &str, what: &str) -> Result<()> {
+    match rustix::fs::unlinkat(directory, name, rustix::fs::AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(errno) => Err(Error::io(format!("cannot remove an old {what}"), errno.into())),
     }
 }
 

@@ -74,8 +74,19 @@ impl fmt::Display for KernelFlavor {
     }
 }
 
+/// Whether a disk is ever read again once its guest has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Never: what the guest wants written out need not be.
+    Scratch,
+    /// It is, also after a crash of the host.
+    Kept,
+}
+
 /// A computer to start. Its disks are, in this order: the read-only root image
-/// (vda) and the workspace's own disk (vdb).
+/// (vda), the workspace's own disk (vdb), and the read-only seed (vdc), whether
+/// the workspace has one or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// 1 to 32.
@@ -92,6 +103,10 @@ pub struct Machine {
     pub root_image: PathBuf,
     /// The workspace's writable disk.
     pub disk: PathBuf,
+    /// Whether that is read again.
+    pub durability: Durability,
+    /// The seed's image.
+    pub seed: PathBuf,
     /// How to run it.
     pub accelerator: Accelerator,
     /// Whether the kernel is to tell on the console all it does; it boots

@@ -15,9 +15,13 @@ mod home;
 mod boot;
 #[path = "operations/cancel.rs"]
 mod cancel;
+#[path = "operations/exec.rs"]
+mod exec;
 #[path = "operations/leftovers.rs"]
 mod leftovers;
 #[path = "operations/run.rs"]
 mod run;
 #[path = "operations/streams.rs"]
 mod streams;
+#[path = "operations/workspaces.rs"]
+mod workspaces;

@@ -17,6 +17,9 @@ pub struct Activate {
     pub hostname: String,
     /// The guest's /etc/machine-id: 32 hexadecimal digits.
     pub machine_id: String,
+    /// Whether the third disk is a seed: then `/workspace` is an overlay of it
+    /// and the workspace's own layer, else a directory of the root.
+    pub seeded: bool,
 }
 
 /// How many random bytes [`Activate`] carries: twice what the kernel needs to

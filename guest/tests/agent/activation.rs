@@ -11,6 +11,7 @@ fn activate() -> Activate {
         clock_offset_ns: 0,
         hostname: "lab-1".to_owned(),
         machine_id: "0123456789abcdef0123456789abcdef".to_owned(),
+        seeded: false,
     }
 }
 

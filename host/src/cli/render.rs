@@ -24,6 +24,8 @@ pub(super) enum Format {
     Text,
     /// For a program.
     Json,
+    /// The id of what was made, for a script; errors are for a reader.
+    Id,
 }
 
 impl Format {
@@ -47,9 +49,14 @@ pub(super) fn answer(answer: &dyn AnyAnswer, format: Format, streamed: bool) -> 
                 return failure(&error.because(defect), format);
             }
         },
+        Format::Id => {
+            let id = answer.id().map(|id| format!("{id}\n")).unwrap_or_default();
+            write_stdout(id.as_bytes())
+        }
         Format::Text if streamed => {
             remark(answer.note());
-            Ok(())
+            let rest = answer.after_streams().unwrap_or_default();
+            write_stdout(rest.as_bytes())
         }
         Format::Text => write_stdout(answer.to_text(ink(&stdout())).as_bytes()),
     };
@@ -67,7 +74,7 @@ pub(super) fn failure(error: &Error, format: Format) -> ExitCode {
     let code = error.kind().exit_code();
     match format {
         Format::Json => finish(write_stdout(error_document(error).as_bytes()), code),
-        Format::Text => {
+        Format::Text | Format::Id => {
             say(&error_text(error, ink(&stderr())));
             code.into()
         }
@@ -99,7 +106,7 @@ pub(super) fn parser_verdict(verdict: &clap::Error, format: Format) -> ExitCode 
     let code = u8::try_from(verdict.exit_code()).unwrap_or(2);
     match (verdict.use_stderr(), format) {
         (false, _) => finish(write_stdout(inked(&text, &stdout()).as_bytes()), code),
-        (true, Format::Text) => {
+        (true, Format::Text | Format::Id) => {
             say(&inked(&text, &stderr()));
             code.into()
         }
@@ -149,7 +156,7 @@ fn unwritable(error: &io::Error) -> ExitCode {
 pub(super) fn stopped(cause: &Cause, error: &Error, format: Format) -> ExitCode {
     match (cause, format) {
         (Cause::Unwritable(error), _) => unwritable(error),
-        (Cause::Signal(signal), Format::Text) => by_signal(*signal),
+        (Cause::Signal(signal), Format::Text | Format::Id) => by_signal(*signal),
         (Cause::Signal(signal), Format::Json) => {
             // Who stopped us need not read on.
             drop(write_stdout(error_document(error).as_bytes()));

@@ -3,6 +3,7 @@
 use super::interrupt::{Cause, Interrupts, Stop};
 use super::render::{self, Format};
 use super::streams::Stdin;
+use crate::context::Caller;
 use crate::event::{Event, Events};
 use crate::mcp::{self, Tools};
 use crate::operation::{AnyAnswer, Context, Entry, Input, Prepared};
@@ -101,6 +102,8 @@ async fn converse(
         },
         cancel: stop.token(),
         signals,
+        caller: Caller::Cli,
+        ..Context::default()
     };
     let mut work = prepared(pyro, context);
     let ended = loop {

@@ -16,8 +16,12 @@ const SHELL: &str = "shell";
 const PROFILE: &str = "profile";
 
 /// What the words that only hold other commands are about.
-const GROUPS: &[(&str, &str)] =
-    &[("env", "What machines are booted from"), ("mcp", "pyro as a server of tools for AI models")];
+const GROUPS: &[(&str, &str)] = &[
+    ("workspace", "Linux machines that stay until they are deleted"),
+    ("process", "What runs in a workspace without its caller"),
+    ("env", "What machines are booted from"),
+    ("mcp", "pyro as a server of tools for AI models"),
+];
 
 /// Wider lines are hard to read.
 const WIDTH_MAX: usize = 100;
@@ -55,12 +59,27 @@ fn group(name: &'static str) -> Command {
 
 fn operation(entry: &Entry) -> Command {
     let name = entry.path.last().copied().unwrap_or_default();
-    entry.augment_args(Command::new(name)).arg(
+    let command = entry.augment_args(Command::new(name)).arg(
         Arg::new("json")
             .long("json")
             .action(ArgAction::SetTrue)
             .help("Answer with one JSON document on stdout, also when it fails"),
+    );
+    if !entry.creates {
+        return command;
+    }
+    command.arg(
+        Arg::new("id-only")
+            .long("id-only")
+            .action(ArgAction::SetTrue)
+            .conflicts_with("json")
+            .help("Answer with the id of what was made, and nothing else"),
     )
+}
+
+/// Whether the words ask for an id alone.
+pub(super) fn id_only(entry: &Entry, matches: &ArgMatches) -> bool {
+    entry.creates && matches.get_flag("id-only")
 }
 
 fn mcp_serve() -> Command {

@@ -1,4 +1,5 @@
 use super::Tools;
+use crate::context::Caller;
 use crate::event::{Event, Events};
 use crate::operation::{AnyAnswer, Context, Entry, Ink};
 use crate::{Error, ErrorKind, Pyro, Result};
@@ -42,7 +43,8 @@ impl Server {
         cancel: CancellationToken,
     ) -> Result<Box<dyn AnyAnswer>> {
         let prepared = entry.from_object(arguments)?;
-        prepared(&self.pyro, Context { events, cancel, ..Context::default() }).await
+        prepared(&self.pyro, Context { events, cancel, caller: Caller::Mcp, ..Context::default() })
+            .await
     }
 }
 

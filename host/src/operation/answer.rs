@@ -20,9 +20,20 @@ pub trait Answer: Serialize + JsonSchema + Send + 'static {
         None
     }
 
+    /// What a reader who has seen what the guest's program wrote is still to be
+    /// told on standard output.
+    fn after_streams(&self) -> Option<String> {
+        None
+    }
+
     /// The exit code of the command line.
     fn exit_code(&self) -> u8 {
         0
+    }
+
+    /// The id of what was made, when something was.
+    fn id(&self) -> Option<String> {
+        None
     }
 }
 
@@ -37,8 +48,12 @@ pub trait AnyAnswer: Send {
     fn to_text(&self, ink: Ink) -> String;
     /// See [`Answer::note`].
     fn note(&self) -> Option<String>;
+    /// See [`Answer::after_streams`].
+    fn after_streams(&self) -> Option<String>;
     /// See [`Answer::exit_code`].
     fn exit_code(&self) -> u8;
+    /// See [`Answer::id`].
+    fn id(&self) -> Option<String>;
 }
 
 impl<A: Answer> AnyAnswer for A {
@@ -57,8 +72,16 @@ impl<A: Answer> AnyAnswer for A {
         Answer::note(self)
     }
 
+    fn after_streams(&self) -> Option<String> {
+        Answer::after_streams(self)
+    }
+
     fn exit_code(&self) -> u8 {
         Answer::exit_code(self)
+    }
+
+    fn id(&self) -> Option<String> {
+        Answer::id(self)
     }
 }
 

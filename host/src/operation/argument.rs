@@ -2,11 +2,25 @@
 //! for the command line, for JSON and in the schema.
 
 mod command_line;
+mod host_path;
+mod label;
 mod number;
 mod path;
+mod patience;
+mod process;
+mod signal;
 mod variable;
+mod workspace;
 
 pub use command_line::CommandLine;
-pub use number::{MemMib, Number, OutOfBounds, OutputLimit, TimeoutSeconds, VcpuCount};
+pub use host_path::HostPath;
+pub use label::{Label, Labels};
+pub use number::{
+    DiskMib, MemMib, Number, OutOfBounds, OutputLimit, TimeoutSeconds, TtlSeconds, VcpuCount,
+};
 pub use path::PathInGuest;
+pub use patience::Patience;
+pub use process::{NoProcess, ProcessRef};
+pub use signal::{NoSignal, SignalRef};
 pub use variable::{Variable, Variables};
+pub use workspace::WorkspaceRef;

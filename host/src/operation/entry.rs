@@ -21,6 +21,8 @@ pub struct Entry {
     pub effect: Effect,
     /// See [`Operation::STREAMS`].
     pub streams: bool,
+    /// See [`Operation::CREATES`].
+    pub creates: bool,
     augment_args: fn(clap::Command) -> clap::Command,
     from_arg_matches: fn(&mut ArgMatches) -> Result<Prepared, clap::Error>,
     from_value: fn(Value) -> Result<Prepared, Misfit>,
@@ -39,6 +41,7 @@ impl Entry {
             tool: O::TOOL,
             effect: O::EFFECT,
             streams: O::STREAMS,
+            creates: O::CREATES,
             augment_args: O::augment_args,
             from_arg_matches: |matches| O::from_arg_matches_mut(matches).map(prepare),
             from_value: |value| serde_path_to_error::deserialize::<_, O>(value).map(prepare),
@@ -111,7 +114,7 @@ impl Entry {
 fn prepare<O: Operation>(operation: O) -> Prepared {
     Box::new(move |pyro, context| {
         Box::pin(async move {
-            let answer = operation.run(pyro, context).await?;
+            let answer = super::perform(operation, pyro, context).await?;
             Ok(Box::new(answer) as Box<dyn AnyAnswer>)
         })
     })

@@ -22,9 +22,15 @@ pub enum Mode {
 
 /// A lock, until the last clone is dropped or the process ends.
 #[derive(Debug, Clone)]
-pub struct Lock(#[allow(dead_code, reason = "the open file is the lock")] Arc<File>);
+pub struct Lock(Arc<File>);
 
 impl Lock {
+    /// The open file that is the lock, for a child to inherit.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.0
+    }
+
     /// Takes the lock of a file if nobody is in the way, making the file.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Starting a supervisor, and holding its lease.
 
-use super::{ARGUMENT, Assignment, Ready, Report, serve_lease};
+use super::{ARGUMENT, Assignment, Keep, Ready, Report, serve_lease};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::vmm::Vmm;
@@ -128,7 +128,25 @@ impl Lease {
                 })
             }
             Some(Report::Ended { how }) => Err(ended(&how)),
-            None => Err(Error::new(ErrorKind::GuestLost, "the supervisor died")),
+            Some(Report::Kept) | None => Err(died()),
+        }
+    }
+
+    /// Lets the guest live on without the lease. When this returns, others find
+    /// it; should the caller die before, the guest ends.
+    pub async fn keep(mut self, keep: &Keep) -> Result<()> {
+        let mut line = serde_json::to_vec(keep).map_err(|error| {
+            Error::new(ErrorKind::Internal, "cannot encode a word to a supervisor").because(error)
+        })?;
+        line.push(b'\n');
+        self.hold.write_all(&line).await.map_err(|error| {
+            Error::new(ErrorKind::GuestLost, "the supervisor is lost").because(error)
+        })?;
+        match self.next_report().await? {
+            Some(Report::Kept) => Ok(()),
+            Some(Report::Failed { kind, message, .. }) => Err(Error::new(kind, message)),
+            Some(Report::Ended { how }) => Err(ended(&how)),
+            Some(Report::Ready(_)) | None => Err(died()),
         }
     }
 
@@ -137,9 +155,7 @@ impl Lease {
         match self.next_report().await {
             Ok(Some(Report::Ended { how })) => ended(&how),
             Ok(Some(Report::Failed { message, .. })) => Error::new(ErrorKind::GuestLost, message),
-            Ok(Some(Report::Ready(_)) | None) => {
-                Error::new(ErrorKind::GuestLost, "the supervisor died")
-            }
+            Ok(Some(Report::Ready(_) | Report::Kept) | None) => died(),
             Err(error) => error,
         }
     }
@@ -180,6 +196,10 @@ impl Lease {
             )),
         }
     }
+}
+
+fn died() -> Error {
+    Error::new(ErrorKind::GuestLost, "the supervisor died")
 }
 
 fn ended(how: &str) -> Error {

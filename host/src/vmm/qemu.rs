@@ -50,6 +50,7 @@ impl Qemu {
             .map_err(|error| Error::io("cannot make a pipe", error.into()))?;
         let root_image = open(&machine.root_image, false)?;
         let disk = open(&machine.disk, true)?;
+        let seed = open(&machine.seed, false)?;
 
         let mut confinement = Confinement::new(&self.program);
         confinement.see(LIBRARIES.iter().map(Path::new));
@@ -66,6 +67,7 @@ impl Qemu {
             console: confinement.pass(console_end),
             root_image: confinement.pass(root_image),
             disk: confinement.pass(disk),
+            seed: confinement.pass(seed),
         };
         confinement.stderr(errors_end);
         let arguments = CommandLine { machine, tsc_khz: self.tsc_khz, descriptors }.arguments();

@@ -14,7 +14,7 @@ use std::time::Duration;
 /// The lock's file name. Held from before the directory is in place until
 /// nothing of the workspace runs any more; so a lock that can be had is a dead
 /// owner's.
-const LOCK_NAME: &str = "lock";
+pub(super) const LOCK_NAME: &str = "lock";
 
 /// Marks a directory whose workspace ends with its owner.
 const EPHEMERAL_NAME: &str = "ephemeral";
@@ -25,7 +25,8 @@ const NEW_PREFIX: &str = ".new-";
 /// How long its making may take before it counts as abandoned.
 const MAKING_MAX: Duration = Duration::from_secs(60);
 
-/// A workspace's directory, removed when dropped unless it was handed over.
+/// The directory of a workspace that is being made or ends with its owner;
+/// removed when dropped unless it was handed over.
 #[derive(Debug)]
 pub struct Directory {
     id: WorkspaceId,
@@ -37,6 +38,16 @@ pub struct Directory {
 impl Directory {
     /// Makes one for a workspace that ends with its owner.
     pub fn create(config: &Config) -> Result<Self> {
+        let mut made = Self::stage(config)?;
+        let failed = |error| Error::io(format!("cannot make {}", made.path.display()), error);
+        File::create(made.path.join(EPHEMERAL_NAME)).map_err(failed)?;
+        made.settle(config)?;
+        Ok(made)
+    }
+
+    /// Makes one for a workspace that is not there before it is settled: until
+    /// then it goes with its owner.
+    pub fn stage(config: &Config) -> Result<Self> {
         let parent = parent(config);
         private_dir(&parent)?;
         loop {
@@ -49,18 +60,24 @@ impl Directory {
 
     /// `None` when a sweeper came in between.
     fn make(parent: &Path, id: WorkspaceId) -> Result<Option<Self>> {
-        let making = parent.join(format!("{NEW_PREFIX}{id}"));
-        let path = parent.join(id.to_string());
+        let path = parent.join(format!("{NEW_PREFIX}{id}"));
         let failed = |error| Error::io(format!("cannot make {}", path.display()), error);
-        private_dir(&making)?;
-        let lock = open_lock(&making, true).map_err(failed)?;
+        private_dir(&path)?;
+        let lock = open_lock(&path, true).map_err(failed)?;
         // From here on no sweeper touches it, unless one was first.
-        if !try_lock(&lock).map_err(failed)? || !is_at(&lock, &making).map_err(failed)? {
+        if !try_lock(&lock).map_err(failed)? || !is_at(&lock, &path).map_err(failed)? {
             return Ok(None);
         }
-        File::create(making.join(EPHEMERAL_NAME)).map_err(failed)?;
-        fs::rename(&making, &path).map_err(failed)?;
         Ok(Some(Self { id, path, lock, owned: true }))
+    }
+
+    /// Puts it where workspaces are, by one rename.
+    pub fn settle(&mut self, config: &Config) -> Result<()> {
+        let settled = parent(config).join(self.id.to_string());
+        fs::rename(&self.path, &settled)
+            .map_err(|error| Error::io(format!("cannot make {}", settled.display()), error))?;
+        self.path = settled;
+        Ok(())
     }
 
     /// The workspace.
@@ -96,7 +113,8 @@ impl Drop for Directory {
     }
 }
 
-fn parent(config: &Config) -> PathBuf {
+/// Where workspaces are.
+pub(super) fn parent(config: &Config) -> PathBuf {
     config.state_dir.join("workspaces")
 }
 

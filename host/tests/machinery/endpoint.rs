@@ -48,21 +48,24 @@ impl Endpoint {
         let (_, mut inbound, guest_driver) = guest.unwrap();
         let listener = UnixListener::bind(place.path().join(SOCKET_NAME)).unwrap();
         let (announce, announced) = mpsc::channel(1);
-        let serving = vsock::endpoint::serve(listener, opener, acceptor, VsockPort(99), announce);
+        let serving = vsock::endpoint::serve(
+            listener,
+            opener,
+            acceptor,
+            VsockPort(99),
+            announce,
+            tokio::sync::watch::Sender::new(0),
+        );
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async { drop(driver.await) });
         tasks.spawn(async { drop(guest_driver.await) });
         tasks.spawn(async { drop(serving.await) });
         tasks.spawn(async move {
-            while let Some(mut stream) = inbound.accept().await {
-                tokio::spawn(async move {
-                    let Ok(port) = stream.port().await else { return };
-                    if port != NOBODY
-                        && let Ok(stream) = stream.accept().await
-                    {
-                        drop(serve(port, stream).await);
-                    }
-                });
+            while let Some(stream) = inbound.accept().await {
+                let port = stream.port();
+                if port != NOBODY {
+                    tokio::spawn(serve(port, stream.accept()));
+                }
             }
         });
         Self { place, announced, tasks }

@@ -10,6 +10,13 @@ pub type VcpuCount = Number<1, 1, 32>;
 /// How much memory a machine has. What the host can spare bounds it above.
 pub type MemMib = Number<128, 1024, { u32::MAX }>;
 
+/// How large a workspace's file system is.
+pub type DiskMib = Number<64, { 16 * 1024 }, { 64 * 1024 }>;
+
+/// How long a workspace lives unless it is renewed: from ten seconds, which is
+/// for trying it out, to a good century.
+pub type TtlSeconds = Number<10, 3600, { u32::MAX }>;
+
 /// How long a guest's program may take; 0 is no limit. Ten minutes: long enough
 /// for a build, short enough for a model that started a server in the
 /// foreground.

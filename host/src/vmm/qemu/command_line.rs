@@ -1,6 +1,6 @@
 //! A machine as QEMU's arguments.
 
-use crate::vmm::{Accelerator, KernelFlavor, Machine};
+use crate::vmm::{Accelerator, Durability, KernelFlavor, Machine};
 use std::os::fd::RawFd;
 
 /// Where the kernel is for a confined QEMU.
@@ -31,6 +31,8 @@ pub struct Descriptors {
     pub root_image: RawFd,
     /// The workspace's disk.
     pub disk: RawFd,
+    /// The seed's image, read-only.
+    pub seed: RawFd,
 }
 
 /// All that decides the arguments.
@@ -48,7 +50,7 @@ impl CommandLine<'_> {
     /// The arguments after the program's name.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
-        let Descriptors { channel, console, root_image, disk } = self.descriptors;
+        let Descriptors { channel, console, root_image, disk, seed } = self.descriptors;
         let machine = self.machine;
         let mem_mib = machine.mem_mib;
         let mut words: Vec<String> = Vec::with_capacity(64);
@@ -77,12 +79,18 @@ impl CommandLine<'_> {
         option("chardev", format!("socket,id=channel,fd={channel}"));
         option("device", "virtio-serial-device".into());
         option("device", format!("virtserialport,chardev=channel,name={PORT_NAME}"));
-        // The disk goes with the guest, so nothing waits for the host's storage.
+        // What goes with the guest waits for no storage of the host's, and the
+        // guest need not ask it to.
+        let (writable, cache) = match machine.durability {
+            Durability::Scratch => ("read-only=off,cache.no-flush=on", ",write-cache=off"),
+            Durability::Kept => ("read-only=off", ""),
+        };
         let disks = [
-            ("root", root_image, "read-only=on"),
-            ("disk", disk, "read-only=off,cache.no-flush=on"),
+            ("root", root_image, "read-only=on", ",write-cache=off"),
+            ("disk", disk, writable, cache),
+            ("seed", seed, "read-only=on", ",write-cache=off"),
         ];
-        for (name, descriptor, access) in disks {
+        for (name, descriptor, access, cache) in disks {
             option("add-fd", format!("fd={descriptor},set={descriptor}"));
             option(
                 "blockdev",
@@ -93,7 +101,10 @@ impl CommandLine<'_> {
             );
             // A full host disk is the guest's to hear of: QEMU's default is to stop
             // the machine for good.
-            option("device", format!("virtio-blk-device,drive={name},werror=report,rerror=report"));
+            option(
+                "device",
+                format!("virtio-blk-device,drive={name},werror=report,rerror=report{cache}"),
+            );
         }
         option("kernel", KERNEL.into());
         if machine.initrd.is_some() {
@@ -134,6 +145,10 @@ impl CommandLine<'_> {
                     ["tsc=reliable", "no_timer_check", "mitigations=off"].map(String::from),
                 );
                 words.push("cryptomgr.notests".into());
+                // The translator keeps code by its address: with the libraries
+                // at other addresses in every process, each program is
+                // translated anew and starts five times as slowly.
+                words.push("norandmaps".into());
                 if machine.kernel_flavor == KernelFlavor::Tuned {
                     words.push(format!("lapic_timer_hz={TCG_TIMER_HZ}"));
                 }
@@ -164,10 +179,12 @@ mod tests {
             initrd: (kernel_flavor == KernelFlavor::Stock).then(|| "/cache/initrd.cpio".into()),
             root_image: "/cache/root.erofs".into(),
             disk: "/state/disk.ext4".into(),
+            durability: Durability::Scratch,
+            seed: "/state/seed.erofs".into(),
             accelerator,
             verbose: false,
         };
-        let descriptors = Descriptors { channel: 3, console: 4, root_image: 5, disk: 6 };
+        let descriptors = Descriptors { channel: 3, console: 4, root_image: 5, disk: 6, seed: 7 };
         let words = CommandLine { machine: &machine, tsc_khz: 2_500_000, descriptors }.arguments();
         // An option and its value on one line.
         words.join(" ").replace(" -", "\n-")
@@ -201,10 +218,12 @@ mod tests {
             initrd: None,
             root_image: "/r".into(),
             disk: "/d".into(),
+            durability: Durability::Kept,
+            seed: "/s".into(),
             accelerator: Accelerator::Tcg,
             verbose: true,
         };
-        let descriptors = Descriptors { channel: 3, console: 4, root_image: 5, disk: 6 };
+        let descriptors = Descriptors { channel: 3, console: 4, root_image: 5, disk: 6, seed: 7 };
         let line = |machine: &Machine| {
             CommandLine { machine, tsc_khz: 1, descriptors }.arguments().join(" ")
         };
@@ -212,6 +231,7 @@ mod tests {
         assert!(many.contains("-smp 4") && many.contains("-m 2048M"), "{many}");
         assert!(many.contains("console=ttyS0") && !many.contains("quiet"), "{many}");
         assert!(!many.contains("noreplace-smp"), "{many}");
+        assert!(!many.contains("no-flush"), "what is kept is written out: {many}");
         machine.vcpu_count = 1;
         assert!(line(&machine).contains("noreplace-smp"));
     }

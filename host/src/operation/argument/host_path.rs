@@ -1,0 +1,65 @@
+use crate::{Context, Result};
+use clap::builder::{OsStringValueParser, TypedValueParser, ValueParserFactory};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// A path on the host. Which of them a caller may name, its [`Context`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPath(PathBuf);
+
+/// What is no path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a path is needed")]
+struct NoPath;
+
+impl HostPath {
+    fn new(word: OsString) -> Result<Self, NoPath> {
+        let nul = word.as_encoded_bytes().contains(&0);
+        if word.is_empty() || nul { Err(NoPath) } else { Ok(Self(word.into())) }
+    }
+
+    /// The path, if the caller may name it.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it lies outside the caller's roots.
+    pub fn resolve(&self, context: &Context) -> Result<PathBuf> {
+        context.roots.admit(&self.0)
+    }
+
+    /// The path as it was given, for showing.
+    #[must_use]
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl ValueParserFactory for HostPath {
+    type Parser = clap::builder::ValueParser;
+
+    fn value_parser() -> Self::Parser {
+        OsStringValueParser::new().try_map(Self::new).into()
+    }
+}
+
+impl<'de> Deserialize<'de> for HostPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(String::deserialize(deserializer)?.into()).map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for HostPath {
+    fn schema_name() -> Cow<'static, str> {
+        "HostPath".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "minLength": 1 })
+    }
+}

@@ -1,0 +1,33 @@
+//! Operations on workspaces.
+
+mod create;
+mod delete;
+mod events;
+mod exec;
+mod list;
+mod logs;
+mod process;
+mod reset;
+mod start;
+mod status;
+mod stop;
+mod summary;
+mod update;
+
+pub use create::WorkspaceCreate;
+pub use delete::{WorkspaceDelete, WorkspaceDeleted};
+pub use events::{WorkspaceEvents, WorkspaceHistory};
+pub use exec::{ExecState, WorkspaceExec, WorkspaceExecAnswer};
+pub use list::{WorkspaceList, WorkspaceListAnswer};
+pub use logs::{LogEntry, LogState, WorkspaceLogs, WorkspaceLogsAnswer};
+pub use process::{
+    Condition, ConditionState, ProcessList, ProcessListAnswer, ProcessPoll, ProcessPollAnswer,
+    ProcessSignal, ProcessSignalAnswer, ProcessWait, ProcessWaitAnswer, ProcessWrite,
+    ProcessWriteAnswer,
+};
+pub use reset::WorkspaceReset;
+pub use start::WorkspaceStart;
+pub use status::WorkspaceStatus;
+pub use stop::WorkspaceStop;
+pub use summary::WorkspaceSummary;
+pub use update::WorkspaceUpdate;

@@ -1,0 +1,127 @@
+use super::WorkspaceSummary;
+use crate::operation::argument::{DiskMib, HostPath, Label, Labels, MemMib, TtlSeconds, VcpuCount};
+use crate::operation::{Context, Effect, Operation};
+use crate::seed::Source;
+use crate::workspace::create::NewWorkspace;
+use crate::workspace::record::TtlAction;
+use crate::workspace::{self, Shape};
+use crate::{Error, ErrorKind, Pyro, Result};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Create a workspace and start it.
+///
+/// A workspace is a Linux machine of its own that stays until it is deleted.
+/// What it is seeded with becomes `/workspace` and the immutable baseline that
+/// `diff` and `reset` compare with. Nothing it does touches the host.
+#[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
+#[command(after_help = EXAMPLES)]
+pub struct WorkspaceCreate {
+    /// The environment to boot, such as `debian:12`.
+    pub environment: String,
+    /// Seed it with this directory or `.tar`, `.tar.gz`, `.tar.zst` archive of
+    /// the host.
+    #[arg(long, value_name = "PATH", conflicts_with = "seed_git")]
+    #[serde(default)]
+    #[schemars(with = "HostPath")]
+    pub seed_path: Option<HostPath>,
+    /// Seed it with this git work tree of the host: its history, what is
+    /// tracked, and what is neither tracked nor ignored, as it is now.
+    #[arg(long, value_name = "DIR")]
+    #[serde(default)]
+    #[schemars(with = "HostPath")]
+    pub seed_git: Option<HostPath>,
+    /// What to call it; commands take it in place of the id.
+    #[arg(long, value_name = "NAME")]
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub name: Option<String>,
+    /// Mark it with a label; `list` can filter by labels.
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    #[serde(default, deserialize_with = "Labels::deserialize")]
+    #[schemars(with = "Labels")]
+    pub labels: Vec<Label>,
+    /// How many virtual CPUs it has, 1 to 32.
+    #[arg(long, value_name = "N", default_value_t)]
+    #[serde(default)]
+    pub vcpu_count: VcpuCount,
+    /// How much memory it has, in MiB, at least 128.
+    #[arg(long, value_name = "N", default_value_t)]
+    #[serde(default)]
+    pub mem_mib: MemMib,
+    /// How large its file system is, in MiB, 64 to 65536; it takes no more room
+    /// on the host than is written.
+    #[arg(long, value_name = "N", default_value_t)]
+    #[serde(default)]
+    pub disk_mib: DiskMib,
+    /// Stop it by itself after so many seconds; no limit if not given. A call
+    /// that is running then is waited for.
+    #[arg(long, value_name = "N")]
+    #[serde(default)]
+    #[schemars(with = "TtlSeconds")]
+    pub ttl_seconds: Option<TtlSeconds>,
+    /// What happens when that time is over.
+    #[arg(long, value_name = "stop|delete", default_value_t)]
+    #[serde(default)]
+    pub ttl_action: TtlAction,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  pyro workspace create debian:12 --seed-git . --name fix-parser
+  id=$(pyro workspace create debian:12 --seed-path src.tar.gz --id-only)
+  pyro workspace create debian:12-build --mem-mib 4096 --label branch=main --ttl-seconds 3600";
+
+impl WorkspaceCreate {
+    /// An empty workspace of an environment, everything else by default.
+    pub fn new(environment: impl Into<String>) -> Self {
+        Self {
+            environment: environment.into(),
+            seed_path: None,
+            seed_git: None,
+            name: None,
+            labels: Vec::new(),
+            vcpu_count: VcpuCount::default(),
+            mem_mib: MemMib::default(),
+            disk_mib: DiskMib::default(),
+            ttl_seconds: None,
+            ttl_action: TtlAction::default(),
+        }
+    }
+}
+
+impl Operation for WorkspaceCreate {
+    const PATH: &'static [&'static str] = &["workspace", "create"];
+    const TOOL: Option<&'static str> = Some("workspace_create");
+    const EFFECT: Effect = Effect::Changes;
+    const CREATES: bool = true;
+    type Output = WorkspaceSummary;
+
+    async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceSummary> {
+        let seed = match (&self.seed_path, &self.seed_git) {
+            (None, None) => Source::Empty,
+            (Some(path), None) => Source::from_path(&path.resolve(&context)?)?,
+            (None, Some(path)) => Source::git(&pyro.config, &path.resolve(&context)?)?,
+            (Some(_), Some(_)) => {
+                let message = "a workspace is seeded from one thing, not from two";
+                return Err(
+                    Error::new(ErrorKind::InvalidInput, message).hint("give seed_path or seed_git")
+                );
+            }
+        };
+        let wanted = NewWorkspace {
+            environment: self.environment,
+            shape: Shape {
+                vcpu_count: self.vcpu_count.get(),
+                mem_mib: self.mem_mib.get(),
+                disk_mib: self.disk_mib.get().into(),
+            },
+            seed,
+            name: self.name,
+            labels: Labels::collect(self.labels),
+            ttl: self.ttl_seconds.map(|seconds| (seconds.get(), self.ttl_action)),
+        };
+        let place = workspace::create::create(pyro, wanted, &context).await?;
+        WorkspaceSummary::of(&place)
+    }
+}

@@ -1,0 +1,156 @@
+use super::summary::shown_time;
+use crate::event::{Event, Stream};
+use crate::event_log::{EventLog, Follower, Happening, Line, StoppedBy};
+use crate::operation::argument::{Number, WorkspaceRef};
+use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::workspace::find::find;
+use crate::{Error, Pyro, Result};
+use rustix::fs::inotify;
+use rustix::io::Errno;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt::{self, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// How many events an answer has.
+pub type EventLimit = Number<1, 100, 10_000>;
+
+/// Show what happened to a workspace.
+///
+/// Every operation on it, and every start, stop and crash of its machine.
+#[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
+#[command(after_help = EXAMPLES)]
+pub struct WorkspaceEvents {
+    /// The workspace: its id, a unique prefix of it, or its name.
+    #[arg(value_name = "WORKSPACE")]
+    pub workspace_id: WorkspaceRef,
+    /// How many of the newest events to show, 1 to 10000.
+    #[arg(long, value_name = "N", default_value_t)]
+    #[serde(default)]
+    pub limit: EventLimit,
+    /// Then wait for more, until interrupted or the workspace is deleted.
+    #[arg(long)]
+    #[serde(default)]
+    pub follow: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  pyro workspace events fix-parser
+  pyro workspace events fix-parser --follow";
+
+/// What happened to a workspace, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct WorkspaceHistory {
+    /// The workspace.
+    pub workspace_id: String,
+    /// What happened.
+    pub events: Vec<Line>,
+}
+
+impl Operation for WorkspaceEvents {
+    const PATH: &'static [&'static str] = &["workspace", "events"];
+    const TOOL: Option<&'static str> = None;
+    const EFFECT: Effect = Effect::Reads;
+    const STREAMS: bool = true;
+    type Output = WorkspaceHistory;
+
+    async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceHistory> {
+        let place = find(&pyro.config, self.workspace_id.as_str())?;
+        let log = EventLog::within(place.path());
+        let mut follower = log.follow()?;
+        let events = log.newest(self.limit.get() as usize)?;
+        tell(&events, &context).await;
+        if self.follow {
+            tokio::select! {
+                followed = follow(place.path(), &mut follower, &context) => followed?,
+                () = context.cancel.cancelled() => {}
+            }
+        }
+        Ok(WorkspaceHistory { workspace_id: place.id().to_string(), events })
+    }
+}
+
+async fn tell(lines: &[Line], context: &Context) {
+    for line in lines {
+        let bytes = format!("{}\n", shown(line)).into_bytes();
+        context.events.emit(Event::Output { stream: Stream::Stdout, bytes }).await;
+    }
+}
+
+/// Tells what is appended, until the workspace is gone.
+async fn follow(directory: &Path, follower: &mut Follower, context: &Context) -> Result<()> {
+    let failed = |error| Error::io(format!("cannot watch {}", directory.display()), error);
+    let watch = watch(directory).map_err(failed)?;
+    loop {
+        let news = follower.news()?;
+        tell(&news, context).await;
+        let mut ready = watch.readable().await.map_err(failed)?;
+        // Taken before the next look, so that what comes after it is not missed.
+        ready.clear_ready();
+        if !drain(watch.get_ref()).map_err(failed)? {
+            return Ok(());
+        }
+    }
+}
+
+fn watch(directory: &Path) -> std::io::Result<AsyncFd<OwnedFd>> {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    let events = inotify::WatchFlags::MODIFY
+        | inotify::WatchFlags::CREATE
+        | inotify::WatchFlags::MOVED_TO
+        | inotify::WatchFlags::MOVE_SELF;
+    inotify::add_watch(&watch, directory, events)?;
+    // SAFETY: an OwnedFd is open, always names the same descriptor, and is given
+    // out by AsyncFd only by shared reference here.
+    Ok(unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) }?)
+}
+
+/// Whether the directory is still where it was.
+fn drain(watch: &OwnedFd) -> std::io::Result<bool> {
+    let mut buffer = [const { MaybeUninit::uninit() }; 4096];
+    let mut reader = inotify::Reader::new(watch, &mut buffer);
+    loop {
+        match reader.next() {
+            Ok(event) if event.events().contains(inotify::ReadFlags::MOVE_SELF) => {
+                return Ok(false);
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// An event in one line.
+fn shown(line: &Line) -> String {
+    let what = match &line.happening {
+        Happening::Operation { operation, caller, what, result, duration_ms } => {
+            let what = what.as_deref().map(|what| format!(" {what}")).unwrap_or_default();
+            format!("{operation}{what}: {result} after {duration_ms} ms, by {caller}")
+        }
+        Happening::Created => "created".into(),
+        Happening::Started { boot_ms } => format!("started within {boot_ms} ms"),
+        Happening::Stopped { by, clean } => {
+            let by = match by {
+                StoppedBy::Request => "on request",
+                StoppedBy::Ttl => "because its time was over",
+                StoppedBy::Signal => "by a signal to its supervisor",
+            };
+            format!("{} {by}", if *clean { "stopped" } else { "killed" })
+        }
+        Happening::Crashed { how } => format!("went away unasked: the VMM {how}"),
+        Happening::Reset => "reset to the baseline".into(),
+    };
+    format!("{} {what}", shown_time(line.at))
+}
+
+impl Answer for WorkspaceHistory {
+    fn render(&self, page: &mut Page) -> fmt::Result {
+        self.events.iter().try_for_each(|line| writeln!(page, "{}", shown(line)))
+    }
+}

@@ -1,0 +1,147 @@
+//! Orders to the supervisor of a kept workspace, on a socket in its directory.
+//!
+//! ```text
+//! client ── one Order, a line of JSON ──▶ supervisor
+//! client ◀── one Answer, a line ───────── supervisor, when it is done
+//! ```
+
+use super::Expiry;
+use crate::error::{Error, ErrorKind, Result};
+use crate::vsock::short_path;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
+
+/// The socket's file name in a workspace's directory.
+pub const SOCKET_NAME: &str = "control.sock";
+
+/// The longest order or answer.
+const LINE_MAX: u64 = 4096;
+
+/// How long a client may take to say what it wants.
+const ORDER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What can be asked of a supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Power the guest off in good order, and end.
+    Stop {
+        /// How long its processes may take to obey TERM.
+        grace_ms: u32,
+    },
+    /// Kill the guest, and end: nobody needs its disk.
+    Kill,
+    /// The workspace lives as long as this says from now on.
+    Expire {
+        /// `None` is for ever.
+        expiry: Option<Expiry>,
+    },
+}
+
+/// That it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The guest is gone.
+    Stopped {
+        /// Whether its disk was made consistent before.
+        clean: bool,
+    },
+    /// So be it.
+    Noted,
+}
+
+/// Where orders arrive.
+pub struct Control {
+    listener: UnixListener,
+}
+
+/// An order and who waits for its answer.
+pub struct Ordered {
+    /// What is wanted.
+    pub order: Order,
+    client: UnixStream,
+}
+
+impl Control {
+    /// Takes orders in a workspace's directory from now on.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub fn open(directory: &File) -> Result<Self> {
+        super::renew(directory, SOCKET_NAME, "control socket")?;
+        let listener = UnixListener::bind(short_path(directory.as_fd(), SOCKET_NAME))
+            .map_err(|error| Error::io("cannot listen on the control socket", error))?;
+        Ok(Self { listener })
+    }
+
+    /// The next order. Clients that say nothing sensible are sent away. Dropping
+    /// the future loses at most a client that has not been heard.
+    pub async fn next(&self) -> Ordered {
+        loop {
+            let Ok((client, _)) = self.listener.accept().await else {
+                // Out of descriptors: there will be some.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            };
+            if let Ok(Some(ordered)) = timeout(ORDER_DEADLINE, hear(client)).await {
+                return ordered;
+            }
+        }
+    }
+}
+
+async fn hear(client: UnixStream) -> Option<Ordered> {
+    let mut client = BufReader::new(client);
+    let line = read_line(&mut client).await.ok()?;
+    let order = serde_json::from_slice(&line).ok()?;
+    Some(Ordered { order, client: client.into_inner() })
+}
+
+async fn read_line(from: &mut BufReader<UnixStream>) -> std::io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    from.take(LINE_MAX).read_until(b'\n', &mut line).await?;
+    Ok(line)
+}
+
+impl Ordered {
+    /// Says that it is done, to whoever still waits.
+    pub async fn answer(mut self, answer: Answer) {
+        if let Ok(mut line) = serde_json::to_vec(&answer) {
+            line.push(b'\n');
+            drop(self.client.write_all(&line).await);
+        }
+    }
+}
+
+/// Gives an order to the supervisor of the workspace in a directory and waits
+/// until it is carried out. `None` when there is no supervisor, or it ended
+/// without an answer.
+///
+/// # Errors
+/// `TimedOut` when nothing comes of it before the deadline.
+pub async fn order(directory: &Path, order: Order, deadline: Duration) -> Result<Option<Answer>> {
+    let asking = async {
+        let directory = File::open(directory)?;
+        let mut client = UnixStream::connect(short_path(directory.as_fd(), SOCKET_NAME)).await?;
+        let mut line = serde_json::to_vec(&order)?;
+        line.push(b'\n');
+        client.write_all(&line).await?;
+        read_line(&mut BufReader::new(client)).await
+    };
+    match timeout(deadline, asking).await {
+        Ok(Ok(line)) => Ok(serde_json::from_slice(&line).ok()),
+        // Whatever is wrong with its socket, nobody is behind it.
+        Ok(Err(_)) => Ok(None),
+        Err(_) => Err(Error::new(
+            ErrorKind::TimedOut,
+            format!("the supervisor did not answer within {} s", deadline.as_secs()),
+        )),
+    }
+}

@@ -1,0 +1,200 @@
+//! The life of a guest whose workspace is kept: until somebody stops it, its
+//! time is over, or it goes away by itself.
+
+use super::control::{Answer, Control, Order, Ordered};
+use super::{Guest, Ready, renew};
+use crate::error::{Error, Result};
+use crate::event_log::{EventLog, Happening, StoppedBy};
+use crate::store::{discard_dir, record};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How a running guest came up, in its workspace's directory. Left behind by a
+/// guest that went away unasked: so the next command knows.
+pub const RUNNING_NAME: &str = "running.json";
+
+/// How long processes may take to obey TERM when nobody says.
+pub const GRACE: Duration = Duration::from_secs(5);
+
+/// How long a powered-off machine may take beyond that.
+const OFF_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The longest that the wall clock is not looked at: it may be set, and the
+/// host may sleep.
+const CLOCK_STEP: Duration = Duration::from_secs(30);
+
+/// When a workspace's time is over, and what happens then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expiry {
+    /// When. A call that is underway then is waited for.
+    pub at: Timestamp,
+    /// Whether the workspace is deleted, not only stopped.
+    pub delete: bool,
+}
+
+/// How a running guest came up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// When it answered calls.
+    pub since: Timestamp,
+    /// See [`Ready`].
+    pub ready: Ready,
+}
+
+impl record::Record for Running {
+    const VERSION: u32 = 1;
+}
+
+/// What ended a guest's life.
+enum End {
+    Ordered(Ordered),
+    Expired { delete: bool },
+    Signalled,
+    Crashed(String),
+}
+
+/// Lives with the guest of the workspace in `directory`; returns when both have
+/// ended. `kept` is called once everything is in place for others to find.
+pub(super) async fn live(
+    mut guest: Guest,
+    directory: PathBuf,
+    mut expiry: Option<Expiry>,
+    kept: impl Future<Output = ()>,
+) -> Result<()> {
+    let handle = File::open(&directory)
+        .map_err(|error| Error::io(format!("cannot open {}", directory.display()), error))?;
+    let control = Control::open(&handle)?;
+    let log = EventLog::within(&directory);
+    let running = Running { since: Timestamp::now(), ready: guest.ready };
+    record::write(&directory.join(RUNNING_NAME), &running)?;
+    note(
+        &log,
+        Happening::Started { boot_ms: (guest.ready.boot_us + guest.ready.activate_us) / 1000 },
+    );
+    kept.await;
+    let busy = guest.busy.clone();
+    let end = loop {
+        tokio::select! {
+            how = guest.run_until_end() => break End::Crashed(how),
+            ordered = control.next() => match ordered.order {
+                Order::Stop { .. } | Order::Kill => break End::Ordered(ordered),
+                Order::Expire { expiry: renewed } => {
+                    expiry = renewed;
+                    ordered.answer(Answer::Noted).await;
+                }
+            },
+            delete = over(expiry, &busy) => break End::Expired { delete },
+            () = super::terminate_signal() => break End::Signalled,
+        }
+    };
+    // Nobody else is to find it.
+    renew(&handle, crate::vsock::SOCKET_NAME, "vsock endpoint")?;
+    renew(&handle, super::control::SOCKET_NAME, "control socket")?;
+    carry_out(end, guest, &directory, &log).await
+}
+
+async fn carry_out(end: End, mut guest: Guest, directory: &Path, log: &EventLog) -> Result<()> {
+    let gone = |by, clean| {
+        remove(&directory.join(RUNNING_NAME))?;
+        note(log, Happening::Stopped { by, clean });
+        Ok::<_, Error>(())
+    };
+    match end {
+        End::Crashed(how) => note(log, Happening::Crashed { how }),
+        End::Signalled => {
+            let clean = guest.power_off(GRACE).await;
+            gone(StoppedBy::Signal, clean)?;
+        }
+        End::Expired { delete } => {
+            let clean = guest.power_off(GRACE).await;
+            gone(StoppedBy::Ttl, clean)?;
+            if delete {
+                discard_dir(directory)?;
+            }
+        }
+        End::Ordered(ordered) => {
+            let clean = match ordered.order {
+                Order::Stop { grace_ms } => {
+                    guest.power_off(Duration::from_millis(grace_ms.into())).await
+                }
+                Order::Kill | Order::Expire { .. } => {
+                    guest.kill().await;
+                    false
+                }
+            };
+            gone(StoppedBy::Request, clean)?;
+            ordered.answer(Answer::Stopped { clean }).await;
+        }
+    }
+    Ok(())
+}
+
+/// Returns when the time is over and no call is underway, with whether the
+/// workspace is then deleted.
+async fn over(expiry: Option<Expiry>, busy: &tokio::sync::watch::Sender<usize>) -> bool {
+    let Some(Expiry { at, delete }) = expiry else { return std::future::pending().await };
+    let mut busy = busy.subscribe();
+    loop {
+        let left = Timestamp::now().duration_until(at);
+        match Duration::try_from(left) {
+            Ok(left) if !left.is_zero() => tokio::time::sleep(left.min(CLOCK_STEP)).await,
+            Ok(_) | Err(_) => {
+                // The sender lives as long as the guest.
+                drop(busy.wait_for(|calls| *calls == 0).await);
+                return delete;
+            }
+        }
+    }
+}
+
+/// What cannot be written down has happened all the same.
+fn note(log: &EventLog, happening: Happening) {
+    drop(log.append(happening));
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("cannot remove {}", path.display()), error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+impl Guest {
+    /// Asks the guest to end everything and to write its disk out, and waits
+    /// for its end; kills it when it does not. Says whether it obeyed.
+    async fn power_off(&mut self, grace: Duration) -> bool {
+        let deadline = grace.saturating_add(OFF_DEADLINE);
+        let opener = self.opener.clone();
+        let asking = async move {
+            let mut connection = super::greet(&opener).await?;
+            let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+            connection.call(pyro_protocol::power::PowerOff { grace_ms }).await
+        };
+        let obeyed = tokio::time::timeout(deadline, async {
+            let asked = tokio::select! {
+                asked = asking => asked.is_ok(),
+                _ = self.run_until_end() => false,
+            };
+            // Its reply means that the disk is consistent; closing the
+            // connection lets it go off.
+            if asked {
+                self.run_until_end().await;
+            }
+            asked
+        });
+        let obeyed = obeyed.await.unwrap_or(false);
+        self.kill().await;
+        obeyed
+    }
+
+    /// Ends the VMM, if it has not ended.
+    async fn kill(&mut self) {
+        self.process.kill();
+        self.process.wait().await;
+    }
+}

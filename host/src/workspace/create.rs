@@ -1,0 +1,181 @@
+//! Making a workspace.
+
+use super::GUEST_PATH;
+use super::directory::Directory;
+use super::label;
+use super::machine::{self, Caller, Plan};
+use super::place::{Place, SEED_NAME};
+use super::record::{self, NetworkPolicy, Record, Seed, SeedMode, Ttl, TtlAction};
+use super::shape::Shape;
+use crate::context::Context;
+use crate::disk;
+use crate::environment::{Bootable, Environments};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::event_log::{EventLog, Happening};
+use crate::pyro::Pyro;
+use crate::seed::{self, Source};
+use crate::store::private_dir;
+use crate::store::record as records;
+use crate::supervisor::{Keep, Lifetime};
+use crate::vmm::{Durability, qemu};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use tokio_util::sync::CancellationToken;
+
+/// The name of a workspace's first disk.
+const FIRST_DISK: &str = "disk-0.ext4";
+
+/// A workspace that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewWorkspace {
+    /// The environment's name.
+    pub environment: String,
+    /// How large.
+    pub shape: Shape,
+    /// What it begins with.
+    pub seed: Source,
+    /// What it is called.
+    pub name: Option<String>,
+    /// How it is marked.
+    pub labels: BTreeMap<String, String>,
+    /// When it is to end by itself: seconds from its start, and how.
+    pub ttl: Option<(u32, TtlAction)>,
+}
+
+/// Makes a workspace and starts it. It is there, running, by one rename; if
+/// anything fails or the caller dies before, nothing of it is left.
+pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Result<Place> {
+    let caller = Caller::from(context);
+    wanted.check()?;
+    refuse_taken_name(pyro, wanted.name.as_deref())?;
+    caller.stage("preparing", &wanted.environment).await;
+    let bootable = caller.unless_cancelled(resolve(pyro, &wanted.environment)).await?;
+    let mut directory = Directory::stage(&pyro.config)?;
+    let path = directory.path().to_owned();
+    if wanted.seed != Source::Empty {
+        caller.stage("seeding", &wanted.environment).await;
+    }
+    let seeding = build_seed(wanted.seed.clone(), path.join(SEED_NAME), context.cancel.clone());
+    let (seed, warnings) = caller.unless_cancelled(seeding).await?;
+    for warning in warnings {
+        context.events.emit(Event::Warning(warning)).await;
+    }
+    let disk = path.join(FIRST_DISK);
+    disk::create(&pyro.config, &disk, wanted.shape.disk_mib, Durability::Kept).await?;
+    let record = Record {
+        workspace_id: directory.id(),
+        name: wanted.name.clone(),
+        labels: wanted.labels.clone(),
+        environment: bootable.environment.clone(),
+        root_digest: bootable.root_digest,
+        vcpu_count: wanted.shape.vcpu_count,
+        mem_mib: wanted.shape.mem_mib,
+        disk_mib: wanted.shape.disk_mib,
+        network_policy: NetworkPolicy::Off,
+        created_at: Timestamp::now(),
+        ttl: wanted.ttl.map(|(seconds, action)| Ttl::from_now(seconds, action)),
+        seed,
+        disk: FIRST_DISK.into(),
+        reset_count: 0,
+        last_reset_at: None,
+    };
+    records::write(&path.join(record::NAME), &record)?;
+    EventLog::within(&path).append(Happening::Created)?;
+    caller.stage("booting", &wanted.environment).await;
+    let lock =
+        directory.lock().try_clone().map_err(|error| Error::io("cannot share a lock", error))?;
+    let plan = Plan {
+        id: record.workspace_id,
+        directory: path.clone(),
+        lock: &lock,
+        bootable: &bootable,
+        shape: wanted.shape,
+        disk,
+        seed: Some(path.join(SEED_NAME)),
+        lifetime: Lifetime::Kept,
+    };
+    let lease = machine::boot_best(pyro, &plan, &caller).await?;
+    directory.settle(&pyro.config)?;
+    let place = Place::of(&pyro.config, record.workspace_id);
+    lease.keep(&Keep { directory: place.path().to_owned(), expiry: record.expiry() }).await?;
+    directory.hand_over();
+    Ok(place)
+}
+
+impl NewWorkspace {
+    fn check(&self) -> Result<()> {
+        if let Some(name) = &self.name {
+            label::check_name(name)?;
+        }
+        label::check_labels(&self.labels)?;
+        self.shape.check()
+    }
+}
+
+/// Two workspaces of one name could not be told apart by it. Whoever makes two
+/// at the same moment can still get them; then both answer to their ids only.
+pub(super) fn refuse_taken_name(pyro: &Pyro, name: Option<&str>) -> Result<()> {
+    let Some(name) = name else { return Ok(()) };
+    for place in Place::all(&pyro.config)? {
+        if place.record().is_ok_and(|record| record.name.as_deref() == Some(name)) {
+            let message = format!("workspace {} is already called {name:?}", place.id());
+            return Err(Error::new(ErrorKind::Conflict, message).hint(format!(
+                "choose another name, or delete it first: `pyro workspace delete {}`",
+                place.id()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Finds what to boot, on a thread of its own: it reads whole images when they
+/// are new.
+async fn resolve(pyro: &Pyro, environment: &str) -> Result<Bootable> {
+    qemu::find(&pyro.config)?;
+    let (config, name) = (pyro.config.clone(), environment.to_owned());
+    blocking("looking for what to boot", move || {
+        private_dir(&config.cache_dir)?;
+        private_dir(&config.state_dir)?;
+        Environments::new(&config).resolve(&name)
+    })
+    .await
+}
+
+/// Does something slow on a thread of its own.
+pub(super) async fn blocking<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::new(ErrorKind::Internal, format!("{what} failed")).because(error))?
+}
+
+/// Builds the seed's image; gives what is written down of it, and warnings.
+async fn build_seed(
+    source: Source,
+    target: PathBuf,
+    cancel: CancellationToken,
+) -> Result<(Seed, Vec<String>)> {
+    blocking("building the seed", move || {
+        let built = seed::build(&source, &target, &cancel)?;
+        let (mode, from) = match &source {
+            Source::Empty => (SeedMode::Empty, None),
+            Source::Directory(path) => (SeedMode::Directory, Some(path)),
+            Source::Archive(path) => (SeedMode::TarArchive, Some(path)),
+            Source::Git { path, .. } => (SeedMode::Git, Some(path)),
+        };
+        let seed = Seed {
+            mode,
+            seed_path: from.map(|path| path.display().to_string()),
+            destination: GUEST_PATH.into(),
+            entry_count: built.entry_count,
+            bytes_written: built.bytes_written,
+            digest: built.digest,
+        };
+        Ok((seed, built.warnings))
+    })
+    .await
+}

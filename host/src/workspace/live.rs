@@ -1,0 +1,81 @@
+//! A workspace whose guest answers calls.
+
+use super::find::find;
+use super::place::{Place, State};
+use super::power::{start_with, warn_of_crash};
+use super::record::Record;
+use crate::agent::AgentClient;
+use crate::context::Context;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::WorkspaceId;
+use crate::pyro::Pyro;
+use std::path::Path;
+
+/// A workspace whose guest answers calls, or did a moment ago.
+#[derive(Debug)]
+pub struct Live {
+    place: Place,
+    record: Record,
+    agent: AgentClient,
+}
+
+impl Live {
+    /// Finds a running workspace. One that went away unasked is started again;
+    /// one that was stopped is not.
+    ///
+    /// # Errors
+    /// `NotFound`, and `Conflict` when it is stopped.
+    pub async fn open(pyro: &Pyro, reference: &str, context: &Context) -> Result<Self> {
+        let place = find(&pyro.config, reference)?;
+        let record = place.record()?;
+        if place.state() != State::Running {
+            // Whoever starts, stops or resets it now is waited for.
+            let life = place.take_life().await?;
+            match place.state() {
+                State::Running => {}
+                State::Crashed => {
+                    start_with(pyro, &place, &life, context).await?;
+                    warn_of_crash(&place, context).await;
+                }
+                State::Stopped | State::Changing | State::Damaged => return Err(stopped(&place)),
+            }
+        }
+        let agent = AgentClient::new(place.path(), pyro.deadlines)?;
+        Ok(Self { place, record, agent })
+    }
+
+    /// Whose guest it is.
+    #[must_use]
+    pub fn id(&self) -> WorkspaceId {
+        self.place.id()
+    }
+
+    /// What is written down of it.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Its directory on the host.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.place.path()
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Its agent.
+    #[must_use]
+    pub fn agent(&self) -> &AgentClient {
+        &self.agent
+    }
+}
+
+fn stopped(place: &Place) -> Error {
+    Error::new(ErrorKind::Conflict, format!("workspace {} is stopped", place.id()))
+        .hint(format!("start it: `pyro workspace start {}`", place.id()))
+}

@@ -1,0 +1,173 @@
+//! One program in a guest of its own that is gone afterwards.
+
+use super::directory::Directory;
+use super::machine::{self, Attempt, Caller, Plan};
+use super::program::{Program, execute};
+use super::shape::Shape;
+use crate::agent::AgentClient;
+use crate::context::Context;
+use crate::disk;
+use crate::environment::{Bootable, Environments};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::facts::Facts;
+use crate::id::WorkspaceId;
+use crate::pyro::Pyro;
+use crate::store::private_dir;
+use crate::supervisor::launch::Lease;
+use crate::supervisor::{Lifetime, Ready};
+use crate::vmm::{Accelerator, Durability, qemu};
+use pyro_protocol::process::{Exit, Outcome};
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// One program in a guest of its own that is gone afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunRequest {
+    /// The environment's name.
+    pub environment: String,
+    /// How large a guest.
+    pub shape: Shape,
+    /// What to run.
+    pub program: Program,
+}
+
+/// How a run went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    /// The workspace that was.
+    pub id: WorkspaceId,
+    /// Whether nothing of it is left.
+    pub removed: bool,
+    /// How the program ended.
+    pub outcome: Outcome,
+    /// From starting the VMM to the mounted workspace.
+    pub boot: Duration,
+    /// From the program's start to its end, as the guest measured it.
+    pub took: Duration,
+}
+
+/// Runs one program in a guest of its own. Nothing of it is left afterwards,
+/// however this ends; should the caller die, its supervisor cleans up.
+pub async fn run(pyro: &Pyro, request: RunRequest, context: Context) -> Result<Ran> {
+    let (cancel, events) = (context.cancel.clone(), context.events.clone());
+    let caller = Caller { events: &events, cancel: &cancel };
+    let mut attempt = Attempt::first(pyro)?;
+    let (mut guest, ready) = loop {
+        let accelerator = attempt.accelerator();
+        let up = bring_up(pyro, &request.environment, request.shape, accelerator, &caller).await;
+        if let Some(up) = attempt.judge(pyro, up, &events).await {
+            break up?;
+        }
+    };
+    caller.stage("running", guest.id.to_string()).await;
+    let ran = caller.unless_cancelled(guest.run(pyro, request.program, context)).await;
+    let released = guest.lease.release().await;
+    let exit = ran?;
+    // What the program came to is not undone by what became of its machine.
+    if let Err(error) = &released {
+        let warning = format!("the machine may not be gone: {}", error.chain());
+        events.emit(Event::Warning(warning)).await;
+    }
+    Ok(Ran {
+        removed: released.is_ok(),
+        id: guest.id,
+        outcome: exit.outcome,
+        boot: Duration::from_micros(ready.boot_us + ready.activate_us),
+        took: Duration::from_micros(exit.took_us),
+    })
+}
+
+/// Boots a guest, looks at its VMM while it lives, and ends it.
+pub async fn trial<T>(
+    pyro: &Pyro,
+    environment: &str,
+    accelerator: Accelerator,
+    cancel: &CancellationToken,
+    look: impl FnOnce(&Ready) -> T,
+) -> Result<(Ready, T)> {
+    let caller = Caller { events: &crate::Events::discard(), cancel };
+    let (guest, ready) = bring_up(pyro, environment, Shape::TRIAL, accelerator, &caller).await?;
+    let seen = look(&ready);
+    guest.lease.release().await?;
+    Ok((ready, seen))
+}
+
+/// A guest that serves calls and ends with its lease.
+struct OneShot {
+    id: WorkspaceId,
+    directory: PathBuf,
+    lease: Lease,
+    /// What it boots from; kept in the cache meanwhile.
+    bootable: Bootable,
+}
+
+async fn bring_up(
+    pyro: &Pyro,
+    environment: &str,
+    shape: Shape,
+    accelerator: Accelerator,
+    caller: &Caller<'_>,
+) -> Result<(OneShot, Ready)> {
+    shape.check()?;
+    caller.stage("preparing", environment).await;
+    let preparing = prepare(pyro, environment, shape);
+    let (directory, disk, bootable) = caller.unless_cancelled(preparing).await?;
+    let plan = Plan {
+        id: directory.id(),
+        directory: directory.path().to_owned(),
+        lock: directory.lock(),
+        bootable: &bootable,
+        shape,
+        disk,
+        seed: None,
+        lifetime: Lifetime::Lease,
+    };
+    caller.stage("booting", environment).await;
+    let (lease, ready) = machine::boot(pyro, &plan, accelerator, caller).await?;
+    let (id, path) = (plan.id, plan.directory);
+    // From here on the directory is the supervisor's to remove.
+    directory.hand_over();
+    Ok((OneShot { id, directory: path, lease, bootable }, ready))
+}
+
+/// Everything that must be there before a VMM is started.
+async fn prepare(
+    pyro: &Pyro,
+    environment: &str,
+    shape: Shape,
+) -> Result<(Directory, PathBuf, Bootable)> {
+    qemu::find(&pyro.config)?;
+    let (config, name) = (pyro.config.clone(), environment.to_owned());
+    // Reads whole images when they are new; nobody else is to wait meanwhile.
+    let found = tokio::task::spawn_blocking(move || {
+        private_dir(&config.cache_dir)?;
+        private_dir(&config.state_dir)?;
+        Facts::gather(&config)?;
+        Environments::new(&config).resolve(&name)
+    });
+    let bootable = found.await.map_err(|error| {
+        Error::new(ErrorKind::Internal, "looking for what to boot failed").because(error)
+    })??;
+    let directory = Directory::create(&pyro.config)?;
+    let disk_path = directory.path().join("disk.ext4");
+    disk::create(&pyro.config, &disk_path, shape.disk_mib, Durability::Scratch).await?;
+    Ok((directory, disk_path, bootable))
+}
+
+impl OneShot {
+    async fn run(&mut self, pyro: &Pyro, program: Program, context: Context) -> Result<Exit> {
+        let program = program.or_defaults(&self.bootable.defaults)?;
+        let agent = AgentClient::new(&self.directory, pyro.deadlines)?;
+        match execute(&agent, pyro.deadlines, program, context).await {
+            // The supervisor knows more than the broken connection tells.
+            Err(error) if error.kind() == ErrorKind::GuestLost => {
+                let lost = timeout(pyro.deadlines.last_words, self.lease.lost());
+                Err(lost.await.unwrap_or(error))
+            }
+            ended => ended,
+        }
+    }
+}

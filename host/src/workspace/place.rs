@@ -1,0 +1,234 @@
+//! Where a kept workspace is: its directory, its locks, its state.
+//!
+//! ```text
+//! state/workspaces/<id>/
+//!   record.json    what it is                  record.lock  one who changes that
+//!   disk-N.ext4    what the guest writes       life.lock    one who starts, stops, resets, deletes
+//!   seed.erofs     what it began with          lock         its supervisor, while it runs
+//!   running.json   how it came up; left behind by one that went away unasked
+//!   vsock.sock control.sock console.log supervisor.log events.jsonl history/
+//! ```
+//!
+//! Nothing in it says "running": the supervisor's lock does, which the kernel
+//! takes back however a supervisor ends.
+
+use super::directory;
+use super::record::{self, Record};
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event_log::{EventLog, Happening};
+use crate::id::WorkspaceId;
+use crate::store::lock::{Lock, Mode};
+use crate::store::record as records;
+use crate::supervisor::keep::RUNNING_NAME;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// Its seed, the immutable baseline.
+pub const SEED_NAME: &str = "seed.erofs";
+
+/// A file whose time says when the workspace was last active. Not the record:
+/// being used is no change of what a workspace is.
+const ACTIVITY_NAME: &str = "activity";
+
+/// How long a change of a record may wait for another. None takes longer than
+/// a write to the disk.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a start, stop, reset or delete waits for another to be done: as
+/// long as a translated guest may take to boot.
+const LIFE_DEADLINE: Duration = Duration::from_secs(150);
+
+/// A kept workspace's directory, which may have gone meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    id: WorkspaceId,
+    path: PathBuf,
+}
+
+/// What a workspace is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It was stopped, or has not been started.
+    Stopped,
+    /// Its guest comes up, or goes down.
+    Changing,
+    /// Its guest answers calls.
+    Running,
+    /// Its guest went away though nobody stopped it. The next command that
+    /// needs it starts it again.
+    Crashed,
+    /// Its record cannot be read.
+    Damaged,
+}
+
+impl State {
+    /// As JSON and help have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            State::Stopped => "stopped",
+            State::Changing => "changing",
+            State::Running => "running",
+            State::Crashed => "crashed",
+            State::Damaged => "damaged",
+        }
+    }
+}
+
+impl Place {
+    /// Where the workspace of this id would be.
+    #[must_use]
+    pub fn of(config: &Config, id: WorkspaceId) -> Self {
+        Self { id, path: directory::parent(config).join(id.to_string()) }
+    }
+
+    /// Every kept workspace of this host, in no order.
+    pub fn all(config: &Config) -> Result<Vec<Self>> {
+        let parent = directory::parent(config);
+        let unreadable = |error| Error::io(format!("cannot read {}", parent.display()), error);
+        let entries = match fs::read_dir(&parent) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(unreadable(error)),
+        };
+        let mut places = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(unreadable)?.file_name();
+            let Some(id) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+            let place = Self::of(config, id);
+            if place.is_there() {
+                places.push(place);
+            }
+        }
+        Ok(places)
+    }
+
+    /// Whether there is a workspace. One-shot runs have directories as well.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.path.join(record::NAME).symlink_metadata().is_ok()
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn id(&self) -> WorkspaceId {
+        self.id
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is written down.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such workspace; else when it is damaged.
+    pub fn record(&self) -> Result<Record> {
+        let damaged = |error: records::RecordError| match error {
+            records::RecordError::Missing { .. } => self.gone(),
+            records::RecordError::Unreadable { .. }
+            | records::RecordError::Damaged { .. }
+            | records::RecordError::OtherVersion { .. } => Error::from(error).hint(format!(
+                "its disk is whole; `pyro workspace delete {}` removes it for good",
+                self.id
+            )),
+        };
+        let record: Record = records::read(&self.path.join(record::NAME)).map_err(damaged)?;
+        if record.workspace_id != self.id {
+            let message = format!("the record of workspace {} is another's", self.id);
+            return Err(Error::new(ErrorKind::StateCorrupt, message));
+        }
+        Ok(record)
+    }
+
+    /// That it is not there.
+    #[must_use]
+    pub fn gone(&self) -> Error {
+        Error::new(ErrorKind::NotFound, format!("there is no workspace {}", self.id))
+            .hint("`pyro workspace list` shows those there are")
+    }
+
+    /// Changes what is written down; concurrent changes follow one another.
+    ///
+    /// # Errors
+    /// Those of `change`, and of reading and writing; then nothing is changed.
+    pub async fn change(&self, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<Record> {
+        if !self.is_there() {
+            return Err(self.gone());
+        }
+        let _one_at_a_time =
+            Lock::take(&self.path.join("record.lock"), Mode::Exclusive, CHANGE_DEADLINE).await?;
+        let mut record = self.record()?;
+        change(&mut record)?;
+        records::write(&self.path.join(record::NAME), &record)?;
+        Ok(record)
+    }
+
+    /// The right to start, stop, reset or delete it; others wait meanwhile.
+    ///
+    /// # Errors
+    /// `NotFound`, and `Conflict` when another's is not done in time.
+    pub async fn take_life(&self) -> Result<Lock> {
+        if !self.is_there() {
+            return Err(self.gone());
+        }
+        let lock = Lock::take(&self.path.join("life.lock"), Mode::Exclusive, LIFE_DEADLINE).await?;
+        // Whom we waited for may have deleted it.
+        if self.is_there() { Ok(lock) } else { Err(self.gone()) }
+    }
+
+    /// The lock that a supervisor holds, once none does: the workspace does not
+    /// run and will not while this is held.
+    ///
+    /// # Errors
+    /// `Conflict` when a supervisor still has it at the deadline.
+    pub async fn take_run(&self, deadline: Duration) -> Result<Lock> {
+        Lock::take(&self.path.join(directory::LOCK_NAME), Mode::Exclusive, deadline).await
+    }
+
+    /// Writes down what happened to it; and that it was active, if that is what
+    /// it was. Nothing that happened is undone because that fails.
+    pub fn note(&self, happening: Happening, active: bool) {
+        drop(EventLog::within(&self.path).append(happening));
+        if active {
+            let touched = File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(self.path.join(ACTIVITY_NAME))
+                .and_then(|file| file.set_modified(SystemTime::now()));
+            drop(touched);
+        }
+    }
+
+    /// When it was last active, if ever.
+    #[must_use]
+    pub fn last_activity(&self) -> Option<Timestamp> {
+        let meta = self.path.join(ACTIVITY_NAME).metadata().ok()?;
+        Timestamp::try_from(meta.modified().ok()?).ok()
+    }
+
+    /// What it is doing at this moment.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let was_up = || self.path.join(RUNNING_NAME).exists();
+        // Shared: whoever else looks is not taken for a supervisor.
+        match Lock::try_take(&self.path.join(directory::LOCK_NAME), Mode::Shared) {
+            Ok(None) if was_up() => State::Running,
+            Ok(None) => State::Changing,
+            Ok(Some(_)) if was_up() => State::Crashed,
+            Ok(Some(_)) => State::Stopped,
+            Err(_) => State::Damaged,
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Starting, stopping and deleting workspaces.
+
+use super::create::blocking;
+use super::machine::{self, Caller, Plan};
+use super::place::{Place, SEED_NAME, State};
+use super::record::{Record, Ttl};
+use crate::context::Context;
+use crate::environment::{Bootable, Environments};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::pyro::Pyro;
+use crate::store::discard_dir;
+use crate::store::lock::Lock;
+use crate::supervisor::control::{Answer, Order, order};
+use crate::supervisor::keep::RUNNING_NAME;
+use crate::supervisor::launch::Lease;
+use crate::supervisor::{Keep, Lifetime};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a supervisor may take to end once it has said that its guest is
+/// gone, or had its guest killed.
+pub(super) const END_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long a guest may take to go off beyond its processes' grace: it writes
+/// its disk out, and the host may be crowded.
+const OFF_MARGIN: Duration = Duration::from_secs(40);
+
+/// How a stop went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was not running.
+    Already,
+    /// Its disk was made consistent before.
+    Cleanly,
+    /// It did not obey and was killed, as if its power had failed.
+    Killed,
+}
+
+/// Starts a workspace; one that runs is left alone. Says whether it was started.
+pub async fn start(pyro: &Pyro, place: &Place, context: &Context) -> Result<bool> {
+    let life = place.take_life().await?;
+    start_with(pyro, place, &life, context).await
+}
+
+/// Starts a workspace whose life is held.
+pub(super) async fn start_with(
+    pyro: &Pyro,
+    place: &Place,
+    _life: &Lock,
+    context: &Context,
+) -> Result<bool> {
+    if place.state() == State::Running {
+        return Ok(false);
+    }
+    // A supervisor that goes down has it still; one that comes up would hold
+    // the workspace's life.
+    let run = place.take_run(END_DEADLINE).await?;
+    let record = place.change(renew_expired).await?;
+    let disk = place.path().join(&record.disk);
+    sweep_disks(place, &record);
+    let lease = boot(pyro, place, &record, &run, disk, context).await?;
+    keep(place, &record, lease).await?;
+    Ok(true)
+}
+
+/// A time that was over begins anew.
+fn renew_expired(record: &mut Record) -> Result<()> {
+    if let Some(ttl) = &mut record.ttl
+        && ttl.expires_at <= jiff::Timestamp::now()
+    {
+        *ttl = Ttl::from_now(ttl.seconds, ttl.action);
+    }
+    Ok(())
+}
+
+/// Boots a workspace from a disk; the lease is still to be kept.
+pub(super) async fn boot(
+    pyro: &Pyro,
+    place: &Place,
+    record: &Record,
+    run: &Lock,
+    disk: PathBuf,
+    context: &Context,
+) -> Result<Lease> {
+    let caller = Caller::from(context);
+    caller.stage("booting", place.id().to_string()).await;
+    let bootable = caller.unless_cancelled(resolve(pyro, record)).await?;
+    forget_running(place)?;
+    let plan = Plan {
+        id: place.id(),
+        directory: place.path().to_owned(),
+        lock: run.file(),
+        bootable: &bootable,
+        shape: record.shape(),
+        disk,
+        seed: Some(place.path().join(SEED_NAME)),
+        lifetime: Lifetime::Kept,
+    };
+    machine::boot_best(pyro, &plan, &caller).await
+}
+
+pub(super) async fn keep(place: &Place, record: &Record, lease: Lease) -> Result<()> {
+    lease.keep(&Keep { directory: place.path().to_owned(), expiry: record.expiry() }).await
+}
+
+async fn resolve(pyro: &Pyro, record: &Record) -> Result<Bootable> {
+    let (config, name, digest) =
+        (pyro.config.clone(), record.environment.clone(), record.root_digest);
+    blocking("looking for what to boot", move || {
+        Environments::new(&config).resolve_pinned(&name, digest)
+    })
+    .await
+}
+
+/// Stops a workspace in good order; its data stay.
+pub async fn stop(place: &Place, grace: Duration, context: &Context) -> Result<Stopped> {
+    let _life = place.take_life().await?;
+    stop_with(place, grace, context).await
+}
+
+/// Stops a workspace whose life is held.
+pub(super) async fn stop_with(
+    place: &Place,
+    grace: Duration,
+    context: &Context,
+) -> Result<Stopped> {
+    match place.state() {
+        State::Stopped => return Ok(Stopped::Already),
+        State::Crashed => {
+            forget_running(place)?;
+            return Ok(Stopped::Already);
+        }
+        State::Running | State::Changing | State::Damaged => {}
+    }
+    Caller::from(context).stage("stopping", place.id().to_string()).await;
+    let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+    let deadline = grace.saturating_add(OFF_MARGIN);
+    let answer = order(place.path(), Order::Stop { grace_ms }, deadline).await?;
+    place.take_run(END_DEADLINE).await.map_err(|error| wedged(place, error))?;
+    match answer {
+        Some(Answer::Stopped { clean: true }) => Ok(Stopped::Cleanly),
+        Some(Answer::Stopped { clean: false } | Answer::Noted) => Ok(Stopped::Killed),
+        // It went away before it could be asked.
+        None => {
+            forget_running(place)?;
+            Ok(Stopped::Already)
+        }
+    }
+}
+
+/// Deletes a workspace with all its data. A running guest is killed.
+pub async fn delete(place: &Place, context: &Context) -> Result<()> {
+    let _life = place.take_life().await?;
+    if place.state() != State::Stopped {
+        Caller::from(context).stage("stopping", place.id().to_string()).await;
+        order(place.path(), Order::Kill, END_DEADLINE).await?;
+        place.take_run(END_DEADLINE).await.map_err(|error| wedged(place, error))?;
+    }
+    discard_dir(place.path())
+}
+
+fn wedged(place: &Place, error: Error) -> Error {
+    let message = format!("the supervisor of workspace {} does not end", place.id());
+    Error::new(ErrorKind::TimedOut, message)
+        .because(error)
+        .hint(format!("look at {}", place.path().join("supervisor.log").display()))
+}
+
+/// Once it is known that it does not run, that it did is history.
+fn forget_running(place: &Place) -> Result<()> {
+    match std::fs::remove_file(place.path().join(RUNNING_NAME)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("cannot change {}", place.path().display()), error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Removes disks that a reset left behind.
+pub(super) fn sweep_disks(place: &Place, record: &Record) {
+    let Ok(entries) = std::fs::read_dir(place.path()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let is_disk = name.to_str().is_some_and(|name| name.starts_with("disk-"));
+        if is_disk && name != record.disk.as_str() {
+            // What cannot be removed now is there for the next start.
+            drop(std::fs::remove_file(entry.path()));
+        }
+    }
+}
+
+/// Says that a workspace that had gone away was started again.
+pub(super) async fn warn_of_crash(place: &Place, context: &Context) {
+    let warning = format!("workspace {} had gone away and was started again", place.id());
+    context.events.emit(Event::Warning(warning)).await;
+}

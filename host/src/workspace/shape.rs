@@ -1,0 +1,60 @@
+//! How large a guest is, and whether the host can bear it.
+
+use crate::disk;
+use crate::error::{Error, ErrorKind, Result};
+use crate::facts;
+
+/// How many virtual processors a guest may have.
+pub const VCPUS: std::ops::RangeInclusive<u32> = 1..=32;
+
+/// The least memory that a guest boots with, in MiB.
+pub const MEM_MIB_MIN: u32 = 128;
+
+/// What must stay free on the host beside a guest's memory, in MiB: the VMM's
+/// own needs, and some air.
+const MEM_MIB_RESERVE: u64 = 128;
+
+/// The memory of a guest that only has to prove that it boots.
+const TRIAL_MEM_MIB: u32 = 256;
+
+/// How large a guest is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// See [`VCPUS`].
+    pub vcpu_count: u32,
+    /// See [`MEM_MIB_MIN`].
+    pub mem_mib: u32,
+    /// The size of its file system.
+    pub disk_mib: u64,
+}
+
+impl Shape {
+    /// One that is enough to prove that a guest boots.
+    pub(super) const TRIAL: Self =
+        Self { vcpu_count: 1, mem_mib: TRIAL_MEM_MIB, disk_mib: disk::DEFAULT_MIB };
+
+    /// Whether such a guest can be, on this host, at this moment.
+    pub(super) fn check(self) -> Result<()> {
+        let Self { vcpu_count, mem_mib, disk_mib: _ } = self;
+        if !VCPUS.contains(&vcpu_count) {
+            let (min, max) = (VCPUS.start(), VCPUS.end());
+            let message = format!("a guest cannot have {vcpu_count} virtual processors");
+            return Err(Error::new(ErrorKind::InvalidInput, message)
+                .hint(format!("choose between {min} and {max}")));
+        }
+        if mem_mib < MEM_MIB_MIN {
+            let message = format!("a guest cannot live in {mem_mib} MiB of memory");
+            return Err(Error::new(ErrorKind::InvalidInput, message)
+                .hint(format!("give it at least {MEM_MIB_MIN} MiB")));
+        }
+        let available = facts::available_mem_mib()?;
+        if u64::from(mem_mib) + MEM_MIB_RESERVE > available {
+            let message = format!(
+                "the host has {available} MiB of memory free and the guest wants {mem_mib} MiB"
+            );
+            return Err(Error::new(ErrorKind::OutOfMemory, message)
+                .hint("choose a smaller --mem-mib, or end something else first"));
+        }
+        Ok(())
+    }
+}
