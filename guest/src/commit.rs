@@ -255,6 +255,11 @@ impl Commit {
         Ok((slot, File::from(file)))
     }
 
+    /// A file that was staged, to be read from its beginning.
+    pub(crate) fn staged_file(&self, slot: Slot) -> io::Result<File> {
+        Ok(File::from(beneath::open(&self.staging, slot.name().as_bytes(), OFlags::RDONLY)?))
+    }
+
     /// A new symbolic link to be put somewhere.
     pub(crate) fn stage_link(&mut self, target: &[u8]) -> io::Result<Slot> {
         let slot = self.slot();

@@ -1,7 +1,7 @@
 //! One connection: handshake, one call, its reply.
 
 use crate::guest::Guest;
-use crate::{activate, clock, export, file, log, power, process, push};
+use crate::{activate, clock, diff, export, file, log, patch, power, process, push};
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::handshake::MAGIC;
 use pyro_protocol::kept::ListProcesses;
@@ -107,6 +107,8 @@ async fn converse<R: Fetch, W: Carry>(
         Call::ForgetProcess(call) => {
             connection.reply(process::kept::forget(guest, call).await).await?;
         }
+        Call::Diff(call) => diff::run(guest, call, connection).await?,
+        Call::ApplyPatch(call) => patch::run(guest, call, connection).await?,
         Call::PowerOff(call) => {
             let off = power::run(guest, call).await;
             let served = off.as_ref().map_or(Served::Answered, |_| Served::PoweredOff);

@@ -1,5 +1,6 @@
 //! Calls to the agent in a guest. One connection, one call.
 
+pub mod diff;
 pub mod file;
 pub mod kept;
 pub mod process;

@@ -1,6 +1,7 @@
 //! THE table of calls. A row never changes once shipped: a new need is a new
 //! call in a new generation.
 
+use crate::diff::{ApplyPatch, Diff, DiffStarted, PatchApplied};
 use crate::export::{Export, Exporting};
 use crate::file::{
     FileDelete, FileDeleted, FileEdit, FileEdited, FileEntry, FileList, FileListed, FileMove,
@@ -97,4 +98,6 @@ calls! {
     FileSearch -> FileSearched, since 1;
     Export -> Exporting, since 1;
     Push -> PushCompared, since 1;
+    Diff -> DiffStarted, since 1;
+    ApplyPatch -> PatchApplied, since 1;
 }

@@ -14,6 +14,7 @@ pub mod call;
 pub mod carry;
 pub mod channel;
 pub mod codec;
+pub mod diff;
 /// What the agent answers when a call fails.
 pub mod error;
 pub mod export;
@@ -28,6 +29,7 @@ pub mod piece;
 pub mod power;
 pub mod process;
 pub mod push;
+pub mod quote;
 pub mod transfer;
 
 mod bytes;

@@ -62,8 +62,8 @@ fn one(step: &Step, tree: BorrowedFd<'_>, staging: BorrowedFd<'_>) -> rustix::io
             let removed = beneath::parent(tree, path)
                 .and_then(|(parent, name)| unlinkat(&parent, name, AtFlags::REMOVEDIR));
             match removed {
-                // Something is in it, on it, or in its place.
-                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY | Errno::NOTDIR) => Ok(()),
+                // Something is in it, or on it.
+                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => Ok(()),
                 removed => absent(removed),
             }
         }
@@ -85,10 +85,11 @@ fn one(step: &Step, tree: BorrowedFd<'_>, staging: BorrowedFd<'_>) -> rustix::io
     }
 }
 
-/// What is to go and is gone is as it should be.
+/// What is to go and is gone is as it should be. So is what was in a directory
+/// whose place a file or link has taken, by a later step.
 fn absent(removed: rustix::io::Result<()>) -> rustix::io::Result<()> {
     match removed {
-        Err(Errno::NOENT) => Ok(()),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
         removed => removed,
     }
 }

@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use pyro_protocol::diff::{ApplyPatch, Diff, DiffRecord, DiffSummary, PatchApplied};
 use pyro_protocol::export::{Export, ExportEnd, ExportEntry, Exporting};
 use pyro_protocol::file::{
     FileEdit, FileEdited, FileEntry, FileList, FileListed, FileMove, FileRead, FileReadEnd,
@@ -31,6 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
         ProcessWritten, Skipped, FollowEnd, FileTime, FileEntry, FileList, FileListed, FileRead,
         FileReading, FileReadEnd, FileWrite, FileWritten, FileEdit, FileEdited, FileMove,
         FileSearch, FileSearched, Export, Exporting, ExportEntry, ExportEnd, Push, PushEntry,
-        PushCompared, PushContent, PushChange, PushEnd, AgentError, ByteString, GuestPath
+        PushCompared, PushContent, PushChange, PushEnd, Diff,
+        Vec<DiffRecord>, DiffSummary, ApplyPatch, PatchApplied, AgentError, ByteString, GuestPath
     );
 });

@@ -1,5 +1,9 @@
 //! Any value of each type that crosses the wire.
 
+mod diff;
+
+pub use diff::{apply_patch, diff, diff_records, diff_summary, patch_applied};
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -469,5 +473,7 @@ pub fn call() -> impl Strategy<Value = Call> {
         file_search().prop_map(Call::FileSearch),
         guest_path().prop_map(|path| Call::Export(Export { path })),
         push().prop_map(Call::Push),
+        diff().prop_map(Call::Diff),
+        apply_patch().prop_map(Call::ApplyPatch),
     ]
 }

@@ -5,6 +5,7 @@ use crate::pieces::{Pieces, block_on};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use pyro_protocol::channel::{Side, connect};
+use pyro_protocol::diff::{ApplyPatch, Diff, DiffRecord, DiffStarted, DiffSummary, PatchApplied};
 use pyro_protocol::export::{Export, ExportEnd, ExportEntry, Exporting};
 use pyro_protocol::file::{
     FileEdit, FileEdited, FileEntry, FileList, FileListed, FileMove, FileRead, FileReadEnd,
@@ -81,6 +82,12 @@ fn decode_all(bytes: &[u8]) {
         PushContent,
         PushChange,
         PushEnd,
+        Diff,
+        DiffStarted,
+        Vec<DiffRecord>,
+        DiffSummary,
+        ApplyPatch,
+        PatchApplied,
         AgentError,
         ByteString,
         GuestPath

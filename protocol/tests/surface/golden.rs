@@ -2,6 +2,10 @@
 //! agent cannot understand: it needs a new call in a new generation.
 
 use pyro_protocol::channel::{Side, connect};
+use pyro_protocol::diff::{
+    ApplyPatch, Artifact, Diff, DiffContent, DiffDetail, DiffEntry, DiffRecord, DiffScope,
+    DiffStarted, DiffStatus, DiffSummary, PatchApplied, Patched,
+};
 use pyro_protocol::export::{Export, ExportEnd, ExportEntry, ExportKind, Exporting};
 use pyro_protocol::file::{
     Disposition, Edit, FileDelete, FileDeleted, FileEdit, FileEdited, FileEntry, FileList,
@@ -246,6 +250,38 @@ fn replies() {
     assert_eq!(encoded(&ProcessStarted { pid: 70_000 }), "fc70110100");
     let error = AgentError::new(AgentErrorKind::UserNotFound, "who");
     assert_eq!(encoded(&error), "050377686f");
+}
+
+#[test]
+fn of_a_diff_and_a_patch() {
+    let path = || GuestPath::new("x").expect("a path");
+    let diff = Diff { scope: DiffScope::System, paths: vec![path()], detail: DiffDetail::Patch };
+    assert_eq!(encoded(&Call::Diff(diff)), "150101017802");
+    assert_eq!(encoded(&DiffStarted), "");
+    let entry = DiffEntry {
+        path: path(),
+        old_path: Some(path()),
+        status: DiffStatus::Renamed,
+        artifact: Artifact::File,
+        old_mode: Some(0o100_644),
+        new_mode: None,
+        content: DiffContent::Text { insertions: 1, deletions: 2 },
+    };
+    let records = vec![DiffRecord::Entry(entry), DiffRecord::Patch("p".into())];
+    assert_eq!(encoded(&records), "02000178010178040001fba48100010102010170");
+    let summary = DiffSummary { total: 300, renames_skipped: true, ..DiffSummary::default() };
+    assert_eq!(encoded(&summary), "fb2c0100000000000000000100");
+    let apply = ApplyPatch { strip: Some(1), dry_run: true, reverse: false };
+    assert_eq!(encoded(&Call::ApplyPatch(apply)), "1601010100");
+    let applied = PatchApplied {
+        entries: vec![Patched { path: path(), status: DiffStatus::Added }],
+        total: 1,
+        added: 1,
+        modified: 0,
+        deleted: 0,
+        renamed: 0,
+    };
+    assert_eq!(encoded(&applied), "010178000101000000");
 }
 
 #[test]
