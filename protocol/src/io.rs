@@ -3,7 +3,6 @@
 use crate::carry::{Carry, Fetch, HEADROOM, carry, fetch};
 use crate::codec::{self, CodecError};
 use crate::frame::{BadHeader, Frame, FrameKind, HEADER_LEN, header, parse_header};
-use crate::transfer::Chunk;
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -220,25 +219,6 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     fn push(&mut self, kind: FrameKind, payload: &[u8]) {
         self.buffer.extend_from_slice(&header(kind, payload.len()));
         self.buffer.extend_from_slice(payload);
-    }
-
-    /// Sends a chunk as one frame, without copying it. As [`Self::send_raw`],
-    /// there is no other send after one that was dropped midway.
-    pub(crate) async fn send_chunk(
-        &mut self,
-        kind: FrameKind,
-        chunk: &mut Chunk,
-    ) -> Result<(), Lost> {
-        if std::mem::replace(&mut self.progress, Progress::InsideFrame) == Progress::InsideFrame {
-            return Err(Lost::CutOff);
-        }
-        let frame = chunk.frame_mut();
-        let header = header(kind, frame.len() - HEADER_LEN);
-        frame[..HEADER_LEN].copy_from_slice(&header);
-        self.inner.write_all(frame).await.map_err(Lost::Io)?;
-        self.inner.flush().await.map_err(Lost::Io)?;
-        self.progress = Progress::BetweenFrames;
-        Ok(())
     }
 
     /// The transport beneath.
