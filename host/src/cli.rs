@@ -59,6 +59,6 @@ fn dispatch(table: &'static [Entry], mut matches: ArgMatches, format: Format) ->
     }
     match tree::completions(&matches, table) {
         Some(script) => render::finish(streams::write_stdout(&script), 0),
-        None => session::serve(Tools::of(table, tree::profile(&matches))),
+        None => session::serve(Tools::of(table, tree::profile(&matches)), &tree::roots(&matches)),
     }
 }

@@ -93,6 +93,15 @@ impl Config {
         })
     }
 
+    /// Where the process was started.
+    ///
+    /// # Errors
+    /// When the directory is gone.
+    pub fn working_directory() -> Result<PathBuf> {
+        std::env::current_dir()
+            .map_err(|error| Error::io("cannot tell the working directory", error))
+    }
+
     /// A variable of the caller's own environment, to be handed to a guest
     /// because the caller named it.
     #[must_use]

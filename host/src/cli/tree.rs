@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// Where the MCP server stands.
 const MCP_SERVE: &[&str] = &["mcp", "serve"];
@@ -14,6 +15,7 @@ const MCP_SERVE: &[&str] = &["mcp", "serve"];
 const COMPLETIONS: &str = "completions";
 const SHELL: &str = "shell";
 const PROFILE: &str = "profile";
+const ROOT: &str = "root";
 
 /// What the words that only hold other commands are about.
 const GROUPS: &[(&str, &str)] = &[
@@ -82,21 +84,36 @@ pub(super) fn id_only(entry: &Entry, matches: &ArgMatches) -> bool {
 }
 
 fn mcp_serve() -> Command {
-    let profiles: Vec<_> = PROFILES
-        .iter()
-        .map(|profile| PossibleValue::new(profile.name).help(profile.about))
-        .collect();
     Command::new("serve")
         .about("Serve the operations as MCP tools on stdin and stdout")
-        .arg(
-            Arg::new(PROFILE)
-                .long(PROFILE)
-                .value_name("PROFILE")
-                .help("Which tools to offer")
-                .value_parser(profiles)
-                .default_value(PROFILES[0].name),
+        .args(served())
+        .after_help(
+            "Examples:\n  pyro mcp serve\n  pyro mcp serve --profile vm-run\n  \
+             pyro mcp serve --root ~/src/app --root /tmp/out",
         )
-        .after_help("Examples:\n  pyro mcp serve\n  pyro mcp serve --profile vm-run")
+}
+
+/// What a server can be told.
+fn served() -> [Arg; 2] {
+    let profiles =
+        PROFILES.iter().map(|profile| PossibleValue::new(profile.name).help(profile.about));
+    [
+        Arg::new(PROFILE)
+            .long(PROFILE)
+            .value_name("PROFILE")
+            .help("Which tools to offer")
+            .value_parser(profiles.collect::<Vec<_>>())
+            .default_value(PROFILES[0].name),
+        Arg::new(ROOT)
+            .long(ROOT)
+            .value_name("DIR")
+            .action(ArgAction::Append)
+            .value_parser(value_parser!(PathBuf))
+            .help(
+                "Let tools read and write files of the host below this directory; relative \
+                 paths count from the first [default: where the server is started]",
+            ),
+    ]
 }
 
 fn completions_command() -> Command {
@@ -132,6 +149,11 @@ pub(super) fn profile(matches: &ArgMatches) -> &'static Profile {
     let name = matches.get_one::<String>(PROFILE);
     // The parser admits no other name.
     PROFILES.iter().find(|profile| name.is_some_and(|n| n == profile.name)).unwrap_or(&PROFILES[0])
+}
+
+/// The roots that it asks for.
+pub(super) fn roots(matches: &ArgMatches) -> Vec<PathBuf> {
+    matches.get_many(ROOT).into_iter().flatten().cloned().collect()
 }
 
 /// The script that a `completions` command asks for.
