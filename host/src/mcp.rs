@@ -4,6 +4,8 @@
 //! standard output. What concerns a tool is in its operation; here is only the
 //! translation.
 
+pub mod install;
+
 mod advice;
 mod outline;
 mod profile;
