@@ -8,9 +8,13 @@
 
 use crate::activate::Disk;
 use crate::cgroup::Cgroups;
+use crate::process::kept::Kept;
 use crate::process::leash::Registry;
+use crate::scratch::Scratch;
 use pyro_protocol::{AgentError, AgentErrorKind, GuestPath};
 use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,8 +27,10 @@ pub(crate) const WORKSPACE: &str = "/workspace";
 #[derive(Debug)]
 pub struct Guest {
     pub(crate) machine: Machine,
-    /// The processes whose connections are open.
+    /// The processes that the agent waits for.
     pub(crate) running: Registry,
+    /// Those of them that outlive their connections, and their successors.
+    pub(crate) kept: Kept,
     state: Mutex<State>,
     off: watch::Sender<bool>,
 }
@@ -51,6 +57,8 @@ pub(crate) enum Machine {
     InProcess {
         /// What stands for `/workspace`.
         workspace: PathBuf,
+        /// What stands for the workspace's disk.
+        disk: Arc<Scratch>,
     },
 }
 
@@ -67,7 +75,7 @@ impl Guest {
     /// in its own process group; `workspace` stands for `/workspace`; `Activate`
     /// only checks its arguments; power-off is [`Guest::powered_off`].
     pub fn in_process(workspace: impl Into<PathBuf>, phase: Phase) -> Arc<Self> {
-        let machine = Machine::InProcess { workspace: workspace.into() };
+        let machine = Machine::InProcess { workspace: workspace.into(), disk: Arc::default() };
         let state = match phase {
             Phase::Waiting => State::Waiting,
             Phase::Activated => State::Activated(None),
@@ -75,9 +83,22 @@ impl Guest {
         Arc::new(Self::new(machine, state))
     }
 
+    /// The same workspace in a machine that was started again: what was running
+    /// is unknown to it, what is on disk is there. Of guests that are in process.
+    pub fn restarted(&self) -> Option<Arc<Self>> {
+        match &self.machine {
+            Machine::Virtual { .. } => None,
+            Machine::InProcess { workspace, disk } => {
+                let (workspace, disk) = (workspace.clone(), disk.clone());
+                let machine = Machine::InProcess { workspace, disk };
+                Some(Arc::new(Self::new(machine, State::Activated(None))))
+            }
+        }
+    }
+
     /// The machine that this process is the agent of. One whose root already is
     /// a workspace's was activated by an agent that died.
-    pub fn of_this_machine() -> std::io::Result<Arc<Self>> {
+    pub fn of_this_machine() -> io::Result<Arc<Self>> {
         let machine = Machine::Virtual { cgroups: Cgroups::open()? };
         let state = match Disk::of_activated_root() {
             Some(disk) => State::Activated(Some(Arc::new(disk?))),
@@ -88,7 +109,13 @@ impl Guest {
 
     fn new(machine: Machine, state: State) -> Self {
         let off = watch::Sender::new(false);
-        Self { machine, running: Registry::default(), state: Mutex::new(state), off }
+        Self {
+            machine,
+            running: Registry::default(),
+            kept: Kept::default(),
+            state: Mutex::new(state),
+            off,
+        }
     }
 
     /// Returns when a `PowerOff` call has been answered.
@@ -170,11 +197,24 @@ impl Guest {
         }
     }
 
+    /// A directory on the workspace's disk for the agent alone: no path in the
+    /// guest's tree leads there.
+    pub(crate) fn private(&self) -> io::Result<OwnedFd> {
+        match (&self.machine, &*self.state()) {
+            (Machine::InProcess { disk, .. }, _) => disk.open(),
+            (Machine::Virtual { .. }, State::Activated(Some(disk))) => disk.private(),
+            (
+                Machine::Virtual { .. },
+                State::Activated(None) | State::Waiting | State::Activating | State::PoweringOff,
+            ) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
     /// A directory as this process can reach it; `None` is the workspace.
     pub(crate) fn directory(&self, path: Option<&GuestPath>) -> PathBuf {
         let workspace = match &self.machine {
             Machine::Virtual { .. } => Path::new(WORKSPACE),
-            Machine::InProcess { workspace } => workspace,
+            Machine::InProcess { workspace, .. } => workspace,
         };
         let Some(path) = path else {
             return workspace.to_owned();

@@ -39,6 +39,7 @@ pub mod log;
 mod power;
 mod process;
 mod readiness;
+mod scratch;
 mod server;
 
 pub use guest::{Guest, Phase};

@@ -27,6 +27,7 @@ pub(crate) async fn run(guest: &Guest, call: PowerOff) -> Result<PoweringOff, Ag
     match &guest.machine {
         Machine::Virtual { cgroups } => {
             end_machine(cgroups, grace).await.unwrap_or_else(complain("ending the processes"));
+            record(guest).await;
             if let Some(disk) = disk {
                 settle(&disk).unwrap_or_else(complain("settling the disk"));
             }
@@ -39,9 +40,17 @@ pub(crate) async fn run(guest: &Guest, call: PowerOff) -> Result<PoweringOff, Ag
                     complain("ending the processes")(io::ErrorKind::TimedOut.into());
                 }
             }
+            record(guest).await;
         }
     }
     Ok(PoweringOff)
+}
+
+/// Lets the ends of kept processes reach the disk.
+async fn record(guest: &Guest) {
+    if timeout(KILL_DEADLINE, guest.kept.idle()).await.is_err() {
+        complain("recording the ends of processes")(io::ErrorKind::TimedOut.into());
+    }
 }
 
 /// A machine that is told to go off goes off; what failed is only said.

@@ -16,6 +16,7 @@ mod command;
 pub mod environment;
 mod fork;
 mod input;
+pub(crate) mod kept;
 pub(crate) mod leash;
 mod lifetime;
 mod output;
@@ -25,40 +26,40 @@ use crate::guest::Guest;
 use crate::server::Connection;
 use leash::Leash;
 use output::Output;
+use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::process::{Exit, ProcessStarted, StartProcess};
 use pyro_protocol::{FrameKind, Lost};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
 /// Answers `StartProcess`: from the reply to the `Exit` frame. Whatever makes
 /// the connection fail before the end kills all that the program started.
-pub(crate) async fn run<S>(
+pub(crate) async fn run<R: Fetch, W: Carry>(
     guest: &Guest,
     call: StartProcess,
-    connection: &mut Connection<S>,
-) -> Result<(), Lost>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
     let timeout = call.timeout_ms.map(Duration::from_millis);
     let command = guest.require_activated().and_then(|()| command::prepare(guest, call));
     let spawned = match command {
         Ok(command) => fork::spawn(guest, command).await,
         Err(error) => Err(error),
     };
-    let mut process = match spawned {
+    let process = match spawned {
         Ok(process) => process,
         Err(error) => return connection.reply::<ProcessStarted>(Err(error)).await,
     };
-    let streamed = stream(&mut process, timeout, connection).await;
+    let Process { mut leash, stdin, stdout, stderr } = process;
+    let output = Output::new(stdout, stderr);
+    let streamed = stream(&leash, stdin, output, timeout, connection).await;
     match streamed {
         Ok(exit) => {
-            process.leash.release();
+            leash.release();
             connection.writer.send(FrameKind::Exit, &exit).await
         }
         Err(lost) => {
-            process.leash.end().await;
+            leash.end().await;
             Err(lost)
         }
     }
@@ -67,23 +68,21 @@ where
 /// A program that runs, and our ends of its streams.
 struct Process<'guest> {
     leash: Leash<'guest>,
-    stdin: Option<tokio::net::unix::pipe::Sender>,
-    output: Output,
+    stdin: Option<pipe::Sender>,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
 }
 
-async fn stream<S>(
-    process: &mut Process<'_>,
+async fn stream<R: Fetch, W: Carry>(
+    leash: &Leash<'_>,
+    stdin: Option<pipe::Sender>,
+    mut output: Output,
     timeout: Option<Duration>,
-    connection: &mut Connection<S>,
-) -> Result<Exit, Lost>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let started = ProcessStarted { pid: process.leash.pid() };
+    connection: &mut Connection<R, W>,
+) -> Result<Exit, Lost> {
+    let started = ProcessStarted { pid: leash.pid() };
     connection.reply(Ok(started)).await?;
-    let Process { leash, stdin, output } = process;
-    let leash = &*leash;
-    let (mut intake, feed) = input::channel(stdin.take());
+    let (mut intake, feed) = input::channel(stdin);
     let taken = feed.taken();
     let (ended, end) = oneshot::channel();
     let conversation = async {

@@ -2,7 +2,9 @@
 
 use crate::guest::Guest;
 use crate::{activate, clock, log, power, process};
+use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::handshake::MAGIC;
+use pyro_protocol::kept::ListProcesses;
 use pyro_protocol::power::{Ping, Pong};
 use pyro_protocol::{
     AgentError, AgentErrorKind, Call, FrameKind, FrameReader, FrameWriter, GENERATION, Generation,
@@ -10,7 +12,7 @@ use pyro_protocol::{
 };
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 /// How long a peer may take to say what it wants: a local peer sends both
@@ -24,9 +26,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const FIRST: Generation = Generation(1);
 
 /// The two directions of one connection.
-pub(crate) struct Connection<S> {
-    pub(crate) reader: FrameReader<ReadHalf<S>>,
-    pub(crate) writer: FrameWriter<WriteHalf<S>>,
+pub(crate) struct Connection<R, W> {
+    pub(crate) reader: FrameReader<R>,
+    pub(crate) writer: FrameWriter<W>,
 }
 
 /// Serves one connection until it ends. Works over anything that reads and
@@ -39,6 +41,11 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (reader, writer) = tokio::io::split(stream);
+    serve_halves(reader, writer, guest).await;
+}
+
+/// The same over the two directions of a connection.
+pub async fn serve_halves<R: Fetch, W: Carry>(reader: R, writer: W, guest: Arc<Guest>) {
     let reader = FrameReader::new(reader);
     let writer = FrameWriter::new(writer);
     let mut connection = Connection { reader, writer };
@@ -63,10 +70,10 @@ enum Served {
     PoweredOff,
 }
 
-async fn converse<S>(connection: &mut Connection<S>, guest: &Guest) -> Result<Served, Lost>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+async fn converse<R: Fetch, W: Carry>(
+    connection: &mut Connection<R, W>,
+    guest: &Arc<Guest>,
+) -> Result<Served, Lost> {
     let opening = timeout(CALL_DEADLINE, connection.opening(guest)).await;
     let Ok(call) = opening else {
         return Err(Lost::Io(std::io::ErrorKind::TimedOut.into()));
@@ -75,6 +82,21 @@ where
         Call::Ping(Ping) => connection.reply(Ok(Pong)).await?,
         Call::Activate(call) => connection.reply(activate::run(guest, call)).await?,
         Call::StartProcess(call) => process::run(guest, call, connection).await?,
+        Call::KeepProcess(call) => process::kept::keep(guest, call, connection).await?,
+        Call::ListProcesses(ListProcesses) => {
+            connection.reply(process::kept::list(guest).await).await?;
+        }
+        Call::PollProcess(call) => process::kept::poll(guest, call, connection).await?,
+        Call::FollowProcess(call) => process::kept::follow(guest, call, connection).await?,
+        Call::WriteProcess(call) => {
+            connection.reply(process::kept::write(guest, call).await).await?;
+        }
+        Call::SignalProcess(call) => {
+            connection.reply(process::kept::signal(guest, call).await).await?;
+        }
+        Call::ForgetProcess(call) => {
+            connection.reply(process::kept::forget(guest, call).await).await?;
+        }
         Call::PowerOff(call) => {
             let off = power::run(guest, call).await;
             let served = off.as_ref().map_or(Served::Answered, |_| Served::PoweredOff);
@@ -89,7 +111,7 @@ where
     Ok(Served::Answered)
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<R: Fetch, W: Carry> Connection<R, W> {
     /// Greets and takes the call.
     async fn opening(&mut self, guest: &Guest) -> Result<Call, Lost> {
         let hello: Hello = self.reader.expect(FrameKind::Hello).await?;

@@ -1,5 +1,6 @@
 //! Calls to the agent in a guest. One connection, one call.
 
+pub mod kept;
 pub mod process;
 
 use crate::deadlines::Deadlines;
@@ -58,13 +59,27 @@ impl AgentClient {
 
     /// Opens a connection and greets the agent.
     pub async fn connect(&self) -> Result<Connection<UnixStream>> {
+        self.open(None).await
+    }
+
+    /// Opens a connection, greets the agent, and sends the connection's call in
+    /// the same breath; its reply is still to be awaited. Only for what every
+    /// agent can: nobody has asked this one yet.
+    async fn connect_with<R: Request>(&self, request: R) -> Result<Connection<UnixStream>> {
+        const { assert!(R::SINCE.0 == 1, "the agent may be older") };
+        let connection = self.open(Some(request.into())).await?;
+        connection.require::<R>()?;
+        Ok(connection)
+    }
+
+    async fn open(&self, call: Option<Call>) -> Result<Connection<UnixStream>> {
         let connecting = async {
             let stream = crate::vsock::connect(self.directory.as_fd(), CALL_PORT).await.map_err(
                 |error| {
                     Error::new(ErrorKind::GuestLost, "the guest does not answer").because(error)
                 },
             )?;
-            Connection::greet(stream).await
+            Connection::open(stream, call).await
         };
         let deadline = self.deadlines.greeting;
         timeout(deadline, connecting).await.unwrap_or_else(|_| Err(silent(deadline)))
@@ -87,10 +102,21 @@ fn silent(deadline: Duration) -> Error {
 impl<S: AsyncRead + AsyncWrite> Connection<S> {
     /// Greets an agent that was just connected to.
     pub async fn greet(stream: S) -> Result<Self> {
+        Self::open(stream, None).await
+    }
+
+    async fn open(stream: S, call: Option<Call>) -> Result<Self> {
         let (read, write) = tokio::io::split(stream);
         let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
         let sent = now_ns();
-        writer.send(FrameKind::Hello, &Hello::ours()).await.map_err(lost)?;
+        match call {
+            None => writer.send(FrameKind::Hello, &Hello::ours()).await,
+            Some(call) => match writer.queue(FrameKind::Hello, &Hello::ours()) {
+                Ok(()) => writer.send(FrameKind::Call, &call).await,
+                Err(error) => Err(error),
+            },
+        }
+        .map_err(lost)?;
         let welcome: Welcome = reply(reader.next().await.map_err(lost)?, FrameKind::Welcome)?;
         let received = now_ns();
         if welcome.magic != MAGIC || welcome.generation > GENERATION {
@@ -106,14 +132,24 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
 
     /// Sends the connection's call and waits for its reply.
     pub async fn call<R: Request>(&mut self, request: R) -> Result<R::Reply> {
-        if R::SINCE > self.welcome.generation {
-            let version = guest_text::escaped(&self.welcome.agent_version, VERSION_MAX);
-            let message = format!("the guest's agent {version} cannot {}", R::NAME);
-            return Err(Error::new(ErrorKind::Unsupported, message)
-                .hint("build the environment again: `pyro env build NAME`"));
-        }
+        self.require::<R>()?;
         let call: Call = request.into();
         self.writer.send(FrameKind::Call, &call).await.map_err(lost)?;
+        self.reply::<R>().await
+    }
+
+    /// Refuses what is newer than the agent.
+    fn require<R: Request>(&self) -> Result<()> {
+        if R::SINCE <= self.welcome.generation {
+            return Ok(());
+        }
+        let version = guest_text::escaped(&self.welcome.agent_version, VERSION_MAX);
+        let message = format!("the guest's agent {version} cannot {}", R::NAME);
+        Err(Error::new(ErrorKind::Unsupported, message)
+            .hint("build the environment again: `pyro env build NAME`"))
+    }
+
+    async fn reply<R: Request>(&mut self) -> Result<R::Reply> {
         reply(self.reader.next().await.map_err(lost)?, FrameKind::Reply)
     }
 }

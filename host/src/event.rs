@@ -38,6 +38,15 @@ pub enum Stream {
     Stderr,
 }
 
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        })
+    }
+}
+
 /// Events not yet rendered; then the operation waits, and through it the guest.
 pub const PENDING_MAX: usize = 8;
 

@@ -13,6 +13,7 @@ pub mod workspace;
 
 mod answer;
 mod entry;
+mod output;
 mod schema;
 
 pub use crate::context::{Context, Input};
@@ -20,9 +21,11 @@ pub use answer::{Answer, AnyAnswer, Ink, Page};
 pub use doctor::Doctor;
 pub use entry::{Entry, Prepared};
 pub use environment::{EnvBuild, EnvInspect, EnvList, EnvPrune};
+pub use output::{Encoding, Output};
 pub use run::Run;
 pub use workspace::{
-    WorkspaceCreate, WorkspaceDelete, WorkspaceEvents, WorkspaceList, WorkspaceReset,
+    ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite, WorkspaceCreate,
+    WorkspaceDelete, WorkspaceEvents, WorkspaceExec, WorkspaceList, WorkspaceLogs, WorkspaceReset,
     WorkspaceStart, WorkspaceStatus, WorkspaceStop, WorkspaceUpdate,
 };
 
@@ -41,6 +44,13 @@ pub const OPERATIONS: &[Entry] = &[
     Entry::of::<WorkspaceUpdate>(),
     Entry::of::<WorkspaceStart>(),
     Entry::of::<WorkspaceStop>(),
+    Entry::of::<WorkspaceExec>(),
+    Entry::of::<WorkspaceLogs>(),
+    Entry::of::<ProcessList>(),
+    Entry::of::<ProcessPoll>(),
+    Entry::of::<ProcessWrite>(),
+    Entry::of::<ProcessSignal>(),
+    Entry::of::<ProcessWait>(),
     Entry::of::<WorkspaceReset>(),
     Entry::of::<WorkspaceDelete>(),
     Entry::of::<WorkspaceEvents>(),

@@ -5,9 +5,11 @@
 //! that makes an image of them. It needs no root and extracts nothing: what an
 //! archive holds goes into the image without ever being a file of the host.
 
+mod archive;
 pub mod directory;
 pub mod entry;
 pub mod erofs;
+pub mod git;
 pub mod source;
 pub mod tree;
 pub mod walk;
@@ -22,7 +24,7 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 pub use entry::{Content, Entry, Kind, Mtime, RelPath};
-pub use source::Source;
+pub use source::{Source, Surroundings};
 pub use walk::{Visitor, Walk};
 
 /// The size that every seed has as a device, so that the devices a guest sees
@@ -66,7 +68,9 @@ pub fn build(source: &Source, target: &Path, cancel: &CancellationToken) -> Resu
     let own = fstat(&file).map_err(|errno| refused(errno.into()))?;
     let mut writer = erofs::Writer::new(file.try_clone().map_err(refused)?)?;
     let mut walk = Walk::new(&mut writer, cancel);
-    source.walk(&mut walk, Some(directory::FileId::of(&own)))?;
+    let scratch = target.parent().unwrap_or(Path::new("/"));
+    let around = Surroundings { avoid: Some(directory::FileId::of(&own)), scratch };
+    source.walk(&mut walk, around)?;
     let (entry_count, warnings) = walk.finish();
     let written = writer.finish()?;
     file.set_len(SEED_DEVICE_BYTES).and_then(|()| file.sync_all()).map_err(refused)?;

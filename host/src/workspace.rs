@@ -14,12 +14,15 @@
 
 pub mod create;
 pub mod directory;
+pub mod exec;
 pub mod find;
+pub mod history;
 pub mod label;
 pub mod live;
 pub mod one_shot;
 pub mod place;
 pub mod power;
+pub mod process;
 pub mod program;
 pub mod record;
 pub mod reset;

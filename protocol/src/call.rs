@@ -2,6 +2,11 @@
 //! call in a new generation.
 
 use crate::handshake::Generation;
+use crate::kept::{
+    FollowProcess, FollowingProcess, ForgetProcess, KeepProcess, ListProcesses, PollProcess,
+    ProcessForgotten, ProcessKept, ProcessList, ProcessPolled, ProcessSignaled, ProcessWritten,
+    SignalProcess, WriteProcess,
+};
 use crate::power::{Activate, Activated, Ping, Pong, PowerOff, PoweringOff};
 use crate::process::{ProcessStarted, StartProcess};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -69,4 +74,11 @@ calls! {
     Activate -> Activated, since 1;
     PowerOff -> PoweringOff, since 1;
     StartProcess -> ProcessStarted, since 1;
+    KeepProcess -> ProcessKept, since 1;
+    ListProcesses -> ProcessList, since 1;
+    PollProcess -> ProcessPolled, since 1;
+    FollowProcess -> FollowingProcess, since 1;
+    WriteProcess -> ProcessWritten, since 1;
+    SignalProcess -> ProcessSignaled, since 1;
+    ForgetProcess -> ProcessForgotten, since 1;
 }

@@ -77,6 +77,8 @@ frame_kinds! {
     /// The transfer is complete; its payload is what the call says. A transfer
     /// that ends without it was cut off, and counts for nothing.
     DataEnd = 24, at most 64 * 1024;
+    /// Output that is gone: [`Skipped`](crate::kept::Skipped).
+    Skipped = 25, at most 16;
 }
 
 /// One frame, its payload still encoded.

@@ -11,6 +11,7 @@
 //! here is total, refuses before it allocates, and consumes all it was given.
 
 pub mod call;
+pub mod carry;
 pub mod channel;
 pub mod codec;
 /// What the agent answers when a call fails.
@@ -20,6 +21,7 @@ pub mod frame;
 pub mod guest_path;
 pub mod handshake;
 pub mod io;
+pub mod kept;
 pub mod power;
 pub mod process;
 

@@ -20,7 +20,7 @@ async fn a_call_is_answered_with_types() {
     let pyro = pyro(&home);
     let answer = pyro.call(Run::new("debian:12", ["git", "--version"])).await.expect("it runs");
     assert_eq!(answer.exit_code, 0);
-    assert!(answer.stdout.starts_with("git version"), "{answer:?}");
+    assert!(answer.output.stdout.starts_with("git version"), "{answer:?}");
 
     let environments = pyro.call(EnvList::default()).await.expect("a list").environments;
     assert!(environments.iter().any(|one| one.name == "debian:12" && one.installed.is_some()));

@@ -9,7 +9,6 @@
 use super::Process;
 use super::command::Command;
 use super::leash::Leash;
-use super::output::Output;
 use crate::cgroup::Cgroup;
 use crate::guest::{Guest, Machine};
 use pyro_protocol::{AgentError, AgentErrorKind};
@@ -110,14 +109,14 @@ fn start<'guest>(
     // Whatever can fail does so before there is a child.
     let report_reader = pipe::Receiver::from_owned_fd(report_reader)?;
     let stdin_writer = stdin_writer.map(pipe::Sender::from_owned_fd).transpose()?;
-    let output = Output::new(
-        pipe::Receiver::from_owned_fd(stdout_reader)?,
-        pipe::Receiver::from_owned_fd(stderr_reader)?,
-    );
+    let stdout_reader = pipe::Receiver::from_owned_fd(stdout_reader)?;
+    let stderr_reader = pipe::Receiver::from_owned_fd(stderr_reader)?;
     let child = Child { command, own_oom_score, stdin, stdout, stderr, report };
     let (pid, pidfd) = child.fork(cgroup.as_ref())?;
     let leash = Leash::new(guest, pid, pidfd, cgroup)?;
-    Ok((Process { leash, stdin: stdin_writer, output }, report_reader))
+    let process =
+        Process { leash, stdin: stdin_writer, stdout: stdout_reader, stderr: stderr_reader };
+    Ok((process, report_reader))
 }
 
 /// All that a child needs, made before it is born.

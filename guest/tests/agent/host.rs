@@ -184,7 +184,8 @@ impl Running {
             | FrameKind::StdinEnd
             | FrameKind::Signal
             | FrameKind::Data
-            | FrameKind::DataEnd) => panic!("{kind:?} from a running program"),
+            | FrameKind::DataEnd
+            | FrameKind::Skipped) => panic!("{kind:?} from a running program"),
         }
         None
     }

@@ -7,6 +7,7 @@ mod host;
 mod hostile;
 mod identity;
 mod input;
+mod kept;
 mod many;
 mod off;
 mod output;

@@ -55,7 +55,8 @@ pub(super) fn answer(answer: &dyn AnyAnswer, format: Format, streamed: bool) -> 
         }
         Format::Text if streamed => {
             remark(answer.note());
-            Ok(())
+            let rest = answer.after_streams().unwrap_or_default();
+            write_stdout(rest.as_bytes())
         }
         Format::Text => write_stdout(answer.to_text(ink(&stdout())).as_bytes()),
     };

@@ -58,9 +58,15 @@ pub const PROFILES: &[Profile] = &[
 ///   housekeeping, which the person at the command line does.
 /// - `workspace_list` tells of each workspace what the others need;
 ///   `workspace_status` says the rest to who is curious.
+/// - `process_poll` and `process_signal` look after a server that was started
+///   and a build that takes long; `process_poll` waits too. Input for programs
+///   (`process_write`) and what ran before (`workspace_logs`) are for the few.
+/// - Files are read, written, edited and searched by tools of their own, which
+///   quote nothing and show pages; to list them, any shell will do.
 /// - `vm_run` does in one call what create, exec and delete do in three, and
 ///   keeps nothing; it has a profile of its own.
-/// - Size and lifetime of the machine are left to the person too.
+/// - Size and lifetime of the machine are left to the person, and so is what a
+///   model seldom has a reason to change.
 const CORE: &[Offer] = &[
     Offer {
         tool: "workspace_create",
@@ -70,6 +76,9 @@ const CORE: &[Offer] = &[
     whole("workspace_start"),
     whole("workspace_reset"),
     whole("workspace_delete"),
+    Offer { tool: "workspace_exec", without: &["user", "keep_stdin", "output_limit_bytes"] },
+    whole("process_poll"),
+    whole("process_signal"),
 ];
 
 impl Profile {

@@ -20,6 +20,12 @@ pub trait Answer: Serialize + JsonSchema + Send + 'static {
         None
     }
 
+    /// What a reader who has seen what the guest's program wrote is still to be
+    /// told on standard output.
+    fn after_streams(&self) -> Option<String> {
+        None
+    }
+
     /// The exit code of the command line.
     fn exit_code(&self) -> u8 {
         0
@@ -42,6 +48,8 @@ pub trait AnyAnswer: Send {
     fn to_text(&self, ink: Ink) -> String;
     /// See [`Answer::note`].
     fn note(&self) -> Option<String>;
+    /// See [`Answer::after_streams`].
+    fn after_streams(&self) -> Option<String>;
     /// See [`Answer::exit_code`].
     fn exit_code(&self) -> u8;
     /// See [`Answer::id`].
@@ -62,6 +70,10 @@ impl<A: Answer> AnyAnswer for A {
 
     fn note(&self) -> Option<String> {
         Answer::note(self)
+    }
+
+    fn after_streams(&self) -> Option<String> {
+        Answer::after_streams(self)
     }
 
     fn exit_code(&self) -> u8 {

@@ -6,6 +6,9 @@ mod host_path;
 mod label;
 mod number;
 mod path;
+mod patience;
+mod process;
+mod signal;
 mod variable;
 mod workspace;
 
@@ -16,5 +19,8 @@ pub use number::{
     DiskMib, MemMib, Number, OutOfBounds, OutputLimit, TimeoutSeconds, TtlSeconds, VcpuCount,
 };
 pub use path::PathInGuest;
+pub use patience::Patience;
+pub use process::{NoProcess, ProcessRef};
+pub use signal::{NoSignal, SignalRef};
 pub use variable::{Variable, Variables};
 pub use workspace::WorkspaceRef;

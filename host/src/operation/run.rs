@@ -1,22 +1,16 @@
 //! One program in a fresh machine.
 
-mod collected;
-
-pub use collected::Encoding;
-
 use super::argument::{
     CommandLine, MemMib, OutputLimit, PathInGuest, TimeoutSeconds, Variable, Variables, VcpuCount,
 };
+use super::output::{Collector, Output, ending};
 use super::{Answer, Context, Effect, Operation, Page};
+use crate::workspace::history::exit_code;
 use crate::workspace::{self, Program, Ran, RunRequest, Shape};
-use crate::{Event, Pyro, Result, disk};
-use anstyle::Style;
-use collected::{Captured, Collected};
-use pyro_protocol::process::Outcome;
+use crate::{Pyro, Result, disk};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Run a program in a fresh microVM, then remove the machine.
@@ -115,26 +109,9 @@ pub struct RunAnswer {
     pub signal: Option<u8>,
     /// Whether the program was killed because its time was over.
     pub timed_out: bool,
-    /// What the program wrote to its standard output, or the first part of it.
-    pub stdout: String,
-    /// How `stdout` and `stdout_tail` spell bytes.
-    pub stdout_encoding: Encoding,
-    /// How many bytes are missing between `stdout` and `stdout_tail`.
-    pub stdout_omitted_bytes: u64,
-    /// The last part, when bytes are missing before it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub stdout_tail: Option<String>,
-    /// What the program wrote to its standard error, or the first part of it.
-    pub stderr: String,
-    /// How `stderr` and `stderr_tail` spell bytes.
-    pub stderr_encoding: Encoding,
-    /// How many bytes are missing between `stderr` and `stderr_tail`.
-    pub stderr_omitted_bytes: u64,
-    /// The last part, when bytes are missing before it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub stderr_tail: Option<String>,
+    /// What the program wrote.
+    #[serde(flatten)]
+    pub output: Output,
     /// How long the program ran, in milliseconds.
     pub duration_ms: u64,
     /// How long the machine took until it could run anything, in milliseconds.
@@ -164,15 +141,7 @@ impl Operation for Run {
     type Output = RunAnswer;
 
     async fn run(self, pyro: &Pyro, mut context: Context) -> Result<RunAnswer> {
-        let collected = Arc::new(Mutex::new(Collected::new(self.output_limit_bytes.get())));
-        context.events = context.events.tap({
-            let collected = Arc::clone(&collected);
-            move |event| {
-                if let Event::Output { stream, bytes } = event {
-                    lock(&collected).push(*stream, bytes);
-                }
-            }
-        });
+        let collector = Collector::tap(&mut context.events, self.output_limit_bytes.get());
         let request = RunRequest {
             environment: self.environment.clone(),
             shape: Shape {
@@ -192,21 +161,7 @@ impl Operation for Run {
             },
         };
         let ran = workspace::run(pyro, request, context).await?;
-        let collected = std::mem::take(&mut *lock(&collected));
-        Ok(RunAnswer::new(self.environment, self.command, ran, collected))
-    }
-}
-
-fn lock(collected: &Mutex<Collected>) -> std::sync::MutexGuard<'_, Collected> {
-    collected.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Exit code, signal and whether the time was over, as shells tell them.
-fn verdict(outcome: Outcome) -> (u8, Option<u8>, bool) {
-    match outcome {
-        Outcome::Exited { code } => (code, None, false),
-        Outcome::Signaled { signal } => (128_u8.saturating_add(signal), Some(signal), false),
-        Outcome::TimedOut => (124, None, true),
+        Ok(RunAnswer::new(self.environment, self.command, ran, collector.finish()))
     }
 }
 
@@ -216,21 +171,9 @@ fn milliseconds(duration: Duration) -> u64 {
 
 impl Answer for RunAnswer {
     fn render(&self, page: &mut Page) -> fmt::Result {
-        writeln!(page, "{} after {} ms", self.ending(), self.duration_ms)?;
-        let stdout = Captured {
-            text: self.stdout.as_str(),
-            encoding: self.stdout_encoding,
-            omitted_bytes: self.stdout_omitted_bytes,
-            tail: self.stdout_tail.as_deref(),
-        };
-        let stderr = Captured {
-            text: self.stderr.as_str(),
-            encoding: self.stderr_encoding,
-            omitted_bytes: self.stderr_omitted_bytes,
-            tail: self.stderr_tail.as_deref(),
-        };
-        render_stream(page, "stdout", &stdout)?;
-        render_stream(page, "stderr", &stderr)
+        let ending = ending(self.exit_code, self.signal, self.timed_out);
+        writeln!(page, "{ending} after {} ms", self.duration_ms)?;
+        self.output.render(page)
     }
 
     fn note(&self) -> Option<String> {
@@ -245,23 +188,15 @@ impl Answer for RunAnswer {
 }
 
 impl RunAnswer {
-    fn new(environment: String, command: CommandLine, ran: Ran, collected: Collected) -> Self {
-        let (stdout, stderr) = collected.finish();
-        let (exit_code, signal, timed_out) = verdict(ran.outcome);
+    fn new(environment: String, command: CommandLine, ran: Ran, output: Output) -> Self {
+        let (exit_code, signal, timed_out) = exit_code(ran.outcome);
         Self {
             environment,
             command,
             exit_code,
             signal,
             timed_out,
-            stdout: stdout.text,
-            stdout_encoding: stdout.encoding,
-            stdout_omitted_bytes: stdout.omitted_bytes,
-            stdout_tail: stdout.tail,
-            stderr: stderr.text,
-            stderr_encoding: stderr.encoding,
-            stderr_omitted_bytes: stderr.omitted_bytes,
-            stderr_tail: stderr.tail,
+            output,
             duration_ms: milliseconds(ran.took),
             boot_ms: milliseconds(ran.boot),
             vm_id: ran.id.to_string(),
@@ -272,38 +207,15 @@ impl RunAnswer {
             },
         }
     }
-
-    fn ending(&self) -> String {
-        match self.signal {
-            _ if self.timed_out => "timed out".into(),
-            Some(signal) => format!("killed by signal {signal}"),
-            None => format!("exit code {}", self.exit_code),
-        }
-    }
-}
-
-fn render_stream(page: &mut Page, name: &str, captured: &Captured<&str>) -> fmt::Result {
-    if captured.text.is_empty() && captured.omitted_bytes == 0 {
-        return Ok(());
-    }
-    let encoding = match captured.encoding {
-        Encoding::Utf8 => "",
-        Encoding::Base64 => " (base64)",
-    };
-    let heading = page.paint(Style::new().bold(), format_args!("{name}{encoding}:"));
-    writeln!(page, "{heading}\n{}", captured.text.trim_end_matches('\n'))?;
-    if let Some(tail) = captured.tail {
-        writeln!(page, "[{} bytes left out]", captured.omitted_bytes)?;
-        writeln!(page, "{}", tail.trim_end_matches('\n'))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::event::Stream;
+    use crate::operation::output::Collected;
     use crate::operation::{AnyAnswer, Ink};
+    use pyro_protocol::process::Outcome;
 
     fn answer(outcome: Outcome, stdout: &[u8], stderr: &[u8]) -> RunAnswer {
         let mut collected = Collected::new(16);
@@ -316,7 +228,7 @@ mod tests {
             boot: Duration::from_millis(412),
             took: Duration::from_micros(35_900),
         };
-        RunAnswer::new("debian:12".into(), ["a", "b"].into(), ran, collected)
+        RunAnswer::new("debian:12".into(), ["a", "b"].into(), ran, collected.finish())
     }
 
     #[test]

@@ -3,7 +3,10 @@
 mod create;
 mod delete;
 mod events;
+mod exec;
 mod list;
+mod logs;
+mod process;
 mod reset;
 mod start;
 mod status;
@@ -14,7 +17,14 @@ mod update;
 pub use create::WorkspaceCreate;
 pub use delete::{WorkspaceDelete, WorkspaceDeleted};
 pub use events::{WorkspaceEvents, WorkspaceHistory};
+pub use exec::{ExecState, WorkspaceExec, WorkspaceExecAnswer};
 pub use list::{WorkspaceList, WorkspaceListAnswer};
+pub use logs::{LogEntry, LogState, WorkspaceLogs, WorkspaceLogsAnswer};
+pub use process::{
+    Condition, ConditionState, ProcessList, ProcessListAnswer, ProcessPoll, ProcessPollAnswer,
+    ProcessSignal, ProcessSignalAnswer, ProcessWait, ProcessWaitAnswer, ProcessWrite,
+    ProcessWriteAnswer,
+};
 pub use reset::WorkspaceReset;
 pub use start::WorkspaceStart;
 pub use status::WorkspaceStatus;

@@ -4,7 +4,7 @@
 //! link, so that nobody who moves things about meanwhile leads the walk
 //! elsewhere; and only one is open at a time, however deep the tree.
 
-use super::entry::{Content, Entry, Kind, Mtime, Nothing, RelPath};
+use super::entry::{Bytes, Content, Entry, Kind, Mtime, Nothing, RelPath};
 use super::walk::Walk;
 use crate::error::{Error, ErrorKind, Result};
 use rustix::fs::{
@@ -12,7 +12,7 @@ use rustix::fs::{
     readlinkat, seek, statat,
 };
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read};
@@ -46,9 +46,18 @@ pub struct Top<'a> {
     avoid: Option<FileId>,
     /// What is wanted of it, by the path within.
     wanted: &'a dyn Fn(&RelPath) -> bool,
+    /// What becomes of the content of its files, if they are small.
+    rewrite: Option<&'a dyn Fn(Vec<u8>) -> Vec<u8>>,
     /// The first name of each file that has several.
     links: HashMap<FileId, RelPath>,
+    /// The directory that was picked from last.
+    picked: Option<(Option<RelPath>, OwnedFd)>,
+    /// The directories that were shown to pick something from them.
+    shown: HashSet<RelPath>,
 }
+
+/// The largest file whose content can be rewritten: it is in memory meanwhile.
+const REWRITTEN_BYTES_MAX: u64 = 64 << 20;
 
 impl<'a> Top<'a> {
     /// Opens a directory; a symbolic link to one will do.
@@ -59,8 +68,17 @@ impl<'a> Top<'a> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|errno| refused("open", path, errno))?;
-        let links = HashMap::new();
-        Ok(Self { path: path.to_owned(), fd, prefix: None, avoid, wanted: &|_| true, links })
+        Ok(Self {
+            path: path.to_owned(),
+            fd,
+            prefix: None,
+            avoid,
+            wanted: &|_| true,
+            rewrite: None,
+            links: HashMap::new(),
+            picked: None,
+            shown: HashSet::new(),
+        })
     }
 
     /// Puts the content below this directory of the seed.
@@ -74,6 +92,13 @@ impl<'a> Top<'a> {
     #[must_use]
     pub fn only(mut self, wanted: &'a dyn Fn(&RelPath) -> bool) -> Self {
         self.wanted = wanted;
+        self
+    }
+
+    /// Changes the content of every file. Files too large for that are skipped.
+    #[must_use]
+    pub fn rewriting(mut self, rewrite: &'a dyn Fn(Vec<u8>) -> Vec<u8>) -> Self {
+        self.rewrite = Some(rewrite);
         self
     }
 
@@ -94,9 +119,40 @@ impl<'a> Top<'a> {
         Ok(())
     }
 
+    /// Shows what is at a path, with the directories that it is in unless they
+    /// were shown before. What is not there, or behind a symbolic link, is not
+    /// shown. A directory is shown without what is in it.
+    pub fn pick(&mut self, path: &RelPath, walk: &mut Walk<'_>) -> Result<()> {
+        let parent = path.parent();
+        if self.picked.as_ref().is_none_or(|(last, _)| *last != parent) {
+            if let Some(parent) = &parent
+                && !self.shown.contains(parent)
+            {
+                self.pick(parent, walk)?;
+                if !self.shown.contains(parent) {
+                    return Ok(());
+                }
+            }
+            let Some(fd) = self.descend(parent.as_ref())? else { return Ok(()) };
+            self.picked = Some((parent, fd));
+        }
+        if self.shown.contains(path) {
+            return Ok(());
+        }
+        let Some((parent, fd)) = self.picked.take() else { return Ok(()) };
+        let name = CString::new(path.name())
+            .map_err(|error| Error::new(ErrorKind::Internal, "a NUL in a name").because(error))?;
+        let there = statat(fd.as_fd(), &name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        if there && self.entry(fd.as_fd(), &name, path, walk)? == Some(Found::Directory) {
+            self.shown.insert(path.clone());
+        }
+        self.picked = Some((parent, fd));
+        Ok(())
+    }
+
     /// Shows one directory's entries; its directories are still to be walked.
     fn one(&mut self, directory: Option<&RelPath>, walk: &mut Walk<'_>) -> Result<Vec<RelPath>> {
-        let shown = self.shown(directory);
+        let shown = self.shown_path(directory);
         let Some(fd) = self.descend(directory)? else {
             walk.warnings().push(|| format!("`{}` vanished", shown.display()));
             return Ok(Vec::new());
@@ -133,7 +189,7 @@ impl<'a> Top<'a> {
                 walk.warnings().push(|| format!("`{inner}` vanished"));
                 return Ok(None);
             }
-            Err(errno) => return Err(refused("look at", &self.shown(Some(inner)), errno)),
+            Err(errno) => return Err(refused("look at", &self.shown_path(Some(inner)), errno)),
         };
         let path = self.outer(inner)?;
         let entry =
@@ -168,15 +224,30 @@ impl<'a> Top<'a> {
         }
         if file_type == FileType::Symlink {
             let target = readlinkat(directory, name, Vec::new())
-                .map_err(|errno| refused("read", &self.shown(Some(inner)), errno))?;
+                .map_err(|errno| refused("read", &self.shown_path(Some(inner)), errno))?;
             walk.entry(&entry(Kind::Symlink(target.into_bytes())), &mut Nothing)?;
             return Ok(Some(Found::Other));
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let mut content = HostFile::new(directory, name, &stat);
+        if let Some(rewrite) = self.rewrite {
+            if size > REWRITTEN_BYTES_MAX {
+                walk.skip(&path, "it is too large to be cleaned of secrets");
+                return Ok(Some(Found::Other));
+            }
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes).map_err(|error| {
+                let cause = content.failed.take().unwrap_or(error);
+                unreadable("read", &self.shown_path(Some(inner)), cause)
+            })?;
+            let bytes = rewrite(bytes);
+            let size = bytes.len() as u64;
+            walk.entry(&entry(Kind::File { size }), &mut Bytes(&bytes))?;
+            return Ok(Some(Found::Other));
+        }
         walk.entry(&entry(Kind::File { size }), &mut content).map_err(|error| {
             let Some(cause) = content.failed.take() else { return error };
-            unreadable("read", &self.shown(Some(inner)), cause)
+            unreadable("read", &self.shown_path(Some(inner)), cause)
         })?;
         if content.changed() {
             walk.warnings().push(|| format!("`{path}` changed while it was read"));
@@ -190,7 +261,7 @@ impl<'a> Top<'a> {
         match open_beneath(self.fd.as_fd(), path, OFlags::DIRECTORY) {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-            Err(errno) => Err(unreadable("open", &self.shown(directory), errno.into())),
+            Err(errno) => Err(unreadable("open", &self.shown_path(directory), errno.into())),
         }
     }
 
@@ -198,14 +269,14 @@ impl<'a> Top<'a> {
     fn outer(&self, inner: &RelPath) -> Result<RelPath> {
         let Some(prefix) = &self.prefix else { return Ok(inner.clone()) };
         RelPath::new([prefix.as_bytes(), b"/", inner.as_bytes()].concat()).map_err(|bad| {
-            let shown = self.shown(Some(inner));
+            let shown = self.shown_path(Some(inner));
             Error::new(ErrorKind::InvalidInput, format!("cannot seed {}", shown.display()))
                 .because(bad)
         })
     }
 
     /// A path within as one of the host, for messages.
-    fn shown(&self, inner: Option<&RelPath>) -> PathBuf {
+    fn shown_path(&self, inner: Option<&RelPath>) -> PathBuf {
         inner.map_or_else(
             || self.path.clone(),
             |inner| self.path.join(std::ffi::OsStr::from_bytes(inner.as_bytes())),

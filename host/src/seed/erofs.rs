@@ -40,6 +40,7 @@ pub struct Writer {
     file: File,
     output: Output,
     tree: Tree,
+    chunks_left: data::ChunksLeft,
     bytes_stored: u64,
 }
 
@@ -63,7 +64,7 @@ impl Writer {
         let own = file.try_clone().map_err(|error| Error::io("cannot write the seed", error))?;
         let output = Output::new(own)?;
         let tree = Tree::new(0o755, Mtime::default());
-        Ok(Self { file, output, tree, bytes_stored: 0 })
+        Ok(Self { file, output, tree, chunks_left: data::ChunksLeft::default(), bytes_stored: 0 })
     }
 
     /// Writes everything that is still missing. The file is not flushed.
@@ -72,7 +73,9 @@ impl Writer {
     /// When the image cannot be written.
     pub fn finish(mut self) -> Result<Written> {
         let table = self.tree.hard_links();
-        let table = data::store(table.len() as u64, &mut Bytes(&table), &mut self.output)?;
+        let length = table.len() as u64;
+        let mut content = Bytes(&table);
+        let table = data::store(length, &mut content, &mut self.chunks_left, &mut self.output)?;
         let top = self.tree.enclose(TREE, (HARD_LINKS, table));
         let plan = metadata::Plan::new(&self.tree, top);
         let inode_count = plan.inode_count();
@@ -102,7 +105,7 @@ impl Visitor for Writer {
         let stored: Option<Stored> = match entry.kind {
             Kind::File { size } => {
                 self.bytes_stored = self.bytes_stored.saturating_add(size);
-                Some(data::store(size, content, &mut self.output)?)
+                Some(data::store(size, content, &mut self.chunks_left, &mut self.output)?)
             }
             Kind::Directory | Kind::Symlink(_) | Kind::HardLink(_) => None,
         };

@@ -49,6 +49,9 @@ pub struct Stored {
     pub blocks: Blocks,
 }
 
+/// The address of a chunk that is all zeros, as the image has it.
+pub const HOLE: u32 = u32::MAX;
+
 /// The blocks of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Blocks {
@@ -59,8 +62,8 @@ pub enum Blocks {
     Chunks {
         /// The power of two.
         bits: u16,
-        /// `None` is a hole.
-        chunks: Box<[Option<u32>]>,
+        /// [`HOLE`] is nowhere.
+        chunks: Box<[u32]>,
     },
 }
 

@@ -85,6 +85,12 @@ impl<'a> Walk<'a> {
         &mut self.warnings
     }
 
+    /// How the caller says that they have changed their mind.
+    #[must_use]
+    pub fn cancel(&self) -> &'a CancellationToken {
+        self.cancel
+    }
+
     /// # Errors
     /// `Cancelled` once the caller has changed their mind.
     pub fn check_cancelled(&self) -> Result<()> {

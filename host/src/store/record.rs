@@ -137,6 +137,20 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, RecordError> {
 /// # Errors
 /// When the host's system refuses; a full disk has a kind of its own.
 pub fn write<R: Record>(path: &Path, record: &R) -> Result<(), Error> {
+    write_atomically(path, &encode(path, record)?)
+}
+
+/// Replaces a record as [`write`] does, without waiting for the disk: should the
+/// host lose its power, the record may be lost or damaged. For those of which
+/// there are many and each is in nobody else's way.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_without_sync<R: Record>(path: &Path, record: &R) -> Result<(), Error> {
+    place(path, &encode(path, record)?, Fsync::Never)
+}
+
+fn encode<R: Record>(path: &Path, record: &R) -> Result<Vec<u8>, Error> {
     let refused = |error| Error::io(format!("cannot write {}", path.display()), error);
     let value = serde_json::to_value(record).map_err(io::Error::from).map_err(refused)?;
     let mut object = serde_json::Map::from_iter([(VERSION_FIELD.into(), R::VERSION.into())]);
@@ -147,7 +161,7 @@ pub fn write<R: Record>(path: &Path, record: &R) -> Result<(), Error> {
     object.extend(fields);
     let mut bytes = serde_json::to_vec_pretty(&object).map_err(io::Error::from).map_err(refused)?;
     bytes.push(b'\n');
-    write_atomically(path, &bytes)
+    Ok(bytes)
 }
 
 /// Replaces a small file, or makes it and its directory, as [`write`] does.
@@ -155,14 +169,25 @@ pub fn write<R: Record>(path: &Path, record: &R) -> Result<(), Error> {
 /// # Errors
 /// When the host's system refuses; a full disk has a kind of its own.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    place(path, bytes, Fsync::Always)
+}
+
+/// Whether the disk is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fsync {
+    Always,
+    Never,
+}
+
+fn place(path: &Path, bytes: &[u8], sync: Fsync) -> Result<(), Error> {
     if let Some(dir) = path.parent() {
         private_dir(dir)?;
     }
-    replace(path, bytes)
+    replace(path, bytes, sync)
         .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, bytes: &[u8], sync: Fsync) -> io::Result<()> {
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut suffix = [0; 8];
@@ -171,19 +196,25 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     temporary.push(name);
     temporary.push(format!(".{:016x}", u64::from_le_bytes(suffix)));
     let temporary = dir.join(temporary);
-    let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    let written = write_new(&temporary, bytes, sync).and_then(|()| fs::rename(&temporary, path));
     if let Err(error) = written {
         // The first error is the one worth telling.
         drop(fs::remove_file(&temporary));
         return Err(error);
     }
-    sync_dir(dir)
+    match sync {
+        Fsync::Always => sync_dir(dir),
+        Fsync::Never => Ok(()),
+    }
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_new(path: &Path, bytes: &[u8], sync: Fsync) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    match sync {
+        Fsync::Always => file.sync_all(),
+        Fsync::Never => Ok(()),
+    }
 }
 
 /// How the file names of half-written records begin.

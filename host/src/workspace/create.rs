@@ -164,6 +164,8 @@ async fn build_seed(
         let (mode, from) = match &source {
             Source::Empty => (SeedMode::Empty, None),
             Source::Directory(path) => (SeedMode::Directory, Some(path)),
+            Source::Archive(path) => (SeedMode::TarArchive, Some(path)),
+            Source::Git { path, .. } => (SeedMode::Git, Some(path)),
         };
         let seed = Seed {
             mode,

@@ -51,22 +51,9 @@ pub(super) async fn execute(
     context: Context,
 ) -> Result<Exit> {
     let Context { events, stdin, mut signals, .. } = context;
-    let request = StartProcess {
-        argv: program.argv.into_iter().map(ByteString).collect(),
-        cwd: program.cwd,
-        env: program
-            .env
-            .into_iter()
-            .map(|(name, value)| (ByteString(name), ByteString(value)))
-            .collect(),
-        user: program.user,
-        stdin: stdin.is_some(),
-        timeout_ms: program
-            .timeout
-            .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
-    };
-    let starting = async { agent.connect().await?.start(request).await };
-    let running = timeout(deadlines.reply, starting).await.unwrap_or_else(|_| {
+    let limit = program.timeout;
+    let request = start_request(program, stdin.is_some());
+    let running = timeout(deadlines.reply, agent.start(request)).await.unwrap_or_else(|_| {
         Err(Error::new(ErrorKind::GuestLost, "the guest did not start the program in time"))
     })?;
     events.emit(Event::ProgramStarted).await;
@@ -79,6 +66,20 @@ pub(super) async fn execute(
         async move { events.emit(event).await }
     };
     // The guest keeps the time; should it not, the host does.
-    let patience = program.timeout.map(|limit| limit.saturating_add(deadlines.timeout_grace));
+    let patience = limit.map(|limit| limit.saturating_add(deadlines.timeout_grace));
     running.finish(stdin, &mut signals, patience, hear).await
+}
+
+/// The call that starts a program.
+pub(super) fn start_request(program: Program, stdin: bool) -> StartProcess {
+    let Program { argv, cwd, env, user, timeout } = program;
+    let bytes = |(name, value)| (ByteString(name), ByteString(value));
+    StartProcess {
+        argv: argv.into_iter().map(ByteString).collect(),
+        cwd,
+        env: env.into_iter().map(bytes).collect(),
+        user,
+        stdin,
+        timeout_ms: timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+    }
 }

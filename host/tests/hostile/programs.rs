@@ -94,7 +94,7 @@ async fn output_after_the_exit_is_nobodys() {
         turned.send_endlessly(&frame(FrameKind::Stdout, &[b'x'; 1024])).await;
     }));
     let answer = run_shell(&pyro, "true", Context::default()).await.unwrap();
-    assert_eq!((answer.stdout.as_str(), answer.exit_code), ("before", 3));
+    assert_eq!((answer.output.stdout.as_str(), answer.exit_code), ("before", 3));
     home.assert_nothing_left();
 }
 
@@ -114,7 +114,7 @@ async fn endless_output_takes_no_memory() {
     let footprint = Footprint::new();
     let asked = request(&json!({ "command": ["true"] }));
     let answer = pyro.call(asked).await.unwrap();
-    assert!(answer.stderr_omitted_bytes as usize > ENDLESS - (1 << 20));
+    assert!(answer.output.stderr_omitted_bytes as usize > ENDLESS - (1 << 20));
     assert!(footprint.grown_mib() < 24, "{} MiB", footprint.grown_mib());
 }
 

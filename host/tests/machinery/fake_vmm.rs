@@ -180,9 +180,9 @@ where
 /// The next connection to the agent.
 pub async fn next_call(acceptor: &mut Acceptor) -> Option<Stream> {
     loop {
-        let mut inbound = acceptor.accept().await?;
-        if inbound.port().await.is_ok_and(|port| port == CALL_PORT) {
-            return inbound.accept().await.ok();
+        let inbound = acceptor.accept().await?;
+        if inbound.port() == CALL_PORT {
+            return Some(inbound.accept());
         }
     }
 }

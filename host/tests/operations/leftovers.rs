@@ -77,6 +77,6 @@ async fn the_living_are_left_alone() {
     assert_eq!(home.workspaces().len(), 1);
     drop(end);
     while received.recv().await.is_some() {}
-    assert_eq!(first.await.unwrap().unwrap().stdout, "\nstill here\n");
+    assert_eq!(first.await.unwrap().unwrap().output.stdout, "\nstill here\n");
     home.assert_nothing_left();
 }

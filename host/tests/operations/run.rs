@@ -16,7 +16,7 @@ async fn both_streams_and_the_exit_code_come_back() {
     let line = "echo out; echo err >&2; exit 7";
     let answer = run_shell(&pyro, line, Context::default()).await.unwrap();
     assert_eq!((answer.exit_code, answer.signal, answer.timed_out), (7, None, false));
-    assert_eq!((answer.stdout.as_str(), answer.stderr.as_str()), ("out\n", "err\n"));
+    assert_eq!((answer.output.stdout.as_str(), answer.output.stderr.as_str()), ("out\n", "err\n"));
     assert!(answer.cleanup.deleted);
     home.assert_nothing_left();
 }
@@ -60,11 +60,11 @@ async fn arguments_variables_and_directory_arrive_as_they_are() {
         "env": { "ONE": "1" }, "cwd": "/workspace",
     });
     let answer = pyro.call(request(&asked)).await.unwrap();
-    assert_eq!(answer.stdout, "a b||$HOME|\u{e9}\n|");
+    assert_eq!(answer.output.stdout, "a b||$HOME|\u{e9}\n|");
     let asked =
         json!({ "command": "echo $ONE; pwd -P", "env": { "ONE": "1" }, "cwd": "/workspace" });
     let answer = pyro.call(request(&asked)).await.unwrap();
-    assert_eq!(answer.stdout, format!("1\n{}\n", workspace.path().display()));
+    assert_eq!(answer.output.stdout, format!("1\n{}\n", workspace.path().display()));
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn a_time_out_keeps_the_output_so_far() {
     let started = Instant::now();
     let answer = pyro.call(request(&asked)).await.unwrap();
     assert!(answer.timed_out && answer.exit_code == 124, "{answer:?}");
-    assert_eq!(answer.stdout, "before\n");
+    assert_eq!(answer.output.stdout, "before\n");
     assert!(started.elapsed() < SOON);
     home.assert_nothing_left();
 }
@@ -86,8 +86,11 @@ async fn output_beyond_the_limit_is_left_out_in_the_middle() {
     let pyro = home.pyro(FakeVmm::honest("/tmp"));
     let asked = json!({ "command": "printf 0123456789; printf e >&2", "output_limit_bytes": 4 });
     let answer = pyro.call(request(&asked)).await.unwrap();
-    assert_eq!((answer.stdout.as_str(), answer.stdout_tail.as_deref()), ("01", Some("89")));
-    assert_eq!((answer.stdout_omitted_bytes, answer.stderr.as_str()), (6, "e"));
+    assert_eq!(
+        (answer.output.stdout.as_str(), answer.output.stdout_tail.as_deref()),
+        ("01", Some("89"))
+    );
+    assert_eq!((answer.output.stdout_omitted_bytes, answer.output.stderr.as_str()), (6, "e"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,7 +108,7 @@ async fn many_runs_at_once_do_not_mix() {
     let mut ids = Vec::new();
     for run in futures::future::join_all(runs).await {
         let (number, answer) = run.unwrap();
-        assert_eq!((answer.exit_code, answer.stdout), (number, format!("{number}\n")));
+        assert_eq!((answer.exit_code, answer.output.stdout), (number, format!("{number}\n")));
         ids.push(answer.vm_id);
     }
     ids.sort();

@@ -87,7 +87,7 @@ async fn output_goes_on_after_the_input_has_ended() {
     let pyro = home.pyro(FakeVmm::honest("/tmp"));
     let context = Context { stdin: Some(Box::new(&b"one"[..])), ..Context::default() };
     let answer = run_shell(&pyro, "cat; sleep 0.2; echo two", context).await.unwrap();
-    assert_eq!(answer.stdout, "onetwo\n");
+    assert_eq!(answer.output.stdout, "onetwo\n");
 }
 
 /// Input that fails after its first bytes.
@@ -169,7 +169,7 @@ async fn a_listener_who_leaves_does_no_harm() {
     let context = Context { events, ..Context::default() };
     let answer = run_shell(&pyro, "head -c 1000000 /dev/zero; exit 4", context).await.unwrap();
     assert_eq!(answer.exit_code, 4);
-    assert!(answer.stdout_omitted_bytes > 900_000);
+    assert!(answer.output.stdout_omitted_bytes > 900_000);
 }
 
 /// The order of these events is what the command line builds on: a Ctrl-C before
@@ -230,6 +230,6 @@ async fn a_program_whose_child_holds_its_output_open_still_ends() {
     let pyro = home.pyro(FakeVmm::honest("/tmp"));
     let asked = request(&json!({ "command": "sleep 5 & echo done" }));
     let answer = timeout(SOON, pyro.call(asked)).await.expect("in time").unwrap();
-    assert_eq!((answer.stdout.as_str(), answer.exit_code), ("done\n", 0));
+    assert_eq!((answer.output.stdout.as_str(), answer.exit_code), ("done\n", 0));
     assert!(answer.duration_ms < 4000, "{}", answer.duration_ms);
 }

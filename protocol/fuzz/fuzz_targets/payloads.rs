@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use pyro_protocol::handshake::Announcement;
+use pyro_protocol::kept::{FollowEnd, ProcessKept, ProcessList, ProcessPolled, ProcessWritten, Skipped};
 use pyro_protocol::power::{Activate, Activated, PowerOff};
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::{AgentError, ByteString, Call, GuestPath, Hello, Welcome, codec};
@@ -18,6 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     each!(
         Hello, Welcome, Announcement, Call, Activate, Activated, PowerOff, StartProcess,
-        ProcessStarted, StdinTaken, Signal, Exit, AgentError, ByteString, GuestPath
+        ProcessStarted, StdinTaken, Signal, Exit, ProcessKept, ProcessList, ProcessPolled,
+        ProcessWritten, Skipped, FollowEnd, AgentError, ByteString, GuestPath
     );
 });

@@ -4,6 +4,11 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use pyro_protocol::handshake::Announcement;
+use pyro_protocol::kept::{
+    FollowEnd, FollowProcess, ForgetProcess, KeepProcess, KeptProcess, ListProcesses, OutputStream,
+    PollProcess, PollUntil, ProcessForgotten, ProcessId, ProcessKept, ProcessList, ProcessPolled,
+    ProcessState, ProcessWritten, SignalProcess, Skipped, Slice, WriteProcess,
+};
 use pyro_protocol::power::{Activate, Activated, Ping, PowerOff};
 use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::{
@@ -99,6 +104,95 @@ pub fn exit() -> impl Strategy<Value = Exit> {
     (outcome, any::<u64>()).prop_map(|(outcome, took_us)| Exit { outcome, took_us })
 }
 
+pub fn process_id() -> impl Strategy<Value = ProcessId> {
+    any::<[u8; 6]>().prop_map(ProcessId)
+}
+
+pub fn process_kept() -> impl Strategy<Value = ProcessKept> {
+    (process_id(), any::<u32>()).prop_map(|(id, pid)| ProcessKept { id, pid })
+}
+
+fn process_state() -> impl Strategy<Value = ProcessState> {
+    prop_oneof![
+        any::<u32>().prop_map(|pid| ProcessState::Running { pid }),
+        exit().prop_map(|exit| ProcessState::Ended { exit }),
+        Just(ProcessState::Lost),
+    ]
+}
+
+fn kept_process() -> impl Strategy<Value = KeptProcess> {
+    let bytes = any::<(u64, u64)>();
+    (process_id(), vec(byte_string(), 0..4), any::<i64>(), process_state(), bytes).prop_map(
+        |(id, argv, started_at_ns, state, (stdout_bytes, stderr_bytes))| KeptProcess {
+            id,
+            argv,
+            started_at_ns,
+            state,
+            stdout_bytes,
+            stderr_bytes,
+        },
+    )
+}
+
+pub fn process_list() -> impl Strategy<Value = ProcessList> {
+    vec(kept_process(), 0..4).prop_map(|processes| ProcessList { processes })
+}
+
+fn slice() -> impl Strategy<Value = Slice> {
+    (any::<u64>(), any::<u64>(), byte_string(), any::<u64>())
+        .prop_map(|(oldest, start, data, end)| Slice { oldest, start, data, end })
+}
+
+pub fn process_polled() -> impl Strategy<Value = ProcessPolled> {
+    (process_state(), slice(), slice()).prop_map(|(state, stdout, stderr)| ProcessPolled {
+        state,
+        stdout,
+        stderr,
+    })
+}
+
+pub fn process_written() -> impl Strategy<Value = ProcessWritten> {
+    any::<(u32, bool)>().prop_map(|(taken, ended)| ProcessWritten { taken, ended })
+}
+
+pub fn process_forgotten() -> impl Strategy<Value = ProcessForgotten> {
+    process_state().prop_map(|state| ProcessForgotten { state })
+}
+
+pub fn skipped() -> impl Strategy<Value = Skipped> {
+    let stream = prop_oneof![Just(OutputStream::Stdout), Just(OutputStream::Stderr)];
+    (stream, any::<u64>()).prop_map(|(stream, bytes)| Skipped { stream, bytes })
+}
+
+pub fn follow_end() -> impl Strategy<Value = FollowEnd> {
+    process_state().prop_map(|state| FollowEnd { state })
+}
+
+fn poll_process() -> impl Strategy<Value = PollProcess> {
+    let until = prop_oneof![Just(PollUntil::Output), Just(PollUntil::End)];
+    (process_id(), any::<(u64, u64, u32, u32)>(), until).prop_map(
+        |(id, (stdout_cursor, stderr_cursor, max_bytes, wait_ms), until)| PollProcess {
+            id,
+            stdout_cursor,
+            stderr_cursor,
+            max_bytes,
+            wait_ms,
+            until,
+        },
+    )
+}
+
+fn follow_process() -> impl Strategy<Value = FollowProcess> {
+    (process_id(), any::<(u64, u64)>()).prop_map(|(id, (stdout_cursor, stderr_cursor))| {
+        FollowProcess { id, stdout_cursor, stderr_cursor }
+    })
+}
+
+fn write_process() -> impl Strategy<Value = WriteProcess> {
+    (process_id(), byte_string(), any::<(bool, u32)>())
+        .prop_map(|(id, data, (end, wait_ms))| WriteProcess { id, data, end, wait_ms })
+}
+
 pub const ERROR_KINDS: [AgentErrorKind; 16] = [
     AgentErrorKind::InvalidArgument,
     AgentErrorKind::WrongState,
@@ -129,5 +223,13 @@ pub fn call() -> impl Strategy<Value = Call> {
         activate().prop_map(Call::Activate),
         any::<u32>().prop_map(|grace_ms| Call::PowerOff(PowerOff { grace_ms })),
         start_process().prop_map(Call::StartProcess),
+        start_process().prop_map(|program| Call::KeepProcess(KeepProcess { program })),
+        Just(Call::ListProcesses(ListProcesses)),
+        poll_process().prop_map(Call::PollProcess),
+        follow_process().prop_map(Call::FollowProcess),
+        write_process().prop_map(Call::WriteProcess),
+        (process_id(), any::<u8>())
+            .prop_map(|(id, number)| Call::SignalProcess(SignalProcess { id, number })),
+        process_id().prop_map(|id| Call::ForgetProcess(ForgetProcess { id })),
     ]
 }

@@ -7,6 +7,10 @@ use proptest::prelude::*;
 use pyro_protocol::channel::{Side, connect};
 use pyro_protocol::frame::parse_header;
 use pyro_protocol::handshake::Announcement;
+use pyro_protocol::kept::{
+    FollowEnd, ProcessForgotten, ProcessId, ProcessKept, ProcessList, ProcessPolled,
+    ProcessWritten, Skipped,
+};
 use pyro_protocol::power::{Activate, Activated, Ping, Pong, PowerOff, PoweringOff};
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::{
@@ -39,6 +43,14 @@ fn decode_all(bytes: &[u8]) {
         StdinTaken,
         Signal,
         Exit,
+        ProcessId,
+        ProcessKept,
+        ProcessList,
+        ProcessPolled,
+        ProcessWritten,
+        ProcessForgotten,
+        Skipped,
+        FollowEnd,
         AgentError,
         ByteString,
         GuestPath
@@ -111,7 +123,7 @@ proptest! {
 #[test]
 fn a_length_is_no_reason_to_allocate() {
     // A list, a string and bytes that claim to be of 2^62 items.
-    for variant in 0..=5 {
+    for variant in 0..=16 {
         let mut bytes = vec![variant, 0xfd];
         bytes.extend((1_u64 << 62).to_le_bytes());
         decode_all(&bytes);

@@ -4,6 +4,12 @@
 use pyro_protocol::channel::{Side, connect};
 use pyro_protocol::frame::header;
 use pyro_protocol::handshake::{Announcement, MAGIC};
+use pyro_protocol::kept::{
+    FollowEnd, FollowProcess, FollowingProcess, ForgetProcess, KeepProcess, KeptProcess,
+    ListProcesses, OutputStream, PollProcess, PollUntil, ProcessForgotten, ProcessId, ProcessKept,
+    ProcessList, ProcessPolled, ProcessSignaled, ProcessState, ProcessWritten, SignalProcess,
+    Skipped, Slice, WriteProcess,
+};
 use pyro_protocol::power::{Activate, Activated, Ping, Pong, PowerOff, PoweringOff};
 use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::{
@@ -44,6 +50,7 @@ fn headers() {
         "StdinTaken 8 1600000008000000",
         "Data 65536 1700000000000100",
         "DataEnd 65536 1800000000000100",
+        "Skipped 16 1900000010000000",
     ];
     assert_eq!(golden, expected);
 }
@@ -134,6 +141,70 @@ fn of_a_process() {
     assert_eq!(exit(Outcome::TimedOut), "02fbe803");
     assert_eq!(encoded(&Signal { number: 15 }), "0f");
     assert_eq!(encoded(&StdinTaken { bytes: 65_536 }), "fc00000100");
+}
+
+#[test]
+fn calls_about_kept_processes() {
+    let id = ProcessId([1, 2, 3, 4, 5, 6]);
+    let program = StartProcess {
+        argv: vec!["true".into()],
+        cwd: None,
+        env: Vec::new(),
+        user: None,
+        stdin: false,
+        timeout_ms: None,
+    };
+    let poll = PollProcess {
+        id,
+        stdout_cursor: 7,
+        stderr_cursor: 70_000,
+        max_bytes: 16,
+        wait_ms: 45_000,
+        until: PollUntil::End,
+    };
+    let follow = FollowProcess { id, stdout_cursor: 7, stderr_cursor: 8 };
+    let write = WriteProcess { id, data: "hi".into(), end: true, wait_ms: 10 };
+    let cases = [
+        (Call::KeepProcess(KeepProcess { program }), "040104747275650000000000"),
+        (Call::ListProcesses(ListProcesses), "05"),
+        (Call::PollProcess(poll), "0601020304050607fc7011010010fbc8af01"),
+        (Call::FollowProcess(follow), "070102030405060708"),
+        (Call::WriteProcess(write), "08010203040506026869010a"),
+        (Call::SignalProcess(SignalProcess { id, number: 9 }), "0901020304050609"),
+        (Call::ForgetProcess(ForgetProcess { id }), "0a010203040506"),
+    ];
+    for (call, expected) in cases {
+        assert_eq!(encoded(&call), expected, "{}", call.name());
+    }
+}
+
+#[test]
+fn replies_about_kept_processes() {
+    let id = ProcessId([1, 2, 3, 4, 5, 6]);
+    let ended =
+        ProcessState::Ended { exit: Exit { outcome: Outcome::Exited { code: 3 }, took_us: 9 } };
+    let slice = |data: &str| Slice { oldest: 1, start: 2, data: data.into(), end: 4 };
+    let kept = KeptProcess {
+        id,
+        argv: vec!["true".into()],
+        started_at_ns: 1,
+        state: ProcessState::Running { pid: 5 },
+        stdout_bytes: 6,
+        stderr_bytes: 7,
+    };
+    let polled = ProcessPolled { state: ended, stdout: slice("hi"), stderr: slice("") };
+    assert_eq!(encoded(&ProcessKept { id, pid: 5 }), "01020304050605");
+    assert_eq!(
+        encoded(&ProcessList { processes: vec![kept] }),
+        "010102030405060104747275650200050607"
+    );
+    assert_eq!(encoded(&polled), "0100030901020268690401020004");
+    assert_eq!(encoded(&FollowingProcess), "");
+    assert_eq!(encoded(&ProcessWritten { taken: 3, ended: true }), "0301");
+    assert_eq!(encoded(&ProcessSignaled), "");
+    assert_eq!(encoded(&ProcessForgotten { state: ProcessState::Lost }), "02");
+    assert_eq!(encoded(&FollowEnd { state: ended }), "01000309");
+    assert_eq!(encoded(&Skipped { stream: OutputStream::Stderr, bytes: 5 }), "0105");
 }
 
 #[test]

@@ -5,9 +5,11 @@ use crate::pieces::{Pieces, block_on};
 use proptest::prelude::*;
 use pyro_protocol::error::MESSAGE_MAX;
 use pyro_protocol::frame::{HEADER_LEN, header, parse_header};
+use pyro_protocol::kept::ProcessId;
 use pyro_protocol::power::{Ping, Pong, PoweringOff};
 use pyro_protocol::{
-    AgentError, AgentErrorKind, FrameKind, FrameReader, FrameWriter, GuestPath, Lost, codec,
+    AgentError, AgentErrorKind, Call, FrameKind, FrameReader, FrameWriter, GuestPath, Hello, Lost,
+    codec,
 };
 
 macro_rules! there_and_back {
@@ -53,6 +55,14 @@ there_and_back!(
     stdin_taken,
     signal,
     exit,
+    process_id,
+    process_kept,
+    process_list,
+    process_polled,
+    process_written,
+    process_forgotten,
+    skipped,
+    follow_end,
     agent_error,
     call
 );
@@ -74,6 +84,24 @@ fn an_error_fits_its_frame_whatever_it_says() {
 }
 
 #[test]
+fn what_is_queued_leaves_with_what_is_sent() {
+    block_on(async {
+        let (ours, theirs) = tokio::io::duplex(64);
+        let mut writer = FrameWriter::new(ours);
+        writer.queue(FrameKind::Hello, &Hello::ours()).expect("it fits");
+        writer.send(FrameKind::Call, &Call::from(Ping)).await.expect("there is room");
+        writer.send_raw(FrameKind::StdinEnd, b"").await.expect("there is room");
+        drop(writer);
+        let mut reader = FrameReader::new(theirs);
+        assert_eq!(reader.expect::<Hello>(FrameKind::Hello).await.expect("first"), Hello::ours());
+        let call: Call = reader.expect(FrameKind::Call).await.expect("second");
+        assert_eq!(call, Call::from(Ping));
+        assert_eq!(reader.next().await.expect("once each").kind, FrameKind::StdinEnd);
+        assert!(matches!(reader.next().await, Err(Lost::Closed)));
+    });
+}
+
+#[test]
 fn nothing_follows_a_frame_that_was_cut_off() {
     block_on(async {
         let (ours, _theirs) = tokio::io::duplex(4);
@@ -88,8 +116,27 @@ fn nothing_follows_a_frame_that_was_cut_off() {
     });
 }
 
+#[test]
+fn only_twelve_small_hexadecimal_digits_are_a_process_id() {
+    for bad in
+        ["", "0", "0123456789a", "0123456789abc", "0123456789AB", "../../../etc", "+1234567890a"]
+    {
+        assert!(bad.parse::<ProcessId>().is_err(), "{bad}");
+    }
+    let id: ProcessId = "0123456789ab".parse().expect("an id");
+    assert_eq!(id, ProcessId([0x01, 0x23, 0x45, 0x67, 0x89, 0xab]));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn a_process_id_is_read_as_it_is_written(id in any::process_id(), text in ".{0,14}") {
+        prop_assert_eq!(id.to_string().parse(), Ok(id));
+        if let Ok(id) = text.parse::<ProcessId>() {
+            prop_assert_eq!(id.to_string(), text);
+        }
+    }
 
     #[test]
     fn a_header_says_what_was_meant(kind in proptest::sample::select(FrameKind::ALL), share in 0.0..=1.0) {

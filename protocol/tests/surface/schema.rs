@@ -4,6 +4,7 @@
 
 use pyro_protocol::call::TABLE;
 use pyro_protocol::handshake::Announcement;
+use pyro_protocol::kept::Skipped;
 use pyro_protocol::process::{Exit, STDIN_WINDOW, Signal, StdinTaken};
 use pyro_protocol::{
     ANNOUNCE_PORT, AgentError, CALL_PORT, Call, ECHO_PORT, FrameKind, GENERATION, Hello, SINK_PORT,
@@ -25,6 +26,7 @@ fn payload(kind: FrameKind) -> Value {
         FrameKind::Exit => json!(schema_for!(Exit)),
         FrameKind::Signal => json!(schema_for!(Signal)),
         FrameKind::StdinTaken => json!(schema_for!(StdinTaken)),
+        FrameKind::Skipped => json!(schema_for!(Skipped)),
         FrameKind::DataEnd => json!("what the call says"),
         FrameKind::Stdin
         | FrameKind::StdinEnd

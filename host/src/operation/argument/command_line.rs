@@ -1,10 +1,11 @@
+use crate::workspace::history::quoted;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// What to run in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,17 @@ impl CommandLine {
         match self {
             Self::Argv(argv) => argv.into_iter().map(OsString::into_vec).collect(),
             Self::Shell(line) => vec![SHELL.into(), "-c".into(), line.into_vec()],
+        }
+    }
+}
+
+impl CommandLine {
+    /// As one line to read; what is not UTF-8 is replaced.
+    #[must_use]
+    pub fn line(&self) -> String {
+        match self {
+            Self::Shell(line) => line.to_string_lossy().into_owned(),
+            Self::Argv(argv) => quoted(argv.iter().map(|word| word.as_bytes())),
         }
     }
 }

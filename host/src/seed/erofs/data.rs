@@ -2,9 +2,9 @@
 
 use super::format::BLOCK;
 use super::output::{BATCH, Output};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::seed::entry::Content;
-use crate::seed::tree::{Blocks, Stored};
+use crate::seed::tree::{Blocks, HOLE, Stored};
 use crate::seed::walk::FILE_BYTES_MAX;
 
 /// The smallest chunk that is left out when it is all zeros, as a power of two
@@ -13,7 +13,11 @@ const CHUNK_BITS: u16 = 4;
 
 /// How many chunks a file has at most, so that their addresses (4 bytes each)
 /// stay small: larger files have larger chunks.
-const CHUNKS_MAX: u64 = 1 << 20;
+const CHUNKS_MAX: u64 = 1 << 18;
+
+/// How many chunks all files with holes have at most. Their addresses are in
+/// memory until the end: a small archive can hold many large holes.
+const ALL_CHUNKS_MAX: usize = 1 << 24;
 
 /// What is read at a time: the smallest chunk.
 const PIECE: usize = BLOCK << CHUNK_BITS;
@@ -22,11 +26,36 @@ const _: () = assert!(PIECE <= BATCH);
 // The format counts chunks of up to 2 to the power of 31 blocks.
 const _: () = assert!(FILE_BYTES_MAX / CHUNKS_MAX / (BLOCK as u64) < 1 << 31);
 
+/// How many more chunks there may be.
+#[derive(Debug)]
+pub struct ChunksLeft(usize);
+
+impl Default for ChunksLeft {
+    fn default() -> Self {
+        Self(ALL_CHUNKS_MAX)
+    }
+}
+
+impl ChunksLeft {
+    fn take(&mut self, count: usize) -> Result<()> {
+        self.0 = self.0.checked_sub(count).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidInput, "the files with holes are too large together")
+                .hint("leave out large sparse files, such as disk images")
+        })?;
+        Ok(())
+    }
+}
+
 /// Stores a file's content.
 ///
 /// # Errors
 /// When it cannot be read, the image cannot be written, or is full.
-pub fn store(size: u64, content: &mut dyn Content, output: &mut Output) -> Result<Stored> {
+pub fn store(
+    size: u64,
+    content: &mut dyn Content,
+    chunks_left: &mut ChunksLeft,
+    output: &mut Output,
+) -> Result<Stored> {
     let mut bits = CHUNK_BITS;
     while size.div_ceil((BLOCK as u64) << bits) > CHUNKS_MAX {
         bits += 1;
@@ -34,7 +63,7 @@ pub fn store(size: u64, content: &mut dyn Content, output: &mut Output) -> Resul
     let chunk_bytes = (BLOCK as u64) << bits;
     let first = output.position()?;
     // Only a file with a hole has them.
-    let mut chunks: Option<Vec<Option<u32>>> = None;
+    let mut chunks: Option<Vec<u32>> = None;
     for index in 0..size.div_ceil(chunk_bytes) {
         let bytes = chunk_bytes.min(size - index * chunk_bytes);
         let at = output.position()?;
@@ -42,11 +71,13 @@ pub fn store(size: u64, content: &mut dyn Content, output: &mut Output) -> Resul
         if !stored && chunks.is_none() {
             let blocks_each = 1_usize << bits;
             // Until here there was no hole, and blocks are counted in 32 bits.
-            let before = (first..at).step_by(blocks_each).map(Some);
-            chunks = Some(before.collect());
+            let before: Vec<u32> = (first..at).step_by(blocks_each).collect();
+            chunks_left.take(before.len())?;
+            chunks = Some(before);
         }
         if let Some(chunks) = &mut chunks {
-            chunks.push(stored.then_some(at));
+            chunks_left.take(1)?;
+            chunks.push(if stored { at } else { HOLE });
         }
     }
     let blocks = chunks.map_or(Blocks::Flat(first), |chunks| Blocks::Chunks {

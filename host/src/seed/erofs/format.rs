@@ -101,9 +101,6 @@ impl Inode {
     }
 }
 
-/// The address of a chunk that is all zeros.
-pub const HOLE: u32 = u32::MAX;
-
 /// Appends one block's directory entries, filled up with zeros. An entry is a
 /// name, the number of its inode and what it is.
 pub fn write_dirents(entries: &[(&[u8], u64, FileKind)], to: &mut Vec<u8>) {

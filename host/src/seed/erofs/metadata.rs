@@ -1,7 +1,7 @@
 //! Where every inode is, and what it says.
 
 use super::directory::{kind, measure, names, write as write_names};
-use super::format::{BLOCK, HOLE, INODE, Inode, Layout, SLOT};
+use super::format::{BLOCK, INODE, Inode, Layout, SLOT};
 use super::output::Output;
 use crate::error::{Error, ErrorKind, Result};
 use crate::seed::tree::{Blocks, Body, NodeId, Tree};
@@ -182,8 +182,7 @@ impl<'a> Plan<'a> {
                     (stored.size, Layout::Plain(*first))
                 }
                 Blocks::Chunks { bits, chunks } => {
-                    let addresses = chunks.iter().map(|chunk| chunk.unwrap_or(HOLE));
-                    behind = addresses.flat_map(u32::to_le_bytes).collect();
+                    behind = chunks.iter().flat_map(|chunk| chunk.to_le_bytes()).collect();
                     (stored.size, Layout::Chunks(*bits))
                 }
             },

@@ -1,0 +1,316 @@
+use super::summary::shown_time;
+use crate::error::{Error, ErrorKind};
+use crate::event::Stream;
+use crate::operation::argument::{Number, WorkspaceRef};
+use crate::operation::output::{Output, ending};
+use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::workspace::find::find;
+use crate::workspace::history::{Ending, Ends, Found, History, Range};
+use crate::{Pyro, Result};
+use anstyle::Style;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt::{self, Write};
+
+/// How many commands an answer has.
+pub type EntryLimit = Number<1, 20, 1000>;
+
+/// How much of a command's output an answer has, in bytes for each stream. The
+/// default lets twenty commands not flood a model.
+pub type LogLimit = Number<0, { 4 * 1024 }, { 16 * 1024 * 1024 }>;
+
+/// Show what was run in a workspace, and what it wrote.
+///
+/// The newest commands, oldest first, each with the beginning and the end of
+/// its output; page with `before` and `after`. `sequence` shows one, with
+/// `offset_bytes` from a byte on.
+#[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
+#[command(after_help = EXAMPLES)]
+pub struct WorkspaceLogs {
+    /// The workspace: its id, a unique prefix of it, or its name.
+    #[arg(value_name = "WORKSPACE")]
+    pub workspace_id: WorkspaceRef,
+    /// Only this command, by its number.
+    #[arg(long, value_name = "N")]
+    #[serde(default)]
+    #[schemars(with = "u64")]
+    pub sequence: Option<u64>,
+    /// Only commands before this number.
+    #[arg(long, value_name = "N")]
+    #[serde(default)]
+    #[schemars(with = "u64")]
+    pub before: Option<u64>,
+    /// Only commands after this number; then the oldest of them.
+    #[arg(long, value_name = "N")]
+    #[serde(default)]
+    #[schemars(with = "u64")]
+    pub after: Option<u64>,
+    /// How many commands to show, 1 to 1000.
+    #[arg(long, value_name = "N", default_value_t)]
+    #[serde(default)]
+    pub limit: EntryLimit,
+    /// How many bytes of each command's stdout, and of its stderr, to show.
+    #[arg(long, value_name = "N", default_value_t)]
+    #[serde(default)]
+    pub output_limit_bytes: LogLimit,
+    /// Show the output from this byte on, instead of both its ends.
+    #[arg(long, value_name = "N", requires = "sequence")]
+    #[serde(default)]
+    #[schemars(with = "u64")]
+    pub offset_bytes: Option<u64>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  pyro workspace logs fix-parser
+  pyro workspace logs fix-parser --before 40 --limit 10
+  pyro workspace logs fix-parser --sequence 7 --output-limit-bytes 1000000";
+
+/// Commands that were run in a workspace, the oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct WorkspaceLogsAnswer {
+    /// The workspace.
+    pub workspace_id: String,
+    /// How many commands are in this answer.
+    pub count: usize,
+    /// Each of them.
+    pub entries: Vec<LogEntry>,
+}
+
+/// A command that was run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct LogEntry {
+    /// Its number.
+    pub sequence: u64,
+    /// The command as one line.
+    pub command: String,
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Where it ran.
+    pub cwd: String,
+    /// As whom.
+    pub user: String,
+    /// When it was asked for, RFC 3339 in UTC; null when its record is damaged.
+    #[schemars(with = "Option<String>")]
+    pub started_at: Option<Timestamp>,
+    /// How far it came.
+    pub state: LogState,
+    /// Its id, when it outlives its caller; process_poll tells how it is.
+    pub process_id: Option<String>,
+    /// Its exit code; 124 after a time-out, 128+N after signal N.
+    pub exit_code: Option<u8>,
+    /// The number of the signal that ended it.
+    pub signal: Option<u8>,
+    /// Whether it was killed because its time was over.
+    pub timed_out: bool,
+    /// How long it ran, in milliseconds.
+    pub duration_ms: Option<u64>,
+    /// Why there is no exit code or no record; null when all is well.
+    pub problem: Option<String>,
+    /// What it wrote.
+    #[serde(flatten)]
+    pub output: Output,
+    /// How many bytes it wrote to its standard output.
+    pub stdout_bytes: u64,
+    /// How many bytes it wrote to its standard error.
+    pub stderr_bytes: u64,
+    /// Where the standard output shown begins.
+    pub stdout_offset_bytes: u64,
+    /// Where the standard error shown begins.
+    pub stderr_offset_bytes: u64,
+}
+
+/// How far a command came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogState {
+    /// Its caller waits for it.
+    Running,
+    /// It has ended.
+    Exited,
+    /// It went on without its caller, and nobody has asked for its end since.
+    Detached,
+    /// Its caller was killed before it could say how it ended.
+    Unfinished,
+    /// The machine was lost, or the caller broke off.
+    Lost,
+    /// Its record cannot be read.
+    Damaged,
+}
+
+impl Operation for WorkspaceLogs {
+    const PATH: &'static [&'static str] = &["workspace", "logs"];
+    const TOOL: Option<&'static str> = Some("workspace_logs");
+    const EFFECT: Effect = Effect::Reads;
+    type Output = WorkspaceLogsAnswer;
+
+    async fn run(self, pyro: &Pyro, _: Context) -> Result<WorkspaceLogsAnswer> {
+        let place = find(&pyro.config, self.workspace_id.as_str())?;
+        let history = History::within(place.path());
+        let look = Look {
+            limit: self.output_limit_bytes.get() as usize,
+            offset: self.offset_bytes.filter(|_| self.sequence.is_some()),
+        };
+        let found = match self.sequence {
+            Some(sequence) if history.sequences()?.contains(&sequence) => {
+                vec![(sequence, history.entry(sequence))]
+            }
+            Some(sequence) => {
+                let message = format!("there is no command {sequence}");
+                return Err(Error::new(ErrorKind::NotFound, message)
+                    .hint(format!("`pyro workspace logs {}` shows those there are", place.id())));
+            }
+            None => {
+                let limit = self.limit.get() as usize;
+                history.entries(Range { before: self.before, after: self.after, limit })?
+            }
+        };
+        let entries = found.into_iter().map(|(sequence, found)| match found {
+            Ok(found) => look.at(found),
+            // It is in nobody else's way.
+            Err(error) => LogEntry::damaged(sequence, &error),
+        });
+        let entries: Vec<_> = entries.collect();
+        let workspace_id = place.id().to_string();
+        Ok(WorkspaceLogsAnswer { workspace_id, count: entries.len(), entries })
+    }
+}
+
+/// What of an entry's output is wanted.
+#[derive(Clone, Copy)]
+struct Look {
+    limit: usize,
+    offset: Option<u64>,
+}
+
+/// A part of a stream, and where it begins.
+type Part = (Ends, u64);
+
+impl Look {
+    fn at(self, found: Found) -> LogEntry {
+        let streams = self
+            .part(&found, Stream::Stdout)
+            .and_then(|stdout| Ok((stdout, self.part(&found, Stream::Stderr)?)));
+        let sequence = found.record.sequence;
+        match streams {
+            Ok((stdout, stderr)) => LogEntry::of(found, stdout, stderr),
+            Err(error) => LogEntry::damaged(sequence, &error),
+        }
+    }
+
+    fn part(self, found: &Found, stream: Stream) -> Result<Part> {
+        let recorded = found.output(stream)?;
+        let unreadable = |error| Error::io(format!("cannot read the {stream} of a command"), error);
+        let Some(offset) = self.offset else {
+            return Ok((recorded.ends(self.limit).map_err(unreadable)?, 0));
+        };
+        let (from, head) = recorded.slice(offset, self.limit).map_err(unreadable)?;
+        let total = head.len() as u64;
+        Ok((Ends { head, tail: Vec::new(), total }, from))
+    }
+}
+
+impl LogEntry {
+    fn of(found: Found, stdout: Part, stderr: Part) -> Self {
+        let bytes = |stream| found.output(stream).map_or(0, |recorded| recorded.extent().bytes);
+        let (stdout_bytes, stderr_bytes) = (bytes(Stream::Stdout), bytes(Stream::Stderr));
+        let (is_being_recorded, record) = (found.is_being_recorded, found.record);
+        let entry = Self {
+            sequence: record.sequence,
+            command: record.command,
+            argv: record.argv,
+            cwd: record.cwd,
+            user: record.user,
+            started_at: Some(record.started_at),
+            state: LogState::Unfinished,
+            process_id: record.process_id,
+            exit_code: None,
+            signal: None,
+            timed_out: false,
+            duration_ms: None,
+            problem: None,
+            output: Output::of_recorded(stdout.0, stderr.0),
+            stdout_bytes,
+            stderr_bytes,
+            stdout_offset_bytes: stdout.1,
+            stderr_offset_bytes: stderr.1,
+        };
+        match record.ending {
+            Ending::Open if is_being_recorded => Self { state: LogState::Running, ..entry },
+            Ending::Open if entry.process_id.is_some() => {
+                Self { state: LogState::Detached, ..entry }
+            }
+            Ending::Open => Self {
+                problem: Some("its caller was killed before it could say how it ended".into()),
+                ..entry
+            },
+            Ending::Ended { exit_code, signal, timed_out, duration_ms } => Self {
+                state: LogState::Exited,
+                exit_code: Some(exit_code),
+                signal,
+                timed_out,
+                duration_ms: Some(duration_ms),
+                ..entry
+            },
+            Ending::Lost { kind: _, reason } => {
+                Self { state: LogState::Lost, problem: Some(reason), ..entry }
+            }
+        }
+    }
+
+    fn damaged(sequence: u64, error: &Error) -> Self {
+        Self {
+            sequence,
+            command: String::new(),
+            argv: Vec::new(),
+            cwd: String::new(),
+            user: String::new(),
+            started_at: None,
+            state: LogState::Damaged,
+            process_id: None,
+            exit_code: None,
+            signal: None,
+            timed_out: false,
+            duration_ms: None,
+            problem: Some(error.chain()),
+            output: Output::of_recorded(Ends::default(), Ends::default()),
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            stdout_offset_bytes: 0,
+            stderr_offset_bytes: 0,
+        }
+    }
+
+    fn ending(&self) -> String {
+        match (self.state, self.exit_code, self.duration_ms) {
+            (LogState::Exited, Some(code), Some(duration_ms)) => {
+                format!("{} after {duration_ms} ms", ending(code, self.signal, self.timed_out))
+            }
+            (LogState::Running | LogState::Exited, ..) => "running".into(),
+            (LogState::Detached, ..) => {
+                format!("detached as process {}", self.process_id.as_deref().unwrap_or_default())
+            }
+            (LogState::Unfinished | LogState::Lost | LogState::Damaged, ..) => {
+                self.problem.clone().unwrap_or_default()
+            }
+        }
+    }
+}
+
+impl Answer for WorkspaceLogsAnswer {
+    fn render(&self, page: &mut Page) -> fmt::Result {
+        if self.entries.is_empty() {
+            return writeln!(page, "No commands.");
+        }
+        for entry in &self.entries {
+            let when = entry.started_at.map(shown_time).unwrap_or_default();
+            let heading = format!("#{} {when} {}", entry.sequence, entry.cwd);
+            writeln!(page, "{}", page.paint(Style::new().bold(), heading.trim_end()))?;
+            writeln!(page, "$ {}", entry.command)?;
+            entry.output.render(page)?;
+            writeln!(page, "{}", entry.ending())?;
+        }
+        Ok(())
+    }
+}
