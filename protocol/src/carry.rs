@@ -106,6 +106,8 @@ pub trait Carry: AsyncWrite + Unpin {
 
 impl<S: AsyncRead> Fetch for tokio::io::ReadHalf<S> {}
 impl<S: AsyncWrite> Carry for tokio::io::WriteHalf<S> {}
+impl Fetch for tokio::io::DuplexStream {}
+impl Carry for tokio::io::DuplexStream {}
 impl Fetch for tokio::net::unix::OwnedReadHalf {}
 impl Carry for tokio::net::unix::OwnedWriteHalf {}
 
