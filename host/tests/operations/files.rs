@@ -45,7 +45,8 @@ async fn a_file_is_written_read_edited_moved_found_and_deleted() {
     let asked = json!({ "path": "src/a.txt", "text": "one\ntwo\n", "mode": "640" });
     let written = ask::<FileWrite>(&pyro, asked).await.unwrap();
     assert_eq!((&written["created"], &written["mode"]), (&json!(true), &json!("0640")));
-    let read = ask::<FileRead>(&pyro, json!({ "path": "src/a.txt", "first_line": 2 })).await.unwrap();
+    let read =
+        ask::<FileRead>(&pyro, json!({ "path": "src/a.txt", "first_line": 2 })).await.unwrap();
     assert_eq!((&read["content"], &read["encoding"]), (&json!("two\n"), &json!("utf-8")));
     assert_eq!((&read["size_bytes"], &read["offset"]), (&json!(8), &json!(4)));
     let edit = json!({ "path": "src/a.txt", "old": "two", "new": "three" });

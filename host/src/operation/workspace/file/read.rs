@@ -9,6 +9,7 @@ use pyro_protocol::file::{self, ReadRange};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Read a file of a workspace, or a part of it.
@@ -44,10 +45,10 @@ pub struct FileRead {
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub max_bytes: OutputLimit,
-    /// Write the content as it is and all of it, however much that is; only for
-    /// the command line without `--json`.
-    #[arg(long, conflicts_with = "max_bytes")]
-    #[serde(skip)]
+    /// Write all of the content to standard output, however much that is; an
+    /// answer in JSON still holds no more than the bytes to read at most.
+    #[arg(long)]
+    #[serde(default)]
     pub content_only: bool,
 }
 
@@ -78,6 +79,9 @@ pub struct FileReadAnswer {
     pub truncated: bool,
     /// The offset to go on from; null at the end of the file.
     pub next_offset: Option<u64>,
+    /// Whether all of it was written to standard output.
+    #[serde(skip)]
+    pub is_written: bool,
 }
 
 impl FileRead {
@@ -116,12 +120,14 @@ impl Operation for FileRead {
         let name = GuestName::new(&self.path.0);
         let request = file::FileRead { path: self.path.0, range, max_bytes: max };
         let collected = Mutex::new(Vec::new());
+        let received = AtomicU64::new(0);
         let reading = live.agent().read_file(request, |bytes| {
             let mut kept = collected.lock().unwrap_or_else(PoisonError::into_inner);
             // An agent that sends more than it was asked for is cut short.
             let room = (max_bytes as usize).saturating_sub(kept.len());
             kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
             drop(kept);
+            received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             async {
                 context.events.emit(Event::Output { stream: Stream::Stdout, bytes }).await;
                 Ok(())
@@ -129,6 +135,8 @@ impl Operation for FileRead {
         });
         let (reading, end) = unless_cancelled(&context.cancel, reading).await?;
         let bytes = collected.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let kept = bytes.len() as u64;
+        let is_cut = received.into_inner() > kept;
         let (content, encoding) = text_or_base64(bytes);
         Ok(FileReadAnswer {
             workspace_id: live.id().to_string(),
@@ -138,8 +146,9 @@ impl Operation for FileRead {
             content,
             encoding,
             max_bytes,
-            truncated: end.truncated,
-            next_offset: end.next_offset,
+            truncated: end.truncated || is_cut,
+            next_offset: if is_cut { Some(end.offset + kept) } else { end.next_offset },
+            is_written: self.content_only,
         })
     }
 }
@@ -160,7 +169,7 @@ impl Answer for FileReadAnswer {
     }
 
     fn note(&self) -> Option<String> {
-        let next = self.next_offset.filter(|_| self.truncated)?;
+        let next = self.next_offset.filter(|_| self.truncated && !self.is_written)?;
         Some(format!("the file has {} bytes; go on from offset {next}", self.size_bytes))
     }
 }
