@@ -1,6 +1,7 @@
 //! Changing a workspace by a patch: all of it or nothing.
 
 mod binary;
+mod content;
 mod hunk;
 mod names;
 mod parse;

@@ -18,6 +18,7 @@ const PROFILE: &str = "profile";
 /// What the words that only hold other commands are about.
 const GROUPS: &[(&str, &str)] = &[
     ("workspace", "Linux machines that stay until they are deleted"),
+    ("patch", "Changes as text"),
     ("process", "What runs in a workspace without its caller"),
     ("env", "What machines are booted from"),
     ("mcp", "pyro as a server of tools for AI models"),
