@@ -3,7 +3,7 @@
 mod identity;
 mod root;
 
-pub(crate) use root::{Disk, RUN_OPTIONS, run_flags};
+pub(crate) use root::Disk;
 
 use crate::guest::{Guest, Machine};
 use crate::{clock, entropy, log};

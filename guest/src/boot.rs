@@ -1,7 +1,6 @@
 //! The first phase of the boot: what any Linux program expects of its system,
 //! and nothing of any workspace.
 
-use crate::activate::{RUN_OPTIONS, run_flags};
 use crate::cgroup;
 use crate::log;
 use rustix::mount::{MountFlags, mount};
@@ -55,8 +54,8 @@ const FILE_SYSTEMS: &[FileSystem] = &[
     FileSystem {
         kind: "tmpfs",
         at: "/run",
-        flags: run_flags(),
-        options: Some(RUN_OPTIONS),
+        flags: MountFlags::NOSUID.union(MountFlags::NODEV),
+        options: Some(c"mode=755,size=10%"),
         need: Need::Unusable,
     },
     FileSystem {

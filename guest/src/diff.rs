@@ -21,27 +21,24 @@ mod xattr;
 use crate::guest::Guest;
 use crate::log;
 use crate::server::Connection;
+use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::diff::{Diff, DiffStarted, DiffSummary};
 use pyro_protocol::{AgentError, AgentErrorKind, FrameKind, Lost};
 use scope::Scope;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 /// Frames that wait for a slow host.
 const BACKLOG: usize = 2;
 
 /// Answers `Diff`.
-pub(crate) async fn run<S>(
+pub(crate) async fn run<R: Fetch, W: Carry>(
     guest: &Guest,
     call: Diff,
-    connection: &mut Connection<S>,
-) -> Result<(), Lost>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
     let scope = match Scope::new(guest, call.scope, &call.paths) {
         Ok(scope) => scope,
         Err(error) => return connection.reply::<DiffStarted>(Err(error)).await,

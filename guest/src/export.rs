@@ -7,6 +7,7 @@ use crate::file::{self, status};
 use crate::guest::Guest;
 use crate::server::Connection;
 use crate::work::{self, Cancel, Stop};
+use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::export::{EXAMPLES_MAX, Export, ExportEnd, ExportEntry, ExportKind, Exporting};
 use pyro_protocol::file::FileType;
 use pyro_protocol::piece::PieceSink;
@@ -18,7 +19,6 @@ use rustix::fs::{
 use rustix::io::{Errno, pread};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Files with several names whose first name is remembered, so that the others
 /// become links to it. Beyond that, each name is a file of its own: some 300
@@ -30,14 +30,11 @@ const LINKED_MAX: usize = 10_000;
 const CACHE_STEP: u64 = 8 * 1024 * 1024;
 
 /// Answers `Export`: the reply, the stream, the end.
-pub(crate) async fn run<S>(
+pub(crate) async fn run<R: Fetch, W: Carry>(
     guest: &Guest,
     call: Export,
-    connection: &mut Connection<S>,
-) -> Result<(), Lost>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
     let root = file::root(guest);
     let opened = work::run(connection, move |_| Ok(Source::open(&root?, &call)?)).await?;
     match opened {

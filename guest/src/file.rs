@@ -20,13 +20,13 @@ mod write;
 use crate::guest::Guest;
 use crate::server::Connection;
 use crate::work::{self, Stop};
+use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::file::{
     FileDelete, FileEdit, FileList, FileMove, FileRead, FileReading, FileSearch, FileStat,
     FileWrite, FileWritten,
 };
 use pyro_protocol::{AgentError, Lost};
 use root::Root;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The tree, if there is one.
 pub(crate) fn root(guest: &Guest) -> Result<Root, AgentError> {
@@ -37,14 +37,11 @@ pub(crate) fn root(guest: &Guest) -> Result<Root, AgentError> {
 macro_rules! answered {
     ($($(#[$doc:meta])* $name:ident($call:ident) by $work:path;)*) => {$(
         $(#[$doc])*
-        pub(crate) async fn $name<S>(
+        pub(crate) async fn $name<R: Fetch, W: Carry>(
             guest: &Guest,
             call: $call,
-            connection: &mut Connection<S>,
-        ) -> Result<(), Lost>
-        where
-            S: AsyncRead + AsyncWrite + Unpin,
-        {
+            connection: &mut Connection<R, W>,
+        ) -> Result<(), Lost> {
             let root = root(guest);
             work::answer(connection, move |cancel| $work(&root?, &call, cancel)).await
         }
@@ -67,14 +64,11 @@ answered! {
 }
 
 /// Answers `FileRead`: the reply, the bytes, the end.
-pub(crate) async fn read<S>(
+pub(crate) async fn read<R: Fetch, W: Carry>(
     guest: &Guest,
     call: FileRead,
-    connection: &mut Connection<S>,
-) -> Result<(), Lost>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
     let root = root(guest);
     let opened = work::run(connection, move |_| Ok(read::open(&root?, &call)?)).await?;
     match opened {
@@ -87,14 +81,11 @@ where
 }
 
 /// Answers `FileWrite`: takes the bytes, then replies.
-pub(crate) async fn write<S>(
+pub(crate) async fn write<R: Fetch, W: Carry>(
     guest: &Guest,
     call: FileWrite,
-    connection: &mut Connection<S>,
-) -> Result<(), Lost>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
     let root = root(guest);
     let written: Result<FileWritten, AgentError> =
         work::receive(connection, move |content| -> Result<_, Stop> {

@@ -8,8 +8,9 @@ mod vsock;
 
 use crate::guest::{Guest, Machine};
 use crate::init::Life;
-use crate::server::serve_connection;
+use crate::server::serve_halves;
 use crate::{clock, log, power};
+use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::handshake::{Announcement, MAGIC};
 use pyro_protocol::{
     CALL_PORT, ECHO_PORT, FrameKind, FrameWriter, GENERATION, Lost, SINK_PORT, SOURCE_PORT,
@@ -18,7 +19,7 @@ use pyro_protocol::{
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWrite;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -73,16 +74,13 @@ impl Desk {
     }
 
     /// Serves a connection to its end.
-    async fn serve<S>(&self, service: Service, stream: S)
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    async fn serve<R: Fetch, W: Carry>(&self, service: Service, reader: R, writer: W) {
         match service {
-            Service::Calls => serve_connection(stream, self.guest.clone()).await,
+            Service::Calls => serve_halves(reader, writer, self.guest.clone()).await,
             // However these end, they are over.
-            Service::Echo => drop(raw::echo(stream).await),
-            Service::Source => drop(raw::source(stream).await),
-            Service::Sink => drop(raw::sink(stream).await),
+            Service::Echo => drop(raw::echo(reader, writer).await),
+            Service::Source => drop(raw::source(reader, writer).await),
+            Service::Sink => drop(raw::sink(reader, writer).await),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `pyro-agent`: one binary, two roles.
 
+mod memory;
+
 use pyro_agent::init::{self, Life};
 use pyro_agent::{Guest, THREADS, serve_machine};
 use std::io;

@@ -16,22 +16,19 @@ use crate::commit::Commits;
 use crate::guest::Guest;
 use crate::server::Connection;
 use plan::Plan;
+use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::diff::{ApplyPatch, PATCH_MAX, PatchApplied};
 use pyro_protocol::{AgentError, AgentErrorKind, FrameKind, Lost};
 use spool::Spool;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Answers `ApplyPatch`. Once the patch has arrived it is worked out to the end,
 /// also when nobody waits for it any more: it could be too late to stop.
-pub(crate) async fn run<S>(
+pub(crate) async fn run<R: Fetch, W: Carry>(
     guest: &Guest,
     call: ApplyPatch,
-    connection: &mut Connection<S>,
-) -> Result<(), Lost>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
     let begun = guest.commits().and_then(|commits| {
         let spool = Spool::new(&commits).map_err(|error| tree::fault(b"the patch", &error))?;
         Ok((commits, spool))

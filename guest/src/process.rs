@@ -26,23 +26,20 @@ use crate::guest::Guest;
 use crate::server::Connection;
 use leash::Leash;
 use output::Output;
+use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::process::{Exit, ProcessStarted, StartProcess};
 use pyro_protocol::{FrameKind, Lost};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
 /// Answers `StartProcess`: from the reply to the `Exit` frame. Whatever makes
 /// the connection fail before the end kills all that the program started.
-pub(crate) async fn run<S>(
+pub(crate) async fn run<R: Fetch, W: Carry>(
     guest: &Guest,
     call: StartProcess,
-    connection: &mut Connection<S>,
-) -> Result<(), Lost>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
     let timeout = call.timeout_ms.map(Duration::from_millis);
     let command = guest.require_activated().and_then(|()| command::prepare(guest, call));
     let spawned = match command {
@@ -76,16 +73,13 @@ struct Process<'guest> {
     stderr: pipe::Receiver,
 }
 
-async fn stream<S>(
+async fn stream<R: Fetch, W: Carry>(
     leash: &Leash<'_>,
     stdin: Option<pipe::Sender>,
     mut output: Output,
     timeout: Option<Duration>,
-    connection: &mut Connection<S>,
-) -> Result<Exit, Lost>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+    connection: &mut Connection<R, W>,
+) -> Result<Exit, Lost> {
     let started = ProcessStarted { pid: leash.pid() };
     connection.reply(Ok(started)).await?;
     let (mut intake, feed) = input::channel(stdin);

@@ -19,21 +19,18 @@ use crate::commit::Commits;
 use crate::guest::Guest;
 use crate::server::Connection;
 use crate::work::{self, Stop};
+use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::push::{Push, PushCompared};
 use pyro_protocol::{AgentError, AgentErrorKind, Lost};
 use std::fmt::Display;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Answers `Push`, from the entries to the changes.
-pub(crate) async fn run<S>(
+pub(crate) async fn run<R: Fetch, W: Carry>(
     guest: &Guest,
     call: Push,
-    connection: &mut Connection<S>,
-) -> Result<(), Lost>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
     let commits = guest.commits();
     let compared = work::receive(connection, {
         let call = call.clone();

@@ -8,6 +8,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+/// How often removing is tried: as often as threads may be at work, and some.
+const ATTEMPTS: usize = 16;
+
 /// A directory among the caller's temporary ones, made when it is needed and
 /// removed when dropped.
 #[derive(Debug, Default)]
@@ -38,8 +41,10 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let path = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(path) = path {
-            // Temporary directories are cleared anyway.
-            let _ = std::fs::remove_dir_all(path);
+            // A thread that is still at work in it may take a file away before
+            // us. What stays at last is cleared with all temporary directories.
+            let gone = |_| std::fs::remove_dir_all(&*path).is_ok() || !path.exists();
+            let _ = (0..ATTEMPTS).any(gone);
         }
     }
 }

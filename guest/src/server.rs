@@ -2,6 +2,7 @@
 
 use crate::guest::Guest;
 use crate::{activate, clock, diff, export, file, log, patch, power, process, push};
+use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::handshake::MAGIC;
 use pyro_protocol::kept::ListProcesses;
 use pyro_protocol::power::{Ping, Pong};
@@ -11,7 +12,7 @@ use pyro_protocol::{
 };
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 /// How long a peer may take to say what it wants: a local peer sends both
@@ -25,9 +26,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const FIRST: Generation = Generation(1);
 
 /// The two directions of one connection.
-pub(crate) struct Connection<S> {
-    pub(crate) reader: FrameReader<ReadHalf<S>>,
-    pub(crate) writer: FrameWriter<WriteHalf<S>>,
+pub(crate) struct Connection<R, W> {
+    pub(crate) reader: FrameReader<R>,
+    pub(crate) writer: FrameWriter<W>,
 }
 
 /// Serves one connection until it ends. Works over anything that reads and
@@ -40,6 +41,11 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (reader, writer) = tokio::io::split(stream);
+    serve_halves(reader, writer, guest).await;
+}
+
+/// The same over the two directions of a connection.
+pub async fn serve_halves<R: Fetch, W: Carry>(reader: R, writer: W, guest: Arc<Guest>) {
     let reader = FrameReader::new(reader);
     let writer = FrameWriter::new(writer);
     let mut connection = Connection { reader, writer };
@@ -64,10 +70,10 @@ enum Served {
     PoweredOff,
 }
 
-async fn converse<S>(connection: &mut Connection<S>, guest: &Arc<Guest>) -> Result<Served, Lost>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+async fn converse<R: Fetch, W: Carry>(
+    connection: &mut Connection<R, W>,
+    guest: &Arc<Guest>,
+) -> Result<Served, Lost> {
     let opening = timeout(CALL_DEADLINE, connection.opening(guest)).await;
     let Ok(call) = opening else {
         return Err(Lost::Io(std::io::ErrorKind::TimedOut.into()));
@@ -117,7 +123,7 @@ where
     Ok(Served::Answered)
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<R: Fetch, W: Carry> Connection<R, W> {
     /// Greets and takes the call.
     async fn opening(&mut self, guest: &Guest) -> Result<Call, Lost> {
         let hello: Hello = self.reader.expect(FrameKind::Hello).await?;

@@ -2,12 +2,12 @@
 //! never waits for a disk.
 
 use crate::server::Connection;
+use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::transfer::{CutOff, Incoming, NoPiece, Outgoing, incoming, outgoing};
 use pyro_protocol::{AgentError, AgentErrorKind, FrameKind, FrameReader, Lost};
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::{JoinError, spawn_blocking};
 
 /// Calls that work on files at the same time; more wait for their turn. Each may
@@ -60,12 +60,11 @@ impl Cancel {
 }
 
 /// Does the work, unless the caller goes away meanwhile.
-pub(crate) async fn run<S, T>(
-    connection: &mut Connection<S>,
+pub(crate) async fn run<R: Fetch, W: Carry, T>(
+    connection: &mut Connection<R, W>,
     job: impl FnOnce(&Cancel) -> Result<T, Stop> + Send + 'static,
 ) -> Result<Result<T, AgentError>, Lost>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
     T: Send + 'static,
 {
     let cancel = Cancel::default();
@@ -84,12 +83,11 @@ where
 }
 
 /// Does the work and replies.
-pub(crate) async fn answer<S, T>(
-    connection: &mut Connection<S>,
+pub(crate) async fn answer<R: Fetch, W: Carry, T>(
+    connection: &mut Connection<R, W>,
     job: impl FnOnce(&Cancel) -> Result<T, Stop> + Send + 'static,
 ) -> Result<(), Lost>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
     T: Serialize + Send + 'static,
 {
     let done = run(connection, job).await?;
@@ -97,12 +95,11 @@ where
 }
 
 /// Sends what the work puts out, and its result as the end of the transfer.
-pub(crate) async fn send<S, T>(
-    connection: &mut Connection<S>,
+pub(crate) async fn send<R: Fetch, W: Carry, T>(
+    connection: &mut Connection<R, W>,
     job: impl FnOnce(&mut Outgoing) -> Result<T, Stop> + Send + 'static,
 ) -> Result<(), Lost>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
     T: Serialize + Send + 'static,
 {
     let (mut outgoing, mut outlet) = outgoing();
@@ -126,12 +123,11 @@ where
 }
 
 /// Gives the work what the host sends up to `DataEnd`.
-pub(crate) async fn receive<S, T>(
-    connection: &mut Connection<S>,
+pub(crate) async fn receive<R: Fetch, W: Carry, T>(
+    connection: &mut Connection<R, W>,
     job: impl FnOnce(Incoming) -> Result<T, Stop> + Send + 'static,
 ) -> Result<Result<T, AgentError>, Lost>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
     T: Send + 'static,
 {
     let (incoming, inlet) = incoming();
@@ -160,7 +156,7 @@ fn outcome<T>(done: Result<Result<T, Stop>, JoinError>) -> Result<Result<T, Agen
 }
 
 /// Returns when the host, which has nothing more to say, closes or speaks.
-async fn silence<R: AsyncRead + Unpin>(reader: &mut FrameReader<R>) -> Lost {
+async fn silence<R: Fetch>(reader: &mut FrameReader<R>) -> Lost {
     match reader.next().await {
         Ok(frame) => Lost::OutOfPlace { got: frame.kind, wanted: "nothing" },
         Err(lost) => lost,

@@ -12,8 +12,8 @@ use crate::guest_text;
 use pyro_protocol::error::MESSAGE_MAX;
 use pyro_protocol::handshake::{GENERATION, MAGIC};
 use pyro_protocol::{
-    AgentError, AgentErrorKind, CALL_PORT, Frame, FrameKind, FrameReader, FrameWriter, Hello, Lost,
-    Request, Welcome,
+    AgentError, AgentErrorKind, CALL_PORT, Call, Frame, FrameKind, FrameReader, FrameWriter, Hello,
+    Lost, Request, Welcome,
 };
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -62,13 +62,27 @@ impl AgentClient {
 
     /// Opens a connection and greets the agent.
     pub async fn connect(&self) -> Result<Connection<UnixStream>> {
+        self.open(None).await
+    }
+
+    /// Opens a connection, greets the agent, and sends the connection's call in
+    /// the same breath; its reply is still to be awaited. Only for what every
+    /// agent can: nobody has asked this one yet.
+    async fn connect_with<R: Request>(&self, request: R) -> Result<Connection<UnixStream>> {
+        const { assert!(R::SINCE.0 == 1, "the agent may be older") };
+        let connection = self.open(Some(request.into())).await?;
+        connection.require::<R>()?;
+        Ok(connection)
+    }
+
+    async fn open(&self, call: Option<Call>) -> Result<Connection<UnixStream>> {
         let connecting = async {
             let stream = crate::vsock::connect(self.directory.as_fd(), CALL_PORT).await.map_err(
                 |error| {
                     Error::new(ErrorKind::GuestLost, "the guest does not answer").because(error)
                 },
             )?;
-            Connection::greet(stream).await
+            Connection::open(stream, call).await
         };
         let deadline = self.deadlines.greeting;
         timeout(deadline, connecting).await.unwrap_or_else(|_| Err(silent(deadline)))
@@ -91,10 +105,21 @@ fn silent(deadline: Duration) -> Error {
 impl<S: AsyncRead + AsyncWrite> Connection<S> {
     /// Greets an agent that was just connected to.
     pub async fn greet(stream: S) -> Result<Self> {
+        Self::open(stream, None).await
+    }
+
+    async fn open(stream: S, call: Option<Call>) -> Result<Self> {
         let (read, write) = tokio::io::split(stream);
         let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
         let sent = now_ns();
-        writer.send(FrameKind::Hello, &Hello::ours()).await.map_err(lost)?;
+        match call {
+            None => writer.send(FrameKind::Hello, &Hello::ours()).await,
+            Some(call) => match writer.queue(FrameKind::Hello, &Hello::ours()) {
+                Ok(()) => writer.send(FrameKind::Call, &call).await,
+                Err(error) => Err(error),
+            },
+        }
+        .map_err(lost)?;
         let welcome: Welcome = reply(reader.next().await.map_err(lost)?, FrameKind::Welcome)?;
         let received = now_ns();
         if welcome.magic != MAGIC || welcome.generation > GENERATION {
@@ -110,19 +135,25 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
 
     /// Sends the connection's call and waits for its reply.
     pub async fn call<R: Request>(&mut self, request: R) -> Result<R::Reply> {
-        self.send_call(request).await?;
-        reply(self.reader.next().await.map_err(lost)?, FrameKind::Reply)
+        self.require::<R>()?;
+        let call: Call = request.into();
+        self.writer.send(FrameKind::Call, &call).await.map_err(lost)?;
+        self.reply::<R>().await
     }
 
-    /// Refuses what the agent is too old for.
-    fn check_generation<R: Request>(&self) -> Result<()> {
-        if R::SINCE > self.welcome.generation {
-            let version = guest_text::escaped(&self.welcome.agent_version, VERSION_MAX);
-            let message = format!("the guest's agent {version} cannot {}", R::NAME);
-            return Err(Error::new(ErrorKind::Unsupported, message)
-                .hint("build the environment again: `pyro env build NAME`"));
+    /// Refuses what is newer than the agent.
+    fn require<R: Request>(&self) -> Result<()> {
+        if R::SINCE <= self.welcome.generation {
+            return Ok(());
         }
-        Ok(())
+        let version = guest_text::escaped(&self.welcome.agent_version, VERSION_MAX);
+        let message = format!("the guest's agent {version} cannot {}", R::NAME);
+        Err(Error::new(ErrorKind::Unsupported, message)
+            .hint("build the environment again: `pyro env build NAME`"))
+    }
+
+    async fn reply<R: Request>(&mut self) -> Result<R::Reply> {
+        reply(self.reader.next().await.map_err(lost)?, FrameKind::Reply)
     }
 }
 

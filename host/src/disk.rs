@@ -24,25 +24,42 @@ pub const MIN_MIB: u64 = 64;
 
 const _: () = assert!(DEFAULT_MIB << 20 <= DEVICE_BYTES);
 
+// Blocks of 4 KiB are numbered by 32 bits: see FORMAT.
+const _: () = assert!(DEVICE_BYTES / 4096 <= 1 << 32);
+
 /// What a copy reads at a time.
 const COPY_CHUNK: usize = 1 << 20;
 
-/// The directories that the agent keeps its layers in. It makes them where they
-/// are missing, which takes a translated guest some milliseconds.
-const LAYERS: &[&str] = &["root/upper", "root/work", "workspace/upper", "workspace/work"];
+/// The directories that the agent and the overlay keep their layers in. They
+/// make them where they are missing, which takes a translated guest some
+/// milliseconds.
+const LAYERS: &[&str] = &["root/upper", "root/work/index", "workspace/upper", "workspace/work"];
 
 /// How a file system is made. With the rest of the recipe it tells cached ones
-/// apart: a changed recipe makes a new one.
-const FORMAT: &[&str] = &["-q", "-F", "-t", "ext4", "-L", "pyro", "-m", "0"];
+/// apart: a changed recipe makes a new one. Inodes are wide enough for the
+/// overlay's attributes, which else take a block; there is no room to grow,
+/// which would be 4 MiB more to copy for every guest.
+const FORMAT: &[&str] = &["-q", "-F", "-t", "ext4", "-L", "pyro", "-m", "0", "-I", "512"];
 
-/// What makes a file system last or not: one that ends with its guest is never
-/// recovered and needs no journal.
+/// What makes a file system last or not. That of a one-shot run ends with its
+/// guest, so what only pays later is left out:
+///
+/// - No journal, and no copies of the superblock: nobody ever recovers it.
+/// - Checksums of the block groups alone, which spare formatting them, and not
+///   of all metadata: the host's own storage is beneath.
+/// - No numbers of blocks beyond 32 bits, so that the block groups fill one
+///   block: the largest device has 2^24.
 const fn format_for(durability: Durability) -> &'static [&'static str] {
     match durability {
-        Durability::Scratch => {
-            &["-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0"]
-        }
+        Durability::Scratch => &[
+            "-O",
+            "^has_journal,^resize_inode,^metadata_csum,^64bit,uninit_bg,sparse_super2",
+            "-E",
+            "lazy_itable_init=1,nodiscard,root_owner=0:0,num_backup_sb=0",
+        ],
         Durability::Kept => &[
+            "-O",
+            "^resize_inode,^64bit",
             "-J",
             "size=16",
             "-E",
@@ -222,7 +239,11 @@ mod tests {
             create(&config, &target, MIN_MIB, durability).await.expect("a disk");
             let meta = target.metadata().expect("it is there");
             assert_eq!((meta.len(), meta.mode() & 0o777), (DEVICE_BYTES, 0o600));
-            assert!(meta.blocks() * 512 < 24 << 20, "{} bytes", meta.blocks() * 512);
+            let most = match durability {
+                Durability::Scratch => 1 << 20,
+                Durability::Kept => 24 << 20,
+            };
+            assert!(meta.blocks() * 512 < most, "{} bytes", meta.blocks() * 512);
             let mut magic = [0; 2];
             File::open(&target)
                 .expect("ours")

@@ -63,6 +63,10 @@ const VERBOSE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a failing VMM gets to end by itself, and its last lines to arrive.
 const LAST_BREATH: Duration = Duration::from_millis(100);
 
+/// How much of the channel is read ahead, to look for frames in. What data they
+/// carry is read to where it stays.
+const READ_AHEAD: usize = 4096;
+
 /// What a supervisor is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
@@ -419,7 +423,10 @@ async fn come_up(
     let mut nonce = [0; 8];
     fill_random(&mut nonce);
     let side = Side::Host { nonce: u64::from_le_bytes(nonce), reconnect: false };
-    let (opener, acceptor, driver) = channel::connect(stream, side).await.map_err(broken)?;
+    let (opener, acceptor, driver) =
+        channel::connect(BufReader::with_capacity(READ_AHEAD, stream), side)
+            .await
+            .map_err(broken)?;
     // An earlier try may have left one.
     renew(directory, vsock::SOCKET_NAME, "vsock endpoint")?;
     let listener = UnixListener::bind(vsock::short_path(directory.as_fd(), vsock::SOCKET_NAME))

@@ -15,6 +15,10 @@ mod home;
 mod boot;
 #[path = "operations/cancel.rs"]
 mod cancel;
+#[path = "operations/differing.rs"]
+mod differing;
+#[path = "operations/exec.rs"]
+mod exec;
 #[path = "operations/leftovers.rs"]
 mod leftovers;
 #[path = "operations/run.rs"]

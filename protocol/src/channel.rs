@@ -1,15 +1,16 @@
 //! Many streams over the one byte stream that QEMU's virtio-serial gives.
 //!
 //! Firecracker has a vsock device; QEMU without the host's vhost-vsock has
-//! none that is sound. There, one virtio-serial port carries yamux, and each
-//! yamux stream opens with the vsock port it wants, so that both sides of the
-//! channel offer what vsock would: connect to a port, accept on ports.
+//! none that is sound. There, one virtio-serial port carries a multiplexer, and
+//! each of its streams asks for a vsock port, so that both sides of the channel
+//! offer what vsock would: connect to a port, accept on ports.
 //!
 //! ```text
 //! host ── SYNC nonce ──▶ guest        once per host connection
-//! host ◀─ SYNC nonce ─── guest        then both speak yamux
-//! opener ── port u32 LE ──▶ other     once per stream
-//! opener ◀── ACCEPTED ───── other     or the stream is reset
+//! host ◀─ SYNC nonce ─── guest        then both send frames: header, data
+//! opener ── Open port ──▶ other       once per stream
+//! opener ◀── Accept ───── other       or Reset
+//!        ◀── Data, End, Credit, Reset ──▶
 //! ```
 //!
 //! A side whose multiplexer fails starts over on the same byte stream: the host
@@ -18,31 +19,38 @@
 //!
 //! The port is a byte stream without connection events: after a restore the
 //! guest may stand in the middle of what an older host sent. So the guest hunts
-//! for SYNC whenever yamux has failed, and a host that reconnects first sends
-//! [`FLUSH`] bytes of 0xff: they complete whatever frame was underway, and as a
-//! header they are invalid, so that the guest's yamux fails before SYNC comes.
+//! for SYNC whenever the multiplexer has failed, and a host that reconnects
+//! first sends [`FLUSH`] bytes of 0xff: they complete whatever frame was
+//! underway, and as a header they are invalid, so that the guest's multiplexer
+//! fails before SYNC comes.
+
+mod driver;
+mod entry;
+mod header;
+mod stream;
+mod table;
+#[cfg(test)]
+mod tests;
 
 use crate::VsockPort;
-use futures::future::poll_fn;
-use std::collections::VecDeque;
-use std::task::Poll;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
+use driver::Driver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use stream::Hold;
+use table::Table;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Semaphore, mpsc};
 
-/// One stream of a channel; behaves like a connected vsock socket.
-pub type Stream = Compat<yamux::Stream>;
+pub use header::HEADER_LEN;
+pub use stream::{Receiver, Sender, Stream};
+pub use table::Breach;
 
 /// How much a host that reconnects sends before SYNC. The guest may be in the
-/// middle of a header, and [`FLUSH_BYTE`]s in the lower half of its length make
-/// it a frame of just under 64 KiB (the upper half is always zero or, cut off
-/// earlier, makes a length that yamux refuses).
-pub const FLUSH: usize = 64 * 1024 + 2 * YAMUX_HEADER;
+/// middle of a header, and [`FLUSH_BYTE`]s at the end of it make none; or in the
+/// middle of data, of which less is missing.
+pub const FLUSH: usize = PORT_WRITE + 2 * HEADER_LEN;
 
-/// No yamux header begins with it, and neither does any frame of ours.
+/// No header begins with it.
 const FLUSH_BYTE: u8 = 0xff;
-
-const YAMUX_HEADER: usize = 12;
 
 /// What a guest's kernel takes at one write to the port. Every write costs a
 /// trap into the VMM, so frames are made to fit and leave whole.
@@ -50,22 +58,39 @@ const PORT_WRITE: usize = 32 * 1024;
 
 /// The most bytes of a stream that travel together; moving bytes in multiples
 /// of it is cheapest.
-pub const STREAM_UNIT: usize = PORT_WRITE - YAMUX_HEADER;
+pub const STREAM_UNIT: usize = PORT_WRITE - HEADER_LEN;
 
-const _: () = assert!(STREAM_UNIT < 64 * 1024, "see FLUSH");
+/// How much of a stream may be underway and unread. What a program says while
+/// the other side is busy with something else has room in it.
+pub const WINDOW: usize = 256 * 1024;
 
-/// Streams at the same time; the next one is refused. With yamux's 256 KiB
-/// window each, a hostile guest can make the host hold [`WINDOW_MAX`] bytes.
-pub const STREAMS_MAX: usize = 256;
+/// What was read is given back as credit in steps of it.
+const WINDOW_STEP: usize = WINDOW / 2;
+
+// With less credit than a unit, a step of it is on its way or about to be.
+const _: () = assert!(WINDOW_STEP + STREAM_UNIT <= WINDOW);
+
+/// A stream takes no more to be sent while so much is queued. It is then kept
+/// waiting, however much credit it has.
+const QUEUE_MAX: usize = 128 * 1024;
+
+/// Streams at the same time. A hostile peer can make us hold [`WINDOW_MAX`]
+/// bytes.
+pub const STREAMS_MAX: usize = OPENED_BY_HOST_MAX + OPENED_BY_GUEST_MAX;
+
+/// Streams that the host has opened. It has to wait before it opens more.
+const OPENED_BY_HOST_MAX: usize = 240;
+
+/// Streams that the guest has opened: it has little to say unasked.
+const OPENED_BY_GUEST_MAX: usize = 16;
+
+/// Refusals that a peer may leave unread.
+const REFUSALS_MAX: usize = 1024;
 
 /// The most bytes received and not yet read, over all streams.
-pub const WINDOW_MAX: usize = STREAMS_MAX * yamux::DEFAULT_CREDIT as usize;
-
-/// Requests for streams that wait; whoever makes the next one waits to make it.
-const BACKLOG: usize = 64;
+pub const WINDOW_MAX: usize = STREAMS_MAX * WINDOW;
 
 const SYNC_MAGIC: [u8; 8] = *b"\xffpyrosyn";
-const ACCEPTED: u8 = 0x06;
 
 /// Why a channel, or a stream of it, could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -73,9 +98,9 @@ pub enum ChannelError {
     /// The byte stream beneath ended or failed.
     #[error("the channel failed")]
     Io(#[from] std::io::Error),
-    /// The other side spoke no yamux.
+    /// The other side sent what is no frame, or a frame that has no place.
     #[error("the peer broke the channel's protocol")]
-    Mux(#[from] yamux::ConnectionError),
+    Broken(#[from] Breach),
     /// The other side does not listen on that port.
     #[error("nobody listens on {0}")]
     Refused(VsockPort),
@@ -102,19 +127,27 @@ pub enum Side {
 /// Opens streams to the other side. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Opener {
-    requests: mpsc::Sender<oneshot::Sender<Result<yamux::Stream, yamux::ConnectionError>>>,
+    shared: Arc<Shared>,
 }
 
 /// Takes the streams that the other side opens.
 #[derive(Debug)]
 pub struct Acceptor {
-    inbound: mpsc::Receiver<yamux::Stream>,
+    inbound: mpsc::Receiver<Inbound>,
 }
 
-/// A stream whose port is not yet known.
+/// A stream that the other side wants. Dropping it refuses it.
 #[derive(Debug)]
 pub struct Inbound {
-    stream: Stream,
+    hold: Hold,
+    port: VsockPort,
+}
+
+/// What the driver and every stream of a channel have in common.
+struct Shared {
+    table: Mutex<Table>,
+    /// Places for streams that we open.
+    places: Arc<Semaphore>,
 }
 
 /// Brings a channel up over `io`. The future that comes third drives it: the
@@ -126,7 +159,7 @@ pub async fn connect<T>(
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let mode = match side {
+    let (is_host, opened_max) = match side {
         Side::Host { nonce, reconnect } => {
             if reconnect {
                 interrupt(&mut io).await?;
@@ -134,26 +167,23 @@ where
             io.write_all(&sync(nonce)).await?;
             io.flush().await?;
             while hunt(&mut io).await? != nonce {}
-            yamux::Mode::Client
+            (true, OPENED_BY_HOST_MAX)
         }
         Side::Guest => {
             let nonce = hunt(&mut io).await?;
             io.write_all(&sync(nonce)).await?;
             io.flush().await?;
-            yamux::Mode::Server
+            (false, OPENED_BY_GUEST_MAX)
         }
     };
-    let mut config = yamux::Config::default();
-    config.set_max_num_streams(STREAMS_MAX).set_max_connection_receive_window(Some(WINDOW_MAX));
-    // Joins headers with what they head: yamux writes each by itself, and
-    // flushes after every frame.
-    let io = BufWriter::with_capacity(PORT_WRITE, io);
-    let connection = yamux::Connection::new(io.compat(), config, mode);
-    let (requests, requests_end) = mpsc::channel(BACKLOG);
+    let shared = Arc::new(Shared {
+        table: Mutex::new(Table::new(is_host)),
+        places: Arc::new(Semaphore::new(opened_max)),
+    });
     // As many as there can be: none is turned away because many come at once.
     let (inbound_end, inbound) = mpsc::channel(STREAMS_MAX);
-    let driver = drive(connection, requests_end, inbound_end);
-    Ok((Opener { requests }, Acceptor { inbound }, driver))
+    let driver = Driver::new(io, shared.clone(), inbound_end).run();
+    Ok((Opener { shared }, Acceptor { inbound }, driver))
 }
 
 /// Makes the other side's multiplexer fail, whatever it is in the middle of:
@@ -172,7 +202,7 @@ fn sync(nonce: u64) -> [u8; 16] {
 }
 
 /// Skips to the end of the next SYNC and returns its nonce. Reads byte by byte:
-/// what follows belongs to yamux. Put a buffered reader beneath where a read
+/// what follows belongs to the multiplexer. Put a buffered reader beneath where a read
 /// is a system call.
 async fn hunt<T: AsyncRead + Unpin>(io: &mut T) -> std::io::Result<u64> {
     let mut matched = 0;
@@ -187,84 +217,59 @@ async fn hunt<T: AsyncRead + Unpin>(io: &mut T) -> std::io::Result<u64> {
     io.read_u64_le().await
 }
 
-type Request = oneshot::Sender<Result<yamux::Stream, yamux::ConnectionError>>;
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
 
-async fn drive<T>(
-    mut connection: yamux::Connection<Compat<T>>,
-    mut requests: mpsc::Receiver<Request>,
-    inbound: mpsc::Sender<yamux::Stream>,
-) -> Result<(), ChannelError>
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut waiting: VecDeque<Request> = VecDeque::new();
-    let mut openers_gone = false;
-    poll_fn(|cx| {
-        loop {
-            while !openers_gone && waiting.len() < BACKLOG {
-                match requests.poll_recv(cx) {
-                    Poll::Ready(Some(request)) => waiting.push_back(request),
-                    Poll::Ready(None) => openers_gone = true,
-                    Poll::Pending => break,
-                }
-            }
-            while !waiting.is_empty() {
-                match connection.poll_new_outbound(cx) {
-                    Poll::Ready(opened) => {
-                        let request = waiting.pop_front().expect("checked above");
-                        // Whoever asked may have given up; the stream is then
-                        // dropped, which resets it.
-                        drop(request.send(opened));
-                    }
-                    Poll::Pending => break,
-                }
-            }
-            match connection.poll_next_inbound(cx) {
-                // Nobody takes it, or too many wait: dropped, which resets it.
-                Poll::Ready(Some(Ok(stream))) => drop(inbound.try_send(stream)),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error.into())),
-                Poll::Ready(None) => return Poll::Ready(Ok(())),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    })
-    .await
+impl Shared {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Whoever panicked with it has ended its own task; the table is whole
+        // after every call.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self) {
+        self.places.close();
+        self.table().end();
+    }
 }
 
 impl Opener {
-    /// Connects to a port of the other side.
+    /// Connects to a port of the other side. Waits for a place when there are
+    /// too many streams.
     pub async fn open(&self, port: VsockPort) -> Result<Stream, ChannelError> {
-        let (request, answer) = oneshot::channel();
-        self.requests.send(request).await.map_err(|_| ChannelError::Closed)?;
-        let mut stream = answer.await.map_err(|_| ChannelError::Closed)??.compat();
-        stream.write_u32_le(port.0).await?;
-        stream.flush().await?;
-        match stream.read_u8().await {
-            Ok(ACCEPTED) => Ok(stream),
-            Ok(_) | Err(_) => Err(ChannelError::Refused(port)),
-        }
+        let place =
+            self.shared.places.clone().acquire_owned().await.map_err(|_| ChannelError::Closed)?;
+        let id = self.shared.table().open(port, place).ok_or(ChannelError::Closed)?;
+        // Whoever gives up waiting drops it, which resets the stream.
+        let hold = Hold::new(self.shared.clone(), id);
+        std::future::poll_fn(|cx| hold.table().poll_opened(id, cx))
+            .await
+            .map_err(|_| ChannelError::Refused(port))?;
+        Ok(hold.into_stream())
     }
 }
 
 impl Acceptor {
-    /// The next stream the other side opens; `None` when the channel has ended.
+    /// The next stream the other side wants; `None` when the channel has ended.
     pub async fn accept(&mut self) -> Option<Inbound> {
-        let stream = self.inbound.recv().await?.compat();
-        Some(Inbound { stream })
+        self.inbound.recv().await
     }
 }
 
 impl Inbound {
-    /// Waits for the port the other side wants. Give it a deadline: a hostile
-    /// peer may never say.
-    pub async fn port(&mut self) -> std::io::Result<VsockPort> {
-        self.stream.read_u32_le().await.map(VsockPort)
+    /// The port that the other side wants.
+    #[must_use]
+    pub fn port(&self) -> VsockPort {
+        self.port
     }
 
-    /// Takes the stream. Dropping it instead refuses it.
-    pub async fn accept(mut self) -> std::io::Result<Stream> {
-        self.stream.write_u8(ACCEPTED).await?;
-        self.stream.flush().await?;
-        Ok(self.stream)
+    /// Takes the stream.
+    #[must_use]
+    pub fn accept(self) -> Stream {
+        self.hold.table().accept(self.hold.id());
+        self.hold.into_stream()
     }
 }

@@ -1,8 +1,9 @@
 //! Frames over anything that reads and writes.
 
+use crate::carry::{Carry, Fetch, HEADROOM, carry, fetch};
 use crate::codec::{self, CodecError};
 use crate::frame::{BadHeader, Frame, FrameKind, HEADER_LEN, header, parse_header};
-use crate::transfer::Chunk;
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -38,6 +39,19 @@ pub enum Lost {
 /// makes nobody allocate megabytes.
 const GROWTH: usize = 64 * 1024;
 
+/// What stands before the payload of a frame that [`FrameWriter::send_buffer`]
+/// sends.
+pub const FRAME_ROOM: usize = HEADROOM + HEADER_LEN;
+
+/// A frame of which only the header has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begun {
+    /// What the payload is.
+    pub kind: FrameKind,
+    /// At most [`FrameKind::limit`].
+    pub length: usize,
+}
+
 /// Reads frames.
 #[derive(Debug)]
 pub struct FrameReader<R> {
@@ -53,7 +67,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Reads the next frame. Not cancel-safe: use it from one task and drop the
     /// connection when it is dropped midway.
     pub async fn next(&mut self) -> Result<Frame, Lost> {
-        let (kind, length) = self.next_header().await?;
+        let begun = self.begin().await?;
+        self.finish(begun).await
+    }
+
+    /// Reads the rest of a frame.
+    pub async fn finish(&mut self, begun: Begun) -> Result<Frame, Lost> {
+        let Begun { kind, length } = begun;
         let mut payload = Vec::new();
         while payload.len() < length {
             let start = payload.len();
@@ -80,14 +100,29 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.inner
     }
 
-    async fn next_header(&mut self) -> Result<(FrameKind, usize), Lost> {
+    /// Reads the header of the next frame. Its payload has to be read before
+    /// the frame after it.
+    pub async fn begin(&mut self) -> Result<Begun, Lost> {
         let mut bytes = [0; HEADER_LEN];
         let first = self.inner.read(&mut bytes).await.map_err(Lost::Io)?;
         if first == 0 {
             return Err(Lost::Closed);
         }
         self.inner.read_exact(&mut bytes[first..]).await.map_err(cut_off)?;
-        Ok(parse_header(bytes)?)
+        let (kind, length) = parse_header(bytes)?;
+        Ok(Begun { kind, length })
+    }
+}
+
+impl<R: Fetch> FrameReader<R> {
+    /// Reads some of a payload of which at least so much is to come, without
+    /// copying it where the transport allows.
+    pub async fn piece(&mut self, left: usize) -> Result<Bytes, Lost> {
+        match fetch(&mut self.inner, left).await {
+            Ok(piece) if piece.is_empty() && left > 0 => Err(Lost::CutOff),
+            Ok(piece) => Ok(piece),
+            Err(error) => Err(cut_off(error)),
+        }
     }
 }
 
@@ -105,10 +140,19 @@ impl Frame {
     }
 }
 
+fn encode_within<T: Serialize>(kind: FrameKind, value: &T) -> Result<Vec<u8>, Lost> {
+    let payload = codec::encode(value)?;
+    match payload.len() > kind.limit() {
+        true => Err(BadHeader::TooLong { kind, length: payload.len() }.into()),
+        false => Ok(payload),
+    }
+}
+
 /// Writes frames, each with one write where the transport allows.
 #[derive(Debug)]
 pub struct FrameWriter<W> {
     inner: W,
+    /// Frames that have not left.
     buffer: Vec<u8>,
     progress: Progress,
 }
@@ -129,11 +173,14 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 
     /// Encodes and sends a value.
     pub async fn send<T: Serialize>(&mut self, kind: FrameKind, value: &T) -> Result<(), Lost> {
-        let payload = codec::encode(value)?;
-        if payload.len() > kind.limit() {
-            return Err(BadHeader::TooLong { kind, length: payload.len() }.into());
-        }
-        self.send_raw(kind, &payload).await
+        self.send_raw(kind, &encode_within(kind, value)?).await
+    }
+
+    /// Encodes a value that leaves together with what is sent next: in one
+    /// write where the transport allows.
+    pub fn queue<T: Serialize>(&mut self, kind: FrameKind, value: &T) -> Result<(), Lost> {
+        self.push(kind, &encode_within(kind, value)?);
+        Ok(())
     }
 
     /// Sends bytes as they are; at most [`FrameKind::limit`] of them. After a
@@ -143,32 +190,35 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         if std::mem::replace(&mut self.progress, Progress::InsideFrame) == Progress::InsideFrame {
             return Err(Lost::CutOff);
         }
-        self.buffer.clear();
-        self.buffer.extend_from_slice(&header(kind, payload.len()));
-        self.buffer.extend_from_slice(payload);
+        self.push(kind, payload);
         self.inner.write_all(&self.buffer).await.map_err(Lost::Io)?;
+        self.inner.flush().await.map_err(Lost::Io)?;
+        self.buffer.clear();
+        self.progress = Progress::BetweenFrames;
+        Ok(())
+    }
+
+    /// The same for a payload that has [`FRAME_ROOM`] bytes before it and is at
+    /// most [`STREAM_UNIT`](crate::channel::STREAM_UNIT) long with its header;
+    /// not copied where the transport allows.
+    pub async fn send_buffer(&mut self, kind: FrameKind, mut buffer: Vec<u8>) -> Result<(), Lost>
+    where
+        W: Carry,
+    {
+        if std::mem::replace(&mut self.progress, Progress::InsideFrame) == Progress::InsideFrame {
+            return Err(Lost::CutOff);
+        }
+        let header = header(kind, buffer.len() - FRAME_ROOM);
+        buffer[HEADROOM..FRAME_ROOM].copy_from_slice(&header);
+        carry(&mut self.inner, buffer).await.map_err(Lost::Io)?;
         self.inner.flush().await.map_err(Lost::Io)?;
         self.progress = Progress::BetweenFrames;
         Ok(())
     }
 
-    /// Sends a chunk as one frame, without copying it. As [`Self::send_raw`],
-    /// there is no other send after one that was dropped midway.
-    pub(crate) async fn send_chunk(
-        &mut self,
-        kind: FrameKind,
-        chunk: &mut Chunk,
-    ) -> Result<(), Lost> {
-        if std::mem::replace(&mut self.progress, Progress::InsideFrame) == Progress::InsideFrame {
-            return Err(Lost::CutOff);
-        }
-        let frame = chunk.frame_mut();
-        let header = header(kind, frame.len() - HEADER_LEN);
-        frame[..HEADER_LEN].copy_from_slice(&header);
-        self.inner.write_all(frame).await.map_err(Lost::Io)?;
-        self.inner.flush().await.map_err(Lost::Io)?;
-        self.progress = Progress::BetweenFrames;
-        Ok(())
+    fn push(&mut self, kind: FrameKind, payload: &[u8]) {
+        self.buffer.extend_from_slice(&header(kind, payload.len()));
+        self.buffer.extend_from_slice(payload);
     }
 
     /// The transport beneath.

@@ -11,6 +11,7 @@
 //! here is total, refuses before it allocates, and consumes all it was given.
 
 pub mod call;
+pub mod carry;
 pub mod channel;
 pub mod codec;
 pub mod diff;

@@ -2,22 +2,21 @@
 //! read and written there.
 //!
 //! ```text
-//! thread ── Outgoing ══ CHUNKS in all ══▶ Outlet ── frames ──▶ connection
+//! thread ── Outgoing ══ FRAMES_AHEAD ══▶ Outlet ── frames ──▶ connection
 //! connection ── frames ──▶ Inlet ══ FRAMES_AHEAD ══▶ Incoming ── thread
 //! ```
 
-use crate::frame::{Frame, FrameKind, HEADER_LEN, STREAM_CHUNK};
-use crate::io::{FrameReader, FrameWriter, Lost};
+use crate::carry::Carry;
+use crate::channel::STREAM_UNIT;
+use crate::frame::{Frame, FrameKind, HEADER_LEN};
+use crate::io::{FRAME_ROOM, FrameReader, FrameWriter, Lost};
 use crate::piece::{BadPiece, Piece, PieceReader, PieceSink, SPARE_MIN};
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 
-/// The buffers of one outgoing transfer: one being filled, one being sent, and
-/// two so that neither waits for the other's every breath.
-const CHUNKS: usize = 4;
-
-/// Frames received and not yet taken by the thread, as [`CHUNKS`].
+/// Frames between the two ends of a transfer, so that neither waits for the
+/// other's every breath.
 const FRAMES_AHEAD: usize = 3;
 
 /// The other side of the transfer has gone.
@@ -25,60 +24,38 @@ const FRAMES_AHEAD: usize = 3;
 #[error("the transfer was cut off")]
 pub struct CutOff;
 
-/// A `Data` frame in the making: its header, then up to [`STREAM_CHUNK`] bytes.
-#[derive(Debug)]
-pub struct Chunk {
-    frame: Box<[u8]>,
-    end: usize,
-}
+/// The most payload of a frame that leaves here: with its header it travels at
+/// once.
+const PAYLOAD: usize = STREAM_UNIT - HEADER_LEN;
 
-impl Default for Chunk {
-    fn default() -> Self {
-        Self { frame: vec![0; HEADER_LEN + STREAM_CHUNK].into(), end: HEADER_LEN }
-    }
-}
-
-impl Chunk {
-    fn spare(&mut self) -> &mut [u8] {
-        &mut self.frame[self.end..]
-    }
-
-    /// The frame, whose header is still to be written.
-    pub(crate) fn frame_mut(&mut self) -> &mut [u8] {
-        &mut self.frame[..self.end]
-    }
-
-    fn is_empty(&self) -> bool {
-        self.end == HEADER_LEN
-    }
-}
+const _: () = assert!(PAYLOAD <= FrameKind::Data.limit() && PAYLOAD >= 2 * SPARE_MIN);
 
 /// The thread's end of a transfer out of here.
 #[derive(Debug)]
 pub struct Outgoing {
-    chunk: Chunk,
-    empty: mpsc::Receiver<Chunk>,
-    full: mpsc::Sender<Chunk>,
+    /// A frame in the making: [`FRAME_ROOM`], then room for [`PAYLOAD`] bytes.
+    frame: Vec<u8>,
+    /// Where the room begins.
+    end: usize,
+    frames: mpsc::Sender<Vec<u8>>,
 }
 
 /// The connection's end of a transfer out of here.
 #[derive(Debug)]
 pub struct Outlet {
-    empty: mpsc::Sender<Chunk>,
-    full: mpsc::Receiver<Chunk>,
+    frames: mpsc::Receiver<Vec<u8>>,
 }
 
 /// A transfer out of here.
 #[must_use]
 pub fn outgoing() -> (Outgoing, Outlet) {
-    let (full, filled) = mpsc::channel(CHUNKS);
-    let (emptied, empty) = mpsc::channel(CHUNKS);
-    for _ in 1..CHUNKS {
-        // The channel has room for them all.
-        drop(emptied.try_send(Chunk::default()));
-    }
-    let outgoing = Outgoing { chunk: Chunk::default(), empty, full };
-    (outgoing, Outlet { empty: emptied, full: filled })
+    let (sender, frames) = mpsc::channel(FRAMES_AHEAD);
+    let outgoing = Outgoing { frame: empty_frame(), end: FRAME_ROOM, frames: sender };
+    (outgoing, Outlet { frames })
+}
+
+fn empty_frame() -> Vec<u8> {
+    vec![0; FRAME_ROOM + PAYLOAD]
 }
 
 impl Outgoing {
@@ -87,12 +64,12 @@ impl Outgoing {
     /// # Errors
     /// When nobody takes it any more.
     pub fn flush(&mut self) -> Result<(), CutOff> {
-        if self.chunk.is_empty() {
+        if self.end == FRAME_ROOM {
             return Ok(());
         }
-        let next = self.empty.blocking_recv().ok_or(CutOff)?;
-        let full = std::mem::replace(&mut self.chunk, next);
-        self.full.blocking_send(full).map_err(|_| CutOff)
+        let mut frame = std::mem::replace(&mut self.frame, empty_frame());
+        frame.truncate(std::mem::replace(&mut self.end, FRAME_ROOM));
+        self.frames.blocking_send(frame).map_err(|_| CutOff)
     }
 }
 
@@ -100,14 +77,14 @@ impl PieceSink for Outgoing {
     type Error = CutOff;
 
     fn spare(&mut self) -> Result<&mut [u8], CutOff> {
-        if self.chunk.spare().len() < SPARE_MIN {
+        if self.frame.len() - self.end < SPARE_MIN {
             self.flush()?;
         }
-        Ok(self.chunk.spare())
+        Ok(&mut self.frame[self.end..])
     }
 
     fn advance(&mut self, length: usize) {
-        self.chunk.end += length;
+        self.end += length;
     }
 }
 
@@ -116,15 +93,9 @@ impl Outlet {
     ///
     /// # Errors
     /// When the connection is lost.
-    pub async fn forward<W>(&mut self, writer: &mut FrameWriter<W>) -> Result<(), Lost>
-    where
-        W: AsyncWrite + Unpin,
-    {
-        while let Some(mut chunk) = self.full.recv().await {
-            writer.send_chunk(FrameKind::Data, &mut chunk).await?;
-            chunk.end = HEADER_LEN;
-            // A thread that has ended needs no more of them.
-            drop(self.empty.try_send(chunk));
+    pub async fn forward<W: Carry>(&mut self, writer: &mut FrameWriter<W>) -> Result<(), Lost> {
+        while let Some(frame) = self.frames.recv().await {
+            writer.send_buffer(FrameKind::Data, frame).await?;
         }
         Ok(())
     }

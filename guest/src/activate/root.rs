@@ -6,8 +6,8 @@ use super::{Identity, identity};
 use crate::device::await_node;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount as mount_fs, mount_change, mount_move,
-    unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount as mount_fs, mount_bind, mount_change,
+    mount_move, unmount,
 };
 use std::ffi::CStr;
 use std::fs::{self, DirBuilder};
@@ -49,15 +49,21 @@ const WORKSPACE_UPPER: &str = "/run/pyro/disk/workspace/upper";
 /// Where the new root is put together.
 const ROOT: &str = "/run/pyro/root";
 
-/// What each layered tree keeps on the disk.
-const LAYERS: [&str; 4] = ["root/upper", "root/work", "workspace/upper", "workspace/work"];
+/// What becomes the new root's /run.
+const RUN: &str = "/run/pyro/run";
+
+/// What each layered tree keeps on the disk, in the order of making.
+const LAYERS: [&str; 4] = ["workspace/upper", "workspace/work", "root/upper", "root/work"];
 
 /// The root's upper layer, as the overlay's options name it.
 const UPPER: &str = "/run/pyro/disk/root/upper";
 
 /// Nothing in the background: filling 16 GiB's worth of inode tables and reading
 /// all bitmaps would cost the guest's CPU and make the host's sparse file big.
-const DISK_OPTIONS: &CStr = c"noinit_itable,no_prefetch_block_bitmaps,errors=remount-ro";
+/// And no map of the file system's own blocks, by which it would notice that
+/// its metadata is damaged: the host has just made it.
+const DISK_OPTIONS: &CStr =
+    c"noinit_itable,no_prefetch_block_bitmaps,noblock_validity,errors=remount-ro";
 
 /// Kernel defaults are off, and then renaming a directory of the base fails,
 /// hard links break apart, and files without data confuse the diff.
@@ -179,9 +185,7 @@ pub(super) fn mount(who: &Identity) -> io::Result<Disk> {
     mount_fs(DEVICE, DISK, "ext4", MountFlags::NOATIME, Some(DISK_OPTIONS))
         .map_err(|error| named(DEVICE, error))?;
     let (top, base) = (open_directory(DISK)?, open_directory("/")?);
-    for directory in LAYERS {
-        make_directory(&format!("{DISK}/{directory}"))?;
-    }
+    make_layers()?;
     let upper = Path::new(UPPER);
     let is_fresh = !upper.join("etc").exists();
     if is_fresh {
@@ -197,8 +201,11 @@ pub(super) fn mount(who: &Identity) -> io::Result<Disk> {
         mount_move(format!("/{tree}"), format!("{ROOT}/{tree}"))
             .map_err(|error| named(tree, error))?;
     }
-    // Nothing that lives in the old one is needed in the new.
-    mount_fs("tmpfs", format!("{ROOT}/run"), "tmpfs", run_flags(), Some(RUN_OPTIONS))?;
+    // An empty directory of the old one: nothing that lives there is needed in
+    // the new, and another file system would cost its making, and the end of
+    // the first.
+    make_directory(RUN)?;
+    mount_bind(RUN, format!("{ROOT}/run")).map_err(|error| named("run", error))?;
     switch()?;
     if !is_fresh {
         identity::write(Path::new("/"), who)?;
@@ -228,12 +235,14 @@ fn mount_workspace(is_fresh: bool) -> io::Result<OwnedFd> {
     open_directory(SEED)
 }
 
-/// /run, in both phases.
-pub(crate) const RUN_OPTIONS: &CStr = c"mode=755,size=10%";
-
-/// /run, in both phases.
-pub(crate) const fn run_flags() -> MountFlags {
-    MountFlags::NOSUID.union(MountFlags::NODEV)
+/// Makes the layers' directories, unless the disk came with them: the last one
+/// is there only if all are.
+fn make_layers() -> io::Result<()> {
+    let path = |directory: &str| format!("{DISK}/{directory}");
+    if LAYERS.last().is_some_and(|last| is_directory(&path(last))) {
+        return Ok(());
+    }
+    LAYERS.iter().try_for_each(|directory| make_directory(&path(directory)))
 }
 
 /// Puts the new root over the old one and lets the old one go, with all that
@@ -247,10 +256,14 @@ fn switch() -> io::Result<()> {
 }
 
 fn make_directory(path: &str) -> io::Result<()> {
-    if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir()) {
+    if is_directory(path) {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
+fn is_directory(path: &str) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
 }
 
 fn named(what: &str, error: rustix::io::Errno) -> io::Error {

@@ -8,27 +8,35 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 const CHUNK: usize = STREAM_UNIT;
 
 /// Sends back what comes.
-pub(super) async fn echo<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
+pub(super) async fn echo<R, W>(mut reader: R, mut writer: W) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     let mut chunk = vec![0; CHUNK];
     loop {
-        let length = stream.read(&mut chunk).await?;
+        let length = reader.read(&mut chunk).await?;
         if length == 0 {
-            return stream.shutdown().await;
+            return writer.shutdown().await;
         }
-        stream.write_all(chunk.get(..length).unwrap_or_default()).await?;
-        stream.flush().await?;
+        writer.write_all(chunk.get(..length).unwrap_or_default()).await?;
+        writer.flush().await?;
     }
 }
 
 /// Sends as many zero bytes as the peer asks for by a u64, again and again.
-pub(super) async fn source<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
+pub(super) async fn source<R, W>(mut reader: R, mut writer: W) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     let chunk = vec![0; CHUNK];
     loop {
-        let mut left = stream.read_u64_le().await?;
+        let mut left = reader.read_u64_le().await?;
         while left > 0 {
             let length = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-            stream.write_all(chunk.get(..length).unwrap_or_default()).await?;
-            stream.flush().await?;
+            writer.write_all(chunk.get(..length).unwrap_or_default()).await?;
+            writer.flush().await?;
             left -= length as u64;
         }
     }
@@ -36,19 +44,23 @@ pub(super) async fn source<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> 
 
 /// Takes as many bytes as the peer says by a u64 and says so by one byte, again
 /// and again.
-pub(super) async fn sink<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
+pub(super) async fn sink<R, W>(mut reader: R, mut writer: W) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     let mut chunk = vec![0; CHUNK];
     loop {
-        let mut left = stream.read_u64_le().await?;
+        let mut left = reader.read_u64_le().await?;
         while left > 0 {
             let length = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-            let length = stream.read(chunk.get_mut(..length).unwrap_or_default()).await?;
+            let length = reader.read(chunk.get_mut(..length).unwrap_or_default()).await?;
             if length == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             left -= length as u64;
         }
-        stream.write_all(&[1]).await?;
-        stream.flush().await?;
+        writer.write_all(&[1]).await?;
+        writer.flush().await?;
     }
 }

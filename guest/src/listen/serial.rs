@@ -7,14 +7,12 @@ use crate::init::Life;
 use crate::log;
 use port::Port;
 use pyro_protocol::ANNOUNCE_PORT;
-use pyro_protocol::channel::{Acceptor, ChannelError, Inbound, Side, connect, interrupt};
+use pyro_protocol::channel::{Acceptor, ChannelError, Side, connect, interrupt};
 use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use tokio::io::BufStream;
-use tokio::time::timeout;
+use tokio::io::BufReader;
 
 /// What the host calls the port.
 const NAME: &str = "pyro.agent";
@@ -24,13 +22,6 @@ const PORTS: &str = "/sys/class/virtio-ports";
 
 /// The kernel hands out no more than this at a read.
 const READ_AHEAD: usize = 4096;
-
-/// The kernel takes no more than this at a write; a multiplexer's header and
-/// body then go in one.
-const WRITE_BEHIND: usize = 32 * 1024;
-
-/// How long the host may take to say which vsock port it wants.
-const PORT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The device node of the port, once the kernel knows its name.
 pub(super) fn find_port() -> io::Result<Option<PathBuf>> {
@@ -54,7 +45,7 @@ pub(super) fn find_port() -> io::Result<Option<PathBuf>> {
 /// Brings the channel up, announces, accepts; and again with the next host
 /// whenever the channel has failed.
 pub(super) async fn serve(node: &Path, desk: &Desk, life: Life) -> io::Result<Infallible> {
-    let mut port = BufStream::with_capacity(READ_AHEAD, WRITE_BEHIND, Port::open(node)?);
+    let mut port = BufReader::with_capacity(READ_AHEAD, Port::open(node)?);
     match life {
         Life::First => {}
         Life::Another => interrupt(&mut port).await?,
@@ -67,7 +58,7 @@ pub(super) async fn serve(node: &Path, desk: &Desk, life: Life) -> io::Result<In
     }
 }
 
-async fn serve_channel(port: &mut BufStream<Port>, desk: &Desk) -> Result<(), ChannelError> {
+async fn serve_channel(port: &mut BufReader<Port>, desk: &Desk) -> Result<(), ChannelError> {
     let (opener, acceptor, driver) = connect(port, Side::Guest).await?;
     let announced = try_announce(opener.open(ANNOUNCE_PORT));
     let served = async {
@@ -83,20 +74,13 @@ async fn accept(mut acceptor: Acceptor, desk: &Desk) {
     while let Some(inbound) = acceptor.accept().await {
         if let Some(place) = desk.place() {
             let desk = desk.clone();
-            tokio::spawn(async move {
-                admit(inbound, &desk).await;
-                drop(place);
-            });
+            if let Some(service) = Service::on(inbound.port()) {
+                let (reader, writer) = inbound.accept().into_split();
+                tokio::spawn(async move {
+                    desk.serve(service, reader, writer).await;
+                    drop(place);
+                });
+            }
         }
-    }
-}
-
-async fn admit(mut inbound: Inbound, desk: &Desk) {
-    // A stream that names no port of ours in time is dropped: refused.
-    if let Ok(Ok(port)) = timeout(PORT_DEADLINE, inbound.port()).await
-        && let Some(service) = Service::on(port)
-        && let Ok(stream) = inbound.accept().await
-    {
-        desk.serve(service, stream).await;
     }
 }

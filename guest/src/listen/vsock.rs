@@ -51,7 +51,8 @@ async fn accept(desk: &Desk, listener: VsockListener, service: Service) -> io::R
         if let Some(place) = desk.place().filter(|_| from_host) {
             let desk = desk.clone();
             tokio::spawn(async move {
-                desk.serve(service, stream).await;
+                let (reader, writer) = tokio::io::split(stream);
+                desk.serve(service, reader, writer).await;
                 drop(place);
             });
         }

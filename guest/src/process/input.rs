@@ -1,14 +1,15 @@
 //! What the host sends to a running program.
 
 use super::leash::Leash;
-use futures::FutureExt;
+use bytes::Bytes;
+use pyro_protocol::carry::{Fetch, Pieces};
 use pyro_protocol::process::{STDIN_WINDOW, Signal};
-use pyro_protocol::{Frame, FrameKind, FrameReader, Lost};
+use pyro_protocol::{FrameKind, FrameReader, Lost};
 use std::convert::Infallible;
 use std::future::pending;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, SimplexStream, WriteHalf};
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
@@ -19,15 +20,25 @@ const SIGNAL_MAX: u8 = 64;
 /// frame each.
 const TAKEN_STEP: usize = STDIN_WINDOW / 4;
 
+/// Pieces that one write takes; as many as a window usually has, by far fewer
+/// than the kernel allows.
+const BATCH: usize = 64;
+
 /// Reads the host's frames; never waits for the program.
 pub(super) struct Intake {
-    buffer: Option<WriteHalf<SimplexStream>>,
+    input: Expected,
     window: Arc<Window>,
+}
+
+/// Whether the host may send input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Input,
+    Nothing,
 }
 
 /// Hands the program its input, as fast as it reads.
 pub(super) struct Feed {
-    buffer: ReadHalf<SimplexStream>,
     stdin: Option<pipe::Sender>,
     window: Arc<Window>,
 }
@@ -42,14 +53,18 @@ struct Window {
     /// Taken, and not yet acknowledged.
     taken: AtomicUsize,
     step: Notify,
+    /// Come and not yet taken: never more than [`STDIN_WINDOW`].
+    pieces: Mutex<Pieces>,
+    ended: AtomicBool,
+    /// There are pieces, or the end.
+    come: Notify,
 }
 
 /// The two ends of the input's buffer. Without a pipe, input is not expected.
 pub(super) fn channel(stdin: Option<pipe::Sender>) -> (Intake, Feed) {
-    let (reader, writer) = tokio::io::simplex(STDIN_WINDOW);
     let window = Arc::new(Window::default());
-    let buffer = stdin.is_some().then_some(writer);
-    (Intake { buffer, window: window.clone() }, Feed { buffer: reader, stdin, window })
+    let input = if stdin.is_some() { Expected::Input } else { Expected::Nothing };
+    (Intake { input, window: window.clone() }, Feed { stdin, window })
 }
 
 impl Intake {
@@ -60,45 +75,53 @@ impl Intake {
         leash: &Leash<'_>,
     ) -> Lost
     where
-        R: AsyncRead + Unpin,
+        R: Fetch,
     {
         loop {
-            let taken = match reader.next().await {
-                Ok(frame) => self.take(&frame, leash).await,
-                Err(lost) => return lost,
-            };
-            if let Err(lost) = taken {
+            if let Err(lost) = self.take(reader, leash).await {
                 return lost;
             }
         }
     }
 
-    async fn take(&mut self, frame: &Frame, leash: &Leash<'_>) -> Result<(), Lost> {
-        let out_of_place = |wanted| Lost::OutOfPlace { got: frame.kind, wanted };
-        match (frame.kind, &mut self.buffer) {
-            (FrameKind::Stdin, Some(buffer)) => {
-                let length = frame.payload.len();
-                let before = self.window.outstanding.fetch_add(length, Ordering::Relaxed);
-                if before + length > STDIN_WINDOW {
+    async fn take<R: Fetch>(
+        &mut self,
+        reader: &mut FrameReader<R>,
+        leash: &Leash<'_>,
+    ) -> Result<(), Lost> {
+        let begun = reader.begin().await?;
+        let out_of_place = |wanted| Lost::OutOfPlace { got: begun.kind, wanted };
+        match (begun.kind, self.input) {
+            (FrameKind::Stdin, Expected::Input) => {
+                let before = self.window.outstanding.fetch_add(begun.length, Ordering::Relaxed);
+                if before + begun.length > STDIN_WINDOW {
                     return Err(out_of_place("nothing beyond the window"));
                 }
-                // Within the window it fits, and does not wait.
-                buffer.write_all(&frame.payload).await.map_err(Lost::Io)
-            }
-            (FrameKind::StdinEnd, Some(buffer)) => {
-                // The end of file, after what is still in the buffer.
-                let ended = buffer.shutdown().await;
-                self.buffer = None;
-                ended.map_err(Lost::Io)
-            }
-            (FrameKind::Signal, _) => match frame.decode(FrameKind::Signal)? {
-                Signal { number: number @ 1..=SIGNAL_MAX } => {
-                    leash.signal(number);
-                    Ok(())
+                let mut left = begun.length;
+                while left > 0 {
+                    let piece = reader.piece(left).await?;
+                    left -= piece.len();
+                    self.window.push(piece);
                 }
-                Signal { .. } => Err(out_of_place("a signal from 1 to 64")),
-            },
-            (FrameKind::Stdin | FrameKind::StdinEnd, None) => Err(out_of_place("no more input")),
+                Ok(())
+            }
+            (FrameKind::StdinEnd, Expected::Input) => {
+                self.input = Expected::Nothing;
+                self.window.end();
+                Ok(())
+            }
+            (FrameKind::Signal, _) => {
+                match reader.finish(begun).await?.decode(FrameKind::Signal)? {
+                    Signal { number: number @ 1..=SIGNAL_MAX } => {
+                        leash.signal(number);
+                        Ok(())
+                    }
+                    Signal { .. } => Err(out_of_place("a signal from 1 to 64")),
+                }
+            }
+            (FrameKind::Stdin | FrameKind::StdinEnd, Expected::Nothing) => {
+                Err(out_of_place("no more input"))
+            }
             (
                 FrameKind::Hello
                 | FrameKind::Welcome
@@ -128,29 +151,85 @@ impl Feed {
     /// Writes until the input ends; then, or once the program reads no more,
     /// the pipe is closed and the rest counts as taken.
     pub(super) async fn run(mut self) -> Infallible {
-        let mut chunk = vec![0; if self.stdin.is_some() { STDIN_WINDOW } else { 0 }];
-        while let Ok(first @ 1..) = self.buffer.read(&mut chunk).await {
+        while self.window.some().await {
             // What else has arrived goes along: each write makes the program
             // run, and on one processor that is dear (see `GULP` in output.rs).
             tokio::task::yield_now().await;
-            let rest = chunk.get_mut(first..).unwrap_or_default();
-            let more = self.buffer.read(rest).now_or_never();
-            let length = first + more.and_then(Result::ok).unwrap_or_default();
-            let bytes = chunk.get(..length).unwrap_or_default();
-            if let Some(stdin) = &mut self.stdin
-                && stdin.write_all(bytes).await.is_err()
-            {
+            let batch = self.window.batch();
+            let unwritten = match &self.stdin {
+                Some(stdin) => self.write(stdin, &batch).await,
+                None => batch.iter().map(Bytes::len).sum(),
+            };
+            if unwritten > 0 {
                 // It closed its end, early or not.
                 self.stdin = None;
+                self.window.take(unwritten);
             }
-            self.window.take(length);
         }
         drop(self.stdin);
         pending().await
     }
+
+    /// Writes all of it, and says at once how much the program has taken. How
+    /// much is left is how much it never will.
+    async fn write(&self, stdin: &pipe::Sender, batch: &[Bytes]) -> usize {
+        let mut left: usize = batch.iter().map(Bytes::len).sum();
+        let mut slices: Vec<_> = batch.iter().map(|piece| IoSlice::new(piece)).collect();
+        let mut rest = slices.as_mut_slice();
+        while left > 0 {
+            match stdin.try_write_vectored(rest) {
+                Ok(length) => {
+                    IoSlice::advance_slices(&mut rest, length);
+                    left -= length;
+                    self.window.take(length);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if stdin.writable().await.is_err() {
+                        break;
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        left
+    }
 }
 
 impl Window {
+    /// Nobody panics with it.
+    fn pieces(&self) -> MutexGuard<'_, Pieces> {
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, piece: Bytes) {
+        self.pieces().push(piece);
+        self.come.notify_one();
+    }
+
+    fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.come.notify_one();
+    }
+
+    /// Waits until there are pieces; false at the end of them.
+    async fn some(&self) -> bool {
+        loop {
+            if !self.pieces().is_empty() {
+                return true;
+            }
+            if self.ended.load(Ordering::Relaxed) {
+                return false;
+            }
+            self.come.notified().await;
+        }
+    }
+
+    /// Takes what has come, as much as one write takes.
+    fn batch(&self) -> Vec<Bytes> {
+        let mut pieces = self.pieces();
+        std::iter::from_fn(|| pieces.take(usize::MAX)).take(BATCH).collect()
+    }
+
     fn take(&self, length: usize) {
         if self.taken.fetch_add(length, Ordering::Relaxed) + length >= TAKEN_STEP {
             self.step.notify_one();

@@ -29,6 +29,7 @@ use crate::server::Connection;
 use crate::{clock, log};
 use entry::{Entry, Order};
 use life::Newborn;
+use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::kept::{
     ARGV_SHOWN_MAX, ENDED_MAX, FollowProcess, FollowingProcess, ForgetProcess, KeepProcess,
     KeptProcess, PollProcess, ProcessForgotten, ProcessId, ProcessKept, ProcessList,
@@ -42,7 +43,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OnceCell, Semaphore, oneshot, watch};
 use tokio::time::timeout;
 
@@ -93,14 +93,11 @@ impl std::fmt::Debug for Kept {
 }
 
 /// Answers `KeepProcess`.
-pub(crate) async fn keep<S>(
+pub(crate) async fn keep<R: Fetch, W: Carry>(
     guest: &Arc<Guest>,
     call: KeepProcess,
-    connection: &mut Connection<S>,
-) -> Result<(), Lost>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
     let kept = start(guest, call.program).await;
     let id = kept.as_ref().ok().map(|kept| kept.id);
     let replied = connection.reply(kept).await;
@@ -165,14 +162,11 @@ pub(crate) async fn list(guest: &Guest) -> Result<ProcessList, AgentError> {
 }
 
 /// Answers `PollProcess`; a host that hangs up waits no more.
-pub(crate) async fn poll<S>(
+pub(crate) async fn poll<R: Fetch, W: Carry>(
     guest: &Guest,
     call: PollProcess,
-    connection: &mut Connection<S>,
-) -> Result<(), Lost>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
     let polled = async {
         let entry = guest.kept.find(guest, call.id).await?;
         reading::poll(&guest.kept, &entry, call).await
@@ -187,14 +181,11 @@ where
 }
 
 /// Answers `FollowProcess`.
-pub(crate) async fn follow<S>(
+pub(crate) async fn follow<R: Fetch, W: Carry>(
     guest: &Guest,
     call: FollowProcess,
-    connection: &mut Connection<S>,
-) -> Result<(), Lost>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
     match guest.kept.find(guest, call.id).await {
         Ok(entry) => reading::follow(&guest.kept, &entry, call, connection).await,
         Err(error) => connection.reply::<FollowingProcess>(Err(error)).await,

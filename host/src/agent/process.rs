@@ -1,6 +1,6 @@
 //! A program in the guest, on the connection that started it.
 
-use super::{Connection, lost};
+use super::{AgentClient, Connection, lost};
 use crate::error::{Error, ErrorKind, Result};
 use pyro_protocol::frame::STREAM_CHUNK;
 use pyro_protocol::process::{Exit, STDIN_WINDOW, Signal, StartProcess, StdinTaken};
@@ -8,6 +8,7 @@ use pyro_protocol::{FrameKind, FrameReader, FrameWriter, Lost};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
+use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 
@@ -29,11 +30,13 @@ pub enum Said {
     Stderr(Vec<u8>),
 }
 
-impl<S: AsyncRead + AsyncWrite> Connection<S> {
+impl AgentClient {
     /// Starts a program. An error means that it never ran.
-    pub async fn start(mut self, request: StartProcess) -> Result<Running<S>> {
-        self.call(request).await?;
-        Ok(Running { reader: self.reader, writer: self.writer })
+    pub async fn start(&self, request: StartProcess) -> Result<Running<UnixStream>> {
+        let mut connection = self.connect_with(request).await?;
+        connection.reply::<StartProcess>().await?;
+        let Connection { reader, writer, .. } = connection;
+        Ok(Running { reader, writer })
     }
 }
 

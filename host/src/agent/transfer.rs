@@ -125,7 +125,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     }
 
     pub(crate) async fn send_call<R: Request>(&mut self, request: R) -> Result<()> {
-        self.check_generation::<R>()?;
+        self.require::<R>()?;
         let call: Call = request.into();
         self.writer.send(FrameKind::Call, &call).await.map_err(lost)
     }

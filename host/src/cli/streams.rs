@@ -3,6 +3,7 @@
 use futures::stream::poll_fn;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{FileType, fstat, major, minor};
 use rustix::io::Errno;
 use rustix::{process, stdio, termios};
 use std::io;
@@ -72,9 +73,13 @@ pub(super) enum Stdin {
 
 impl Stdin {
     /// Standard input, unless reading it would stop the process: a terminal
-    /// feeds only its foreground.
+    /// feeds only its foreground. The null device counts as none: the guest has
+    /// one of its own, and input that ends at once would take it milliseconds.
     pub(super) fn open() -> Option<Self> {
         let stdin = stdio::stdin();
+        if is_null(stdin) {
+            return None;
+        }
         let elsewhere = match termios::tcgetpgrp(stdin) {
             Ok(foreground) => foreground != process::getpgrp(),
             // Not a terminal, or not ours.
@@ -82,6 +87,16 @@ impl Stdin {
         };
         (!elsewhere).then_some(Self::Untouched)
     }
+}
+
+// <linux/major.h>, and the kernel's list of devices.
+const NULL_DEVICE: (u32, u32) = (1, 3);
+
+fn is_null(descriptor: BorrowedFd<'_>) -> bool {
+    fstat(descriptor).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && (major(stat.st_rdev), minor(stat.st_rdev)) == NULL_DEVICE
+    })
 }
 
 impl AsyncRead for Stdin {
@@ -118,6 +133,21 @@ fn read_all(sender: &mpsc::Sender<io::Result<Bytes>>) {
         let last = chunk.is_err();
         if sender.blocking_send(chunk).is_err() || last {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn only_the_null_device_is_no_input() {
+        let is_null = |path: &str| is_null(File::open(path).expect("every host has it").as_fd());
+        assert!(is_null("/dev/null"));
+        for other in ["/dev/zero", "/proc/self/stat", "/"] {
+            assert!(!is_null(other), "{other}");
         }
     }
 }

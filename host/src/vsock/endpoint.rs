@@ -3,16 +3,18 @@
 
 use super::read_line;
 use pyro_protocol::VsockPort;
-use pyro_protocol::channel::{Acceptor, Opener};
+use pyro_protocol::carry::{self, HEADROOM};
+use pyro_protocol::channel::{Acceptor, Opener, Receiver, STREAM_UNIT, Sender};
 use std::io;
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// How long either side may take to say which port it wants.
+/// How long a caller may take to say which port it wants.
 const OPENING_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long the guest may take to accept. Callers have deadlines of their own;
@@ -22,8 +24,8 @@ const ACCEPT_DEADLINE: Duration = Duration::from_secs(30);
 /// Connections at the same time; more wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 192;
 
-/// What one direction of a connection may have underway.
-const COPY_BUFFER: usize = 32 * 1024;
+/// What is moved at once.
+const CHUNK: usize = STREAM_UNIT;
 
 /// Serves until dropped. What the guest opens to `announce_port` goes to
 /// `announced`; every other port of the host is refused. `busy` is told how many
@@ -51,17 +53,11 @@ pub async fn serve(
                 });
             }
             inbound = acceptor.accept() => {
-                let Some(mut inbound) = inbound else { return Ok(()) };
-                let announced = announced.clone();
-                connections.spawn(async move {
-                    if let Ok(Ok(port)) = timeout(OPENING_DEADLINE, inbound.port()).await
-                        && port == announce_port
-                        && let Ok(stream) = inbound.accept().await
-                    {
-                        // Full: it was announced before.
-                        drop(announced.try_send(stream));
-                    }
-                });
+                let Some(inbound) = inbound else { return Ok(()) };
+                if inbound.port() == announce_port {
+                    // Full: it was announced before.
+                    drop(announced.try_send(inbound.accept()));
+                }
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
         }
@@ -88,11 +84,38 @@ async fn carry(mut caller: UnixStream, opener: Opener) -> io::Result<()> {
     let line = timeout(OPENING_DEADLINE, read_line(&mut caller)).await??;
     let port = parse_connect(&line)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a CONNECT line"))?;
-    let mut guest = timeout(ACCEPT_DEADLINE, opener.open(port)).await?.map_err(io::Error::other)?;
+    let guest = timeout(ACCEPT_DEADLINE, opener.open(port)).await?.map_err(io::Error::other)?;
     // The number is the host's port on a real vsock; nobody reads it.
     caller.write_all(format!("OK {}\n", port.0).as_bytes()).await?;
-    copy_bidirectional_with_sizes(&mut caller, &mut guest, COPY_BUFFER, COPY_BUFFER).await?;
+    let (from_guest, to_guest) = guest.into_split();
+    let (from_caller, to_caller) = caller.split();
+    tokio::try_join!(into_guest(from_caller, to_guest), out_of_guest(from_guest, to_caller))?;
     Ok(())
+}
+
+/// Until the caller's end, which becomes the guest's.
+async fn into_guest(mut from: ReadHalf<'_>, mut to: Sender) -> io::Result<()> {
+    loop {
+        // An idle connection holds no buffer.
+        from.readable().await?;
+        let mut buffer = Vec::with_capacity(HEADROOM + CHUNK);
+        buffer.resize(HEADROOM, 0);
+        match from.read_buf(&mut buffer).await? {
+            0 => return to.shutdown().await,
+            _ => carry::carry(&mut to, buffer).await?,
+        }
+    }
+}
+
+/// Until the guest's end, which becomes the caller's.
+async fn out_of_guest(mut from: Receiver, mut to: WriteHalf<'_>) -> io::Result<()> {
+    loop {
+        let piece = carry::fetch(&mut from, CHUNK).await?;
+        if piece.is_empty() {
+            return to.shutdown().await;
+        }
+        to.write_all(&piece).await?;
+    }
 }
 
 fn parse_connect(line: &[u8]) -> Option<VsockPort> {

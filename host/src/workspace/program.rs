@@ -53,8 +53,7 @@ pub(super) async fn execute(
     let Context { events, stdin, mut signals, .. } = context;
     let limit = program.timeout;
     let request = start_request(program, stdin.is_some());
-    let starting = async { agent.connect().await?.start(request).await };
-    let running = timeout(deadlines.reply, starting).await.unwrap_or_else(|_| {
+    let running = timeout(deadlines.reply, agent.start(request)).await.unwrap_or_else(|_| {
         Err(Error::new(ErrorKind::GuestLost, "the guest did not start the program in time"))
     })?;
     events.emit(Event::ProgramStarted).await;

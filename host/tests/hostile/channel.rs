@@ -45,16 +45,18 @@ async fn garbage_instead_of_a_channel() {
 /// Greets rightly, then sends no frames of the multiplexer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_instead_of_the_multiplexer() {
-    let frames: [(&str, Vec<u8>); 6] = [
-        ("text", b"hello, this is no yamux".to_vec()),
-        ("an oversized frame", [&[0, 0, 0, 1, 0, 0, 0, 2][..], &u32::MAX.to_be_bytes()].concat()),
-        (
-            "data for a stream that is none",
-            [&[0, 0, 0, 0, 0, 0, 0, 99, 0, 0, 0, 4][..], b"data"].concat(),
-        ),
-        ("a window beyond all", [0, 1, 0, 1, 0, 0, 0, 2, 0xff, 0xff, 0xff, 0xff].to_vec()),
-        ("an unknown type", [0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec()),
-        ("farewell", [0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec()),
+    let frame = |kind: u8, stream: u32, value: u32, data: &[u8]| {
+        [&[kind, 0, 0, 0], &stream.to_le_bytes()[..], &value.to_le_bytes(), data].concat()
+    };
+    let frames: [(&str, Vec<u8>); 8] = [
+        ("text", b"hello, this is no frame".to_vec()),
+        ("an oversized frame", frame(3, 2, u32::MAX, b"")),
+        ("data for a stream that is none", frame(3, 99, 4, b"data")),
+        ("credit beyond all", [frame(1, 2, 5006, b""), frame(6, 2, 256 << 10, b"")].concat()),
+        ("an unknown kind", frame(9, 0, 0, b"")),
+        ("an acceptance of nothing", [frame(1, 2, 5006, b""), frame(2, 2, 0, b"")].concat()),
+        ("the host's own number", frame(1, 1, 5006, b"")),
+        ("an end after the end", [frame(1, 2, 5006, b""), frame(4, 2, 0, b"").repeat(2)].concat()),
     ];
     let attacks = frames.map(|(name, bytes)| async move {
         let vmm = FakeVmm::new(move |mut inside: Inside| {

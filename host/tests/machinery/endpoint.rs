@@ -61,15 +61,11 @@ impl Endpoint {
         tasks.spawn(async { drop(guest_driver.await) });
         tasks.spawn(async { drop(serving.await) });
         tasks.spawn(async move {
-            while let Some(mut stream) = inbound.accept().await {
-                tokio::spawn(async move {
-                    let Ok(port) = stream.port().await else { return };
-                    if port != NOBODY
-                        && let Ok(stream) = stream.accept().await
-                    {
-                        drop(serve(port, stream).await);
-                    }
-                });
+            while let Some(stream) = inbound.accept().await {
+                let port = stream.port();
+                if port != NOBODY {
+                    tokio::spawn(serve(port, stream.accept()));
+                }
             }
         });
         Self { place, announced, tasks }

@@ -168,7 +168,8 @@ async fn play(what: What, mut context: Context) -> u8 {
             7
         }
         What::Cat => {
-            let mut input = context.stdin.take().unwrap();
+            // As in a guest: no input reads like an empty one.
+            let Some(mut input) = context.stdin.take() else { return 0 };
             let mut buffer = vec![0; 32 * 1024];
             loop {
                 match input.read(&mut buffer).await.unwrap() {

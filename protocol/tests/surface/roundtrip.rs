@@ -9,7 +9,8 @@ use pyro_protocol::frame::{HEADER_LEN, header, parse_header};
 use pyro_protocol::kept::ProcessId;
 use pyro_protocol::power::{Ping, Pong, PoweringOff};
 use pyro_protocol::{
-    AgentError, AgentErrorKind, FrameKind, FrameReader, FrameWriter, GuestPath, Lost, codec,
+    AgentError, AgentErrorKind, Call, FrameKind, FrameReader, FrameWriter, GuestPath, Hello, Lost,
+    codec,
 };
 
 macro_rules! there_and_back {
@@ -100,6 +101,24 @@ fn an_error_fits_its_frame_whatever_it_says() {
         assert!(error.message.len() <= MESSAGE_MAX);
         assert!(codec::encode(&error).expect("it encodes").len() <= FrameKind::Error.limit());
     }
+}
+
+#[test]
+fn what_is_queued_leaves_with_what_is_sent() {
+    block_on(async {
+        let (ours, theirs) = tokio::io::duplex(64);
+        let mut writer = FrameWriter::new(ours);
+        writer.queue(FrameKind::Hello, &Hello::ours()).expect("it fits");
+        writer.send(FrameKind::Call, &Call::from(Ping)).await.expect("there is room");
+        writer.send_raw(FrameKind::StdinEnd, b"").await.expect("there is room");
+        drop(writer);
+        let mut reader = FrameReader::new(theirs);
+        assert_eq!(reader.expect::<Hello>(FrameKind::Hello).await.expect("first"), Hello::ours());
+        let call: Call = reader.expect(FrameKind::Call).await.expect("second");
+        assert_eq!(call, Call::from(Ping));
+        assert_eq!(reader.next().await.expect("once each").kind, FrameKind::StdinEnd);
+        assert!(matches!(reader.next().await, Err(Lost::Closed)));
+    });
 }
 
 #[test]

@@ -210,11 +210,11 @@ fn come_and_go(channel: UnixStream) -> Result<Instant> {
         let (opener, mut acceptor, driver) = channel::connect(channel, side).await?;
         tokio::pin!(driver);
         let talk = async {
-            let mut inbound = acceptor.accept().await.ok_or("the channel ended")?;
-            if inbound.port().await? != ANNOUNCE_PORT {
+            let inbound = acceptor.accept().await.ok_or("the channel ended")?;
+            if inbound.port() != ANNOUNCE_PORT {
                 return Err("the guest wants another port than the announcement's".into());
             }
-            let mut reader = FrameReader::new(inbound.accept().await?);
+            let mut reader = FrameReader::new(inbound.accept());
             let announced: Announcement = reader.expect(FrameKind::Announcement).await?;
             if announced.magic != MAGIC {
                 return Err("the guest is not pyro's".into());

@@ -66,10 +66,15 @@ impl AsyncRead for Port {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            let host = match rustix::io::read(&this.port, buffer.initialize_unfilled()) {
-                Ok(0) => Host::Gone,
-                Ok(length) => {
+            // SAFETY: the kernel writes to it and nobody unwrites it.
+            let room = unsafe { buffer.unfilled_mut() };
+            let host = match rustix::io::read(&this.port, room) {
+                Ok(([], _)) => Host::Gone,
+                Ok((read, _)) => {
+                    let length = read.len();
                     this.host = Host::Present;
+                    // SAFETY: so many bytes were written, from the beginning.
+                    unsafe { buffer.assume_init(length) };
                     buffer.advance(length);
                     return Poll::Ready(Ok(()));
                 }

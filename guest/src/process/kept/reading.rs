@@ -4,6 +4,7 @@ use super::entry::{Entry, Status};
 use super::spool::Unreadable;
 use super::{Kept, bounded};
 use crate::server::Connection;
+use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::channel::STREAM_UNIT;
 use pyro_protocol::frame::{HEADER_LEN, STREAM_CHUNK};
 use pyro_protocol::kept::{
@@ -13,7 +14,6 @@ use pyro_protocol::kept::{
 use pyro_protocol::{AgentError, AgentErrorKind, FrameKind, FrameWriter, Lost};
 use std::pin::pin;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 /// How much goes into one frame: with its header, what travels together.
@@ -54,15 +54,12 @@ pub(super) async fn poll(
 }
 
 /// Sends all that is written until the end, as fast as the host takes it.
-pub(super) async fn follow<S>(
+pub(super) async fn follow<R: Fetch, W: Carry>(
     kept: &Kept,
     entry: &Arc<Entry>,
     call: FollowProcess,
-    connection: &mut Connection<S>,
-) -> Result<(), Lost>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
     let FollowProcess { id: _, stdout_cursor, stderr_cursor } = call;
     let now = entry.status();
     let checked = check(OutputStream::Stdout, stdout_cursor, now.stdout_end)
@@ -106,7 +103,7 @@ where
     }
 }
 
-async fn pass_on<W: AsyncWrite + Unpin>(
+async fn pass_on<W: Carry>(
     writer: &mut FrameWriter<W>,
     stream: OutputStream,
     cursor: u64,

@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn records_are_read() {
         let records =
-            Records::new(b"12 path=abc\n13 path=a\nb\n18 mtime=-1.25000\n").expect("three");
+            Records::new(b"12 path=abc\n12 path=a\nb\n18 mtime=-1.25000\n").expect("three");
         assert_eq!(records.path.as_deref(), Some(&b"a\nb"[..]));
         assert_eq!(records.mtime, Some(Mtime { secs: -2, nanos: 750_000_000 }));
     }

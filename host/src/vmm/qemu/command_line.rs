@@ -79,17 +79,18 @@ impl CommandLine<'_> {
         option("chardev", format!("socket,id=channel,fd={channel}"));
         option("device", "virtio-serial-device".into());
         option("device", format!("virtserialport,chardev=channel,name={PORT_NAME}"));
-        let writable = match machine.durability {
-            // It goes with the guest, so nothing waits for the host's storage.
-            Durability::Scratch => "read-only=off,cache.no-flush=on",
-            Durability::Kept => "read-only=off",
+        // What goes with the guest waits for no storage of the host's, and the
+        // guest need not ask it to.
+        let (writable, cache) = match machine.durability {
+            Durability::Scratch => ("read-only=off,cache.no-flush=on", ",write-cache=off"),
+            Durability::Kept => ("read-only=off", ""),
         };
         let disks = [
-            ("root", root_image, "read-only=on"),
-            ("disk", disk, writable),
-            ("seed", seed, "read-only=on"),
+            ("root", root_image, "read-only=on", ",write-cache=off"),
+            ("disk", disk, writable, cache),
+            ("seed", seed, "read-only=on", ",write-cache=off"),
         ];
-        for (name, descriptor, access) in disks {
+        for (name, descriptor, access, cache) in disks {
             option("add-fd", format!("fd={descriptor},set={descriptor}"));
             option(
                 "blockdev",
@@ -100,7 +101,10 @@ impl CommandLine<'_> {
             );
             // A full host disk is the guest's to hear of: QEMU's default is to stop
             // the machine for good.
-            option("device", format!("virtio-blk-device,drive={name},werror=report,rerror=report"));
+            option(
+                "device",
+                format!("virtio-blk-device,drive={name},werror=report,rerror=report{cache}"),
+            );
         }
         option("kernel", KERNEL.into());
         if machine.initrd.is_some() {
@@ -141,6 +145,10 @@ impl CommandLine<'_> {
                     ["tsc=reliable", "no_timer_check", "mitigations=off"].map(String::from),
                 );
                 words.push("cryptomgr.notests".into());
+                // The translator keeps code by its address: with the libraries
+                // at other addresses in every process, each program is
+                // translated anew and starts five times as slowly.
+                words.push("norandmaps".into());
                 if machine.kernel_flavor == KernelFlavor::Tuned {
                     words.push(format!("lapic_timer_hz={TCG_TIMER_HZ}"));
                 }
