@@ -363,7 +363,10 @@ impl Failed {
 impl From<CommitError> for AgentError {
     fn from(error: CommitError) -> Self {
         let kind = match &error {
-            CommitError::Before(cause) if cause.kind() == io::ErrorKind::StorageFull => {
+            CommitError::Before(cause)
+                if [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded]
+                    .contains(&cause.kind()) =>
+            {
                 AgentErrorKind::OutOfResources
             }
             CommitError::Before(_) | CommitError::Midway(_) => AgentErrorKind::System,

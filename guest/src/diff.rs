@@ -87,9 +87,11 @@ impl Drop for Cancel {
 }
 
 fn failed(error: &io::Error) -> AgentError {
-    let kind = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::OutOfMemory => AgentErrorKind::OutOfResources,
-        _ => AgentErrorKind::System,
+    let full =
+        [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::OutOfMemory];
+    let kind = match full.contains(&error.kind()) {
+        true => AgentErrorKind::OutOfResources,
+        false => AgentErrorKind::System,
     };
     AgentError::new(kind, format!("comparing: {}", log::Chain(error)))
 }

@@ -1,6 +1,7 @@
 //! Changing a workspace by a patch: all of it or nothing.
 
 mod binary;
+mod content;
 mod hunk;
 mod names;
 mod parse;
@@ -38,11 +39,13 @@ pub(crate) async fn run<R: Fetch, W: Carry>(
     };
     loop {
         let frame = connection.reader.next().await?;
-        let taken = match frame.kind {
-            FrameKind::Data => spool.take(&frame.payload),
-            FrameKind::DataEnd if frame.payload.is_empty() => break,
-            got => return Err(Lost::OutOfPlace { got, wanted: "Data or an empty DataEnd" }),
-        };
+        if frame.kind == FrameKind::DataEnd && frame.payload.is_empty() {
+            break;
+        }
+        if frame.kind != FrameKind::Data {
+            return Err(Lost::OutOfPlace { got: frame.kind, wanted: "Data or an empty DataEnd" });
+        }
+        let taken = spool.take(&frame.payload);
         if let Err(error) = taken {
             return connection.reply::<PatchApplied>(Err(error)).await;
         }

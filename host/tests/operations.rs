@@ -15,6 +15,8 @@ mod home;
 mod boot;
 #[path = "operations/cancel.rs"]
 mod cancel;
+#[path = "operations/differing.rs"]
+mod differing;
 #[path = "operations/exec.rs"]
 mod exec;
 #[path = "operations/files.rs"]

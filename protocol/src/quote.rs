@@ -57,7 +57,7 @@ pub fn unquoted(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 
 /// What git quotes with `core.quotePath`, its default.
 fn is_odd(byte: u8) -> bool {
-    byte < b' ' || byte >= 0x7f || matches!(byte, b'"' | b'\\')
+    !(b' '..0x7f).contains(&byte) || matches!(byte, b'"' | b'\\')
 }
 
 const ESCAPES: [(u8, u8); 9] = [

@@ -1,17 +1,17 @@
 //! What a patch comes to: every new content made and checked before anything
 //! is changed.
 
+use super::content::{Content, Making};
 use super::names::{Resolved, resolve};
 use super::parse::{Body, FilePatch, PatchKind};
 use super::tree::{self, Leaf, Original, conflict, fault};
 use super::{hunk, steps};
 use crate::commit::{Commit, Commits, Slot};
-use crate::git::{BlobHasher, BlobId, LINK_MODE, NO_BLOB, file_mode};
-use pyro_protocol::{AgentError, AgentErrorKind};
+use crate::git::{LINK_MODE, file_mode};
+use pyro_protocol::AgentError;
 use rustix::fs::Mode;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek};
 
 /// Everything that a patch touches.
 pub(super) struct Plan<'a> {
@@ -51,13 +51,6 @@ pub(super) struct Made {
     mode: u32,
     /// Where it leads, if it is a link.
     target: Option<Vec<u8>>,
-}
-
-/// A content that can be read.
-#[derive(Debug)]
-enum Content {
-    File(File),
-    Link(Vec<u8>),
 }
 
 /// One part of a patch, with the direction taken out.
@@ -316,7 +309,15 @@ impl<'a> Plan<'a> {
             None => matches!(source.content, Some(Content::Link(_))),
         };
         let (slot, mut staged) = self.commit.stage_file().map_err(|error| fault(path, &error))?;
-        self.write(part, &mut source, &mut staged)?;
+        let making = Making {
+            patch: self.patch,
+            reverse: self.reverse,
+            part: part.file,
+            from: &part.from,
+            to: path,
+            commits: self.commits,
+        };
+        making.write(&mut source.content, &mut staged)?;
         let wrong = |error: io::Error| fault(path, &error);
         let size = staged.metadata().map_err(wrong)?.len();
         if kind == PatchKind::Delete {
@@ -347,78 +348,6 @@ impl<'a> Plan<'a> {
         Ok(Some(Made { slot, mode, target: None }))
     }
 
-    /// Writes what a part makes of its source.
-    fn write(
-        &self,
-        part: &Part<'_>,
-        source: &mut Source,
-        staged: &mut File,
-    ) -> Result<(), AgentError> {
-        let path = &part.to;
-        let wrong = |error: io::Error| fault(path, &error);
-        match &part.file.body {
-            Body::Nothing => match &mut source.content {
-                None => Ok(()),
-                Some(content) => content.copy_to(staged).map_err(wrong),
-            },
-            Body::Hunks(hunks) => {
-                let old = match &source.content {
-                    None => Vec::new(),
-                    Some(Content::Link(target)) => target.clone(),
-                    Some(Content::File(file)) => tree::read(file, &part.from)?,
-                };
-                let new =
-                    hunk::apply(self.patch, hunks, &old, self.reverse).map_err(|mismatch| {
-                        let hunk::Mismatch { hunk, line, why } = mismatch;
-                        conflict(
-                            &part.from,
-                            format!("hunk {hunk} (line {line} of the patch) does not apply: {why}"),
-                        )
-                    })?;
-                staged.write_all(&new).map_err(wrong)
-            }
-            Body::Binary { forward, reverse } => {
-                let (hunk, ids) = match (self.reverse, reverse) {
-                    (false, _) => (forward, part.file.ids.clone()),
-                    (true, Some(reverse)) => {
-                        (reverse, part.file.ids.clone().map(|(old, new)| (new, old)))
-                    }
-                    (true, None) => {
-                        return Err(conflict(
-                            path,
-                            "the patch cannot be taken back: it lacks the old bytes",
-                        ));
-                    }
-                };
-                let (old_id, new_id) = ids.unwrap_or_default();
-                let held = match &mut source.content {
-                    None => None,
-                    Some(content) => Some(content.as_file(self.commits).map_err(wrong)?),
-                };
-                let is_other = match &held {
-                    Some(held) => !is_named(held, &old_id).map_err(wrong)?,
-                    None => false,
-                };
-                if is_other {
-                    return Err(conflict(path, "its bytes are not those that the patch is for"));
-                }
-                hunk.apply(self.patch, held.as_ref(), staged).map_err(wrong)?;
-                staged.rewind().map_err(wrong)?;
-                match is_named(staged, &new_id).map_err(wrong)? {
-                    true => Ok(()),
-                    false => Err(conflict(path, "the patch's bytes are damaged")),
-                }
-            }
-            Body::WithoutContent => Err(AgentError::new(
-                AgentErrorKind::InvalidArgument,
-                format!(
-                    "{}: the patch says that bytes differ and not how; make it with `git diff --binary`",
-                    tree::shown(path)
-                ),
-            )),
-        }
-    }
-
     fn is_there(&mut self, path: &[u8]) -> Result<bool, AgentError> {
         let state = self.state(path)?;
         Ok(match (&state.now, &state.original) {
@@ -442,50 +371,6 @@ impl<'a> Plan<'a> {
         }
         self.paths.get_mut(path).ok_or_else(|| conflict(path, "it is not there"))
     }
-}
-
-impl Content {
-    fn copy_to(&mut self, to: &mut File) -> io::Result<()> {
-        match self {
-            Content::Link(target) => to.write_all(target),
-            Content::File(file) => io::copy(file, to).map(drop),
-        }
-    }
-
-    fn as_file(&self, commits: &Commits) -> io::Result<File> {
-        match self {
-            Content::Link(target) => {
-                let mut file = commits.spool()?;
-                file.write_all(target)?;
-                Ok(file)
-            }
-            Content::File(file) => file.try_clone(),
-        }
-    }
-}
-
-/// Whether a content has a blob's name, if the name is there in full.
-fn is_named(file: &File, id: &[u8]) -> io::Result<bool> {
-    if id.len() != 40 {
-        return Ok(true);
-    }
-    let mut file = file.try_clone()?;
-    file.rewind()?;
-    let length = file.metadata()?.len();
-    if id == NO_BLOB.full().as_bytes() {
-        return Ok(length == 0);
-    }
-    let mut hasher = BlobHasher::new(length);
-    let mut chunk = vec![0; 64 * 1024];
-    loop {
-        match file.read(&mut chunk)? {
-            0 => break,
-            count => hasher.update(&chunk[..count]),
-        }
-    }
-    file.rewind()?;
-    let found: BlobId = hasher.finish();
-    Ok(found.full().as_bytes().eq_ignore_ascii_case(id))
 }
 
 /// The permissions of what a part makes: the old ones, except that git's bit

@@ -5,7 +5,7 @@ use pyro_protocol::{AgentError, AgentErrorKind};
 use rustix::fs::{FileType, OFlags, readlinkat};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Files whose lines are to be changed are read as a whole; larger ones are
@@ -95,10 +95,14 @@ fn system(path: &[u8], error: Errno) -> AgentError {
 
 /// The system's refusal, and what of.
 pub(super) fn fault(path: &[u8], error: &std::io::Error) -> AgentError {
-    let kind = match error.kind() {
-        std::io::ErrorKind::StorageFull => AgentErrorKind::OutOfResources,
-        std::io::ErrorKind::InvalidData => AgentErrorKind::InvalidArgument,
-        _ => AgentErrorKind::System,
+    let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
+    let senseless = [ErrorKind::InvalidData, ErrorKind::InvalidInput];
+    let kind = if full.contains(&error.kind()) {
+        AgentErrorKind::OutOfResources
+    } else if senseless.contains(&error.kind()) {
+        AgentErrorKind::InvalidArgument
+    } else {
+        AgentErrorKind::System
     };
     AgentError::new(kind, format!("{}: {error}", shown(path)))
 }

@@ -2,6 +2,7 @@
 
 mod activation;
 mod cancelling;
+mod differing;
 mod ending;
 mod files;
 mod finding;

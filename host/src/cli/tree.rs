@@ -26,6 +26,7 @@ const DRY_RUN: &str = "dry-run";
 /// What the words that only hold other commands are about.
 const GROUPS: &[(&str, &str)] = &[
     ("workspace", "Linux machines that stay until they are deleted"),
+    ("patch", "Changes as text"),
     ("process", "What runs in a workspace without its caller"),
     ("file", "Files of a workspace"),
     ("sync", "Files of the host, into a workspace"),

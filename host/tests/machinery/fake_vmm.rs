@@ -139,7 +139,11 @@ impl Drop for FakeProcess {
 
 /// The real agent, as it would be in a guest, until it is powered off.
 pub async fn serve_agent(channel: UnixStream, workspace: PathBuf) -> String {
-    let guest = Guest::in_process(workspace, Phase::Waiting);
+    serve_guest(channel, Guest::in_process(workspace, Phase::Waiting)).await
+}
+
+/// The same of a guest that was made elsewhere.
+pub async fn serve_guest(channel: UnixStream, guest: Arc<Guest>) -> String {
     let agent = Arc::clone(&guest);
     let serving =
         serve_channel(channel, move |stream, _| serve_connection(stream, Arc::clone(&agent)));

@@ -300,10 +300,10 @@ pub fn perform(root: &Path, op: &Op) {
             rustix::fs::lsetxattr(path, name, b"y", rustix::fs::XattrFlags::empty()).unwrap();
         })),
         Op::FileForDirectory(at, content) => {
-            let _ = (is(&some(at), fs::Metadata::is_dir).map(|path| {
+            if let Some(path) = is(&some(at), fs::Metadata::is_dir) {
                 remove(&path);
                 fs::write(path, content).unwrap();
-            }));
+            }
         }
         Op::DirectoryForFile(at) => drop(file(at).map(|path| {
             fs::remove_file(&path).unwrap();
