@@ -8,20 +8,32 @@
 
 use crate::activate::Disk;
 use crate::cgroup::Cgroups;
+use crate::commit::Commits;
+use crate::log;
 use crate::process::kept::Kept;
 use crate::process::leash::Registry;
 use crate::scratch::Scratch;
 use pyro_protocol::{AgentError, AgentErrorKind, GuestPath};
+use rustix::fs::Mode;
+use rustix::io::Errno;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use tokio::sync::{Semaphore, watch};
 
 /// Where a workspace is, inside a guest.
 pub(crate) const WORKSPACE: &str = "/workspace";
+
+/// So many diffs and patches are worked on at a time; the others wait. Each may
+/// take about ten megabytes, and the agent is to stay under thirty-two.
+const BULK_MAX: usize = 2;
+
+/// Where on the workspace's disk the journals of commits are.
+const COMMITS: &str = "commits";
 
 /// One machine, or what stands for it in a test.
 #[derive(Debug)]
@@ -33,6 +45,10 @@ pub struct Guest {
     pub(crate) kept: Kept,
     state: Mutex<State>,
     off: watch::Sender<bool>,
+    /// Who may read or write a great deal at once.
+    pub(crate) bulk: Semaphore,
+    /// Once there is a workspace.
+    commits: OnceLock<Arc<Commits>>,
 }
 
 /// Where a new [`Guest`] begins.
@@ -59,7 +75,22 @@ pub(crate) enum Machine {
         workspace: PathBuf,
         /// What stands for the workspace's disk.
         disk: Arc<Scratch>,
+        /// What the workspace is made of, if it is an overlay.
+        layers: Option<LayerPaths>,
     },
+}
+
+/// Where the layers of an overlay are.
+#[derive(Debug, Clone)]
+pub struct LayerPaths {
+    /// The lower layer: what there was before.
+    pub lower: PathBuf,
+    /// The upper layer.
+    pub upper: PathBuf,
+    /// The overlay's work directory.
+    pub work: PathBuf,
+    /// The table of hard links, as it lies in a seed's image.
+    pub hard_links: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -75,7 +106,26 @@ impl Guest {
     /// in its own process group; `workspace` stands for `/workspace`; `Activate`
     /// only checks its arguments; power-off is [`Guest::powered_off`].
     pub fn in_process(workspace: impl Into<PathBuf>, phase: Phase) -> Arc<Self> {
-        let machine = Machine::InProcess { workspace: workspace.into(), disk: Arc::default() };
+        Self::in_process_on(workspace, None, phase)
+    }
+
+    /// [`Guest::in_process`] of a workspace that is an overlay, so that it has
+    /// something to be compared with.
+    pub fn in_process_on_layers(
+        workspace: impl Into<PathBuf>,
+        layers: LayerPaths,
+        phase: Phase,
+    ) -> Arc<Self> {
+        Self::in_process_on(workspace, Some(layers), phase)
+    }
+
+    fn in_process_on(
+        workspace: impl Into<PathBuf>,
+        layers: Option<LayerPaths>,
+        phase: Phase,
+    ) -> Arc<Self> {
+        let (workspace, disk) = (workspace.into(), Arc::default());
+        let machine = Machine::InProcess { workspace, disk, layers };
         let state = match phase {
             Phase::Waiting => State::Waiting,
             Phase::Activated => State::Activated(None),
@@ -88,9 +138,10 @@ impl Guest {
     pub fn restarted(&self) -> Option<Arc<Self>> {
         match &self.machine {
             Machine::Virtual { .. } => None,
-            Machine::InProcess { workspace, disk } => {
+            Machine::InProcess { workspace, disk, layers } => {
                 let (workspace, disk) = (workspace.clone(), disk.clone());
-                let machine = Machine::InProcess { workspace, disk };
+                let layers = layers.clone();
+                let machine = Machine::InProcess { workspace, disk, layers };
                 Some(Arc::new(Self::new(machine, State::Activated(None))))
             }
         }
@@ -104,7 +155,9 @@ impl Guest {
             Some(disk) => State::Activated(Some(Arc::new(disk?))),
             None => State::Waiting,
         };
-        Ok(Arc::new(Self::new(machine, state)))
+        let guest = Self::new(machine, state);
+        guest.recover();
+        Ok(Arc::new(guest))
     }
 
     fn new(machine: Machine, state: State) -> Self {
@@ -115,6 +168,8 @@ impl Guest {
             kept: Kept::default(),
             state: Mutex::new(state),
             off,
+            bulk: Semaphore::new(BULK_MAX),
+            commits: OnceLock::new(),
         }
     }
 
@@ -136,7 +191,6 @@ impl Guest {
 
     /// The layers of the workspace's trees; `None` without a machine of its own,
     /// or a workspace.
-    #[expect(dead_code, reason = "the diff will read them")]
     pub(crate) fn disk(&self) -> Option<Arc<Disk>> {
         match &*self.state() {
             State::Activated(disk) => disk.clone(),
@@ -172,6 +226,7 @@ impl Guest {
     /// Every call is answered from here on, unless it is powering off already.
     pub(crate) fn activation_succeeded(&self, disk: Option<Disk>) {
         self.end_activation(State::Activated(disk.map(Arc::new)));
+        self.recover();
     }
 
     /// It can be tried again.
@@ -222,6 +277,42 @@ impl Guest {
         let path = Path::new(OsStr::from_bytes(path.as_bytes()));
         // An absolute path replaces; what lies under /workspace goes along.
         workspace.join(path.strip_prefix(WORKSPACE).unwrap_or(path))
+    }
+
+    /// What changes many files of the workspace at once.
+    pub(crate) fn commits(&self) -> Result<Arc<Commits>, AgentError> {
+        self.require_activated()?;
+        if let Some(commits) = self.commits.get() {
+            return Ok(commits.clone());
+        }
+        let (tree, private) = self.open_commits().map_err(|error| {
+            let text = format!("opening the workspace: {error}");
+            AgentError::new(AgentErrorKind::System, text)
+        })?;
+        Ok(self.commits.get_or_init(|| Commits::new(tree, private)).clone())
+    }
+
+    fn open_commits(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        let tree = File::open(self.directory(None))?.into();
+        let private = self.private()?;
+        match rustix::fs::mkdirat(&private, COMMITS, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok((tree, crate::beneath::directory(&private, COMMITS.as_bytes())?))
+    }
+
+    /// Completes what an agent that died was about to do to the workspace, of
+    /// which no program has seen anything yet.
+    fn recover(&self) {
+        if !self.activated() {
+            return;
+        }
+        let recovered =
+            self.commits().map_err(io::Error::other).and_then(|commits| commits.recover());
+        if let Err(error) = recovered {
+            log::warn(format_args!("completing what was interrupted: {}", log::Chain(&error)));
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -27,23 +27,33 @@
 //! panic: no indexing by it, no unwrap, no unchecked arithmetic.
 
 mod activate;
+mod beneath;
 mod boot;
 mod cgroup;
 mod clock;
+mod commit;
 mod device;
+mod diff;
 mod entropy;
+mod export;
+mod file;
+mod git;
 mod guest;
 pub mod init;
 mod listen;
 pub mod log;
+mod patch;
 mod power;
 mod process;
+mod push;
 mod readiness;
 mod scratch;
 mod server;
+mod work;
 
-pub use guest::{Guest, Phase};
+pub use guest::{Guest, LayerPaths, Phase};
 pub use listen::serve_machine;
 pub use process::environment;
 pub use process::user;
 pub use server::serve_connection;
+pub use work::THREADS;

@@ -3,7 +3,7 @@
 mod memory;
 
 use pyro_agent::init::{self, Life};
-use pyro_agent::{Guest, serve_machine};
+use pyro_agent::{Guest, THREADS, serve_machine};
 use std::io;
 use std::process::ExitCode;
 
@@ -41,6 +41,9 @@ fn agent(life: Life) -> io::Error {
 fn serve(life: Life) -> io::Result<io::Error> {
     rustix::thread::set_name(c"pyro-agent")?;
     std::fs::write("/proc/self/oom_score_adj", OOM_SCORE)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(THREADS)
+        .build()?;
     runtime.block_on(async { Ok(serve_machine(Guest::of_this_machine()?, life).await) })
 }

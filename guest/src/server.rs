@@ -1,7 +1,7 @@
 //! One connection: handshake, one call, its reply.
 
 use crate::guest::Guest;
-use crate::{activate, clock, log, power, process};
+use crate::{activate, clock, diff, export, file, log, patch, power, process, push};
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::handshake::MAGIC;
 use pyro_protocol::kept::ListProcesses;
@@ -82,6 +82,16 @@ async fn converse<R: Fetch, W: Carry>(
         Call::Ping(Ping) => connection.reply(Ok(Pong)).await?,
         Call::Activate(call) => connection.reply(activate::run(guest, call)).await?,
         Call::StartProcess(call) => process::run(guest, call, connection).await?,
+        Call::FileStat(call) => file::stat(guest, call, connection).await?,
+        Call::FileList(call) => file::list(guest, call, connection).await?,
+        Call::FileRead(call) => file::read(guest, call, connection).await?,
+        Call::FileWrite(call) => file::write(guest, call, connection).await?,
+        Call::FileEdit(call) => file::edit(guest, call, connection).await?,
+        Call::FileDelete(call) => file::delete(guest, call, connection).await?,
+        Call::FileMove(call) => file::move_(guest, call, connection).await?,
+        Call::FileSearch(call) => file::search(guest, call, connection).await?,
+        Call::Export(call) => export::run(guest, call, connection).await?,
+        Call::Push(call) => push::run(guest, call, connection).await?,
         Call::KeepProcess(call) => process::kept::keep(guest, call, connection).await?,
         Call::ListProcesses(ListProcesses) => {
             connection.reply(process::kept::list(guest).await).await?;
@@ -97,6 +107,8 @@ async fn converse<R: Fetch, W: Carry>(
         Call::ForgetProcess(call) => {
             connection.reply(process::kept::forget(guest, call).await).await?;
         }
+        Call::Diff(call) => diff::run(guest, call, connection).await?,
+        Call::ApplyPatch(call) => patch::run(guest, call, connection).await?,
         Call::PowerOff(call) => {
             let off = power::run(guest, call).await;
             let served = off.as_ref().map_or(Served::Answered, |_| Served::PoweredOff);

@@ -1,7 +1,10 @@
 //! Calls to the agent in a guest. One connection, one call.
 
+pub mod diff;
+pub mod file;
 pub mod kept;
 pub mod process;
+pub(crate) mod transfer;
 
 use crate::deadlines::Deadlines;
 use crate::error::{Error, ErrorKind, Result};

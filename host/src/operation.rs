@@ -24,9 +24,9 @@ pub use environment::{EnvBuild, EnvInspect, EnvList, EnvPrune};
 pub use output::{Encoding, Output};
 pub use run::Run;
 pub use workspace::{
-    ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite, WorkspaceCreate,
-    WorkspaceDelete, WorkspaceEvents, WorkspaceExec, WorkspaceList, WorkspaceLogs, WorkspaceReset,
-    WorkspaceStart, WorkspaceStatus, WorkspaceStop, WorkspaceUpdate,
+    PatchApply, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite,
+    WorkspaceCreate, WorkspaceDelete, WorkspaceDiff, WorkspaceEvents, WorkspaceExec, WorkspaceList,
+    WorkspaceLogs, WorkspaceReset, WorkspaceStart, WorkspaceStatus, WorkspaceStop, WorkspaceUpdate,
 };
 
 use crate::event_log::{self, Happening};
@@ -51,6 +51,8 @@ pub const OPERATIONS: &[Entry] = &[
     Entry::of::<ProcessWrite>(),
     Entry::of::<ProcessSignal>(),
     Entry::of::<ProcessWait>(),
+    Entry::of::<WorkspaceDiff>(),
+    Entry::of::<PatchApply>(),
     Entry::of::<WorkspaceReset>(),
     Entry::of::<WorkspaceDelete>(),
     Entry::of::<WorkspaceEvents>(),

@@ -15,6 +15,7 @@
 pub mod create;
 pub mod directory;
 pub mod exec;
+pub mod export;
 pub mod find;
 pub mod history;
 pub mod label;
@@ -24,6 +25,7 @@ pub mod place;
 pub mod power;
 pub mod process;
 pub mod program;
+pub mod push;
 pub mod record;
 pub mod reset;
 pub mod shape;

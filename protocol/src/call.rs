@@ -1,6 +1,12 @@
 //! THE table of calls. A row never changes once shipped: a new need is a new
 //! call in a new generation.
 
+use crate::diff::{ApplyPatch, Diff, DiffStarted, PatchApplied};
+use crate::export::{Export, Exporting};
+use crate::file::{
+    FileDelete, FileDeleted, FileEdit, FileEdited, FileEntry, FileList, FileListed, FileMove,
+    FileMoved, FileRead, FileReading, FileSearch, FileSearched, FileStat, FileWrite, FileWritten,
+};
 use crate::handshake::Generation;
 use crate::kept::{
     FollowProcess, FollowingProcess, ForgetProcess, KeepProcess, ListProcesses, PollProcess,
@@ -9,6 +15,7 @@ use crate::kept::{
 };
 use crate::power::{Activate, Activated, Ping, Pong, PowerOff, PoweringOff};
 use crate::process::{ProcessStarted, StartProcess};
+use crate::push::{Push, PushCompared};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// A call as its caller sees it: what to send and what comes back.
@@ -81,4 +88,16 @@ calls! {
     WriteProcess -> ProcessWritten, since 1;
     SignalProcess -> ProcessSignaled, since 1;
     ForgetProcess -> ProcessForgotten, since 1;
+    FileStat -> FileEntry, since 1;
+    FileList -> FileListed, since 1;
+    FileRead -> FileReading, since 1;
+    FileWrite -> FileWritten, since 1;
+    FileEdit -> FileEdited, since 1;
+    FileDelete -> FileDeleted, since 1;
+    FileMove -> FileMoved, since 1;
+    FileSearch -> FileSearched, since 1;
+    Export -> Exporting, since 1;
+    Push -> PushCompared, since 1;
+    Diff -> DiffStarted, since 1;
+    ApplyPatch -> PatchApplied, since 1;
 }

@@ -14,16 +14,23 @@ pub mod call;
 pub mod carry;
 pub mod channel;
 pub mod codec;
+pub mod diff;
 /// What the agent answers when a call fails.
 pub mod error;
+pub mod export;
+pub mod file;
 pub mod frame;
 /// Paths inside the guest.
 pub mod guest_path;
 pub mod handshake;
 pub mod io;
 pub mod kept;
+pub mod piece;
 pub mod power;
 pub mod process;
+pub mod push;
+pub mod quote;
+pub mod transfer;
 
 mod bytes;
 

@@ -8,7 +8,9 @@ use pyro_protocol::{
     AgentError, AgentErrorKind, Call, Frame, FrameKind, FrameReader, FrameWriter, GuestPath, Hello,
     Lost, Request, Welcome,
 };
+use serde::de::DeserializeOwned;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -316,4 +318,69 @@ impl Bystander {
         let killed = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
         assert_eq!(killed, Ok(()), "it has been killed already");
     }
+}
+
+impl Host {
+    /// Makes a call whose `Data` frames come after its reply; all of them, and
+    /// the end.
+    pub async fn fetch<R: Request, End: DeserializeOwned>(
+        &self,
+        request: R,
+    ) -> Result<(R::Reply, Vec<u8>, End), AgentError> {
+        let mut connection = self.connect().await;
+        let reply = connection.call(request).await?;
+        let (bytes, end) = connection.transfer().await?;
+        connection.closed().await;
+        Ok((reply, bytes, end))
+    }
+
+    /// Makes a call that takes `Data` frames before its reply.
+    pub async fn give<R: Request>(
+        &self,
+        request: R,
+        content: &[u8],
+    ) -> Result<R::Reply, AgentError> {
+        let mut connection = self.connect().await;
+        let call: Call = request.into();
+        connection.send(FrameKind::Call, &call).await;
+        for chunk in content.chunks(FrameKind::Data.limit()) {
+            // What the agent does not want any more it says in its reply.
+            if soon("data", connection.writer.send_raw(FrameKind::Data, chunk)).await.is_err() {
+                break;
+            }
+        }
+        drop(soon("the end", connection.writer.send_raw(FrameKind::DataEnd, &[])).await);
+        let frame = connection.next().await;
+        if frame.kind == FrameKind::Error {
+            return Err(frame.decode(FrameKind::Error).expect("an error"));
+        }
+        Ok(frame.decode(FrameKind::Reply).expect("a reply"))
+    }
+
+    /// Where something of the workspace really is.
+    pub fn at(&self, path: &str) -> PathBuf {
+        self.workspace.path().join(path)
+    }
+}
+
+impl Connection {
+    /// Takes `Data` frames to their end.
+    pub async fn transfer<End: DeserializeOwned>(&mut self) -> Result<(Vec<u8>, End), AgentError> {
+        let mut bytes = Vec::new();
+        loop {
+            let frame = self.next().await;
+            if frame.kind == FrameKind::Error {
+                return Err(frame.decode(FrameKind::Error).expect("an error"));
+            }
+            if frame.kind != FrameKind::Data {
+                return Ok((bytes, frame.decode(FrameKind::DataEnd).expect("the end")));
+            }
+            bytes.extend(frame.payload);
+        }
+    }
+}
+
+/// A path that surely is one.
+pub fn guest_path(text: impl AsRef<[u8]>) -> GuestPath {
+    GuestPath::new(text.as_ref()).expect("a path")
 }

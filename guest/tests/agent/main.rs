@@ -3,6 +3,8 @@
 mod activation;
 mod cancelling;
 mod ending;
+mod files;
+mod finding;
 mod host;
 mod hostile;
 mod identity;

@@ -169,16 +169,17 @@ impl Collected {
 
 /// What is left of one stream.
 #[derive(Debug, PartialEq, Eq)]
-struct Captured<Text> {
+pub(super) struct Captured<Text> {
     /// All of it, or its beginning when there is a tail.
-    text: Text,
-    encoding: Encoding,
-    omitted_bytes: u64,
-    tail: Option<Text>,
+    pub(super) text: Text,
+    pub(super) encoding: Encoding,
+    pub(super) omitted_bytes: u64,
+    pub(super) tail: Option<Text>,
 }
 
+/// The first and the last bytes of a stream.
 #[derive(Debug, Default)]
-struct Ends {
+pub(super) struct Ends {
     head: Vec<u8>,
     tail: VecDeque<u8>,
     head_max: usize,
@@ -187,13 +188,14 @@ struct Ends {
 }
 
 impl Ends {
-    fn new(limit: u32) -> Self {
+    /// Keeps at most so many bytes.
+    pub(super) fn new(limit: u32) -> Self {
         let limit = limit as usize;
         let tail_max = limit / 2;
         Self { head_max: limit - tail_max, tail_max, ..Self::default() }
     }
 
-    fn push(&mut self, bytes: &[u8]) {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
         self.total += bytes.len() as u64;
         let (first, rest) = bytes.split_at(bytes.len().min(self.head_max - self.head.len()));
         self.head.extend_from_slice(first);
@@ -203,7 +205,7 @@ impl Ends {
         self.tail.extend(kept);
     }
 
-    fn finish(self) -> Captured<String> {
+    pub(super) fn finish(self) -> Captured<String> {
         capture(self.head, Vec::from(self.tail), self.total)
     }
 }

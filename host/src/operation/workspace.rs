@@ -2,10 +2,12 @@
 
 mod create;
 mod delete;
+mod diff;
 mod events;
 mod exec;
 mod list;
 mod logs;
+mod patch_apply;
 mod process;
 mod reset;
 mod start;
@@ -16,10 +18,14 @@ mod update;
 
 pub use create::WorkspaceCreate;
 pub use delete::{WorkspaceDelete, WorkspaceDeleted};
+pub use diff::{
+    ChangeStatus, ChangeSummary, ChangedEntry, ChangedType, WorkspaceDiff, WorkspaceDiffAnswer,
+};
 pub use events::{WorkspaceEvents, WorkspaceHistory};
 pub use exec::{ExecState, WorkspaceExec, WorkspaceExecAnswer};
 pub use list::{WorkspaceList, WorkspaceListAnswer};
 pub use logs::{LogEntry, LogState, WorkspaceLogs, WorkspaceLogsAnswer};
+pub use patch_apply::{PatchApply, PatchApplyAnswer, PatchSummary, PatchedEntry};
 pub use process::{
     Condition, ConditionState, ProcessList, ProcessListAnswer, ProcessPoll, ProcessPollAnswer,
     ProcessSignal, ProcessSignalAnswer, ProcessWait, ProcessWaitAnswer, ProcessWrite,

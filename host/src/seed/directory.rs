@@ -4,17 +4,18 @@
 //! link, so that nobody who moves things about meanwhile leads the walk
 //! elsewhere; and only one is open at a time, however deep the tree.
 
-use super::entry::{Bytes, Content, Entry, Kind, Mtime, Nothing, RelPath};
+mod content;
+
+use super::entry::{Bytes, Entry, Kind, Mtime, Nothing, RelPath};
 use super::walk::Walk;
 use crate::error::{Error, ErrorKind, Result};
+use content::HostFile;
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat, fstat, openat, openat2,
-    readlinkat, seek, statat,
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, readlinkat, statat,
 };
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -335,128 +336,4 @@ fn refused(action: &str, path: &Path, errno: Errno) -> Error {
 fn unreadable(action: &str, path: &Path, cause: io::Error) -> Error {
     Error::io(format!("cannot {action} {}", path.display()), cause)
         .hint("make it readable, or leave it out of the seed")
-}
-
-/// A file of the host, opened when somebody reads it.
-struct HostFile<'a> {
-    directory: BorrowedFd<'a>,
-    name: &'a CStr,
-    stat: &'a Stat,
-    file: Option<File>,
-    /// What is still to be given.
-    left: u64,
-    /// The file has holes, so it is worth asking where.
-    sparse: bool,
-    /// It was shorter than it had been.
-    short: bool,
-    /// Why it could not be read.
-    failed: Option<io::Error>,
-}
-
-impl<'a> HostFile<'a> {
-    fn new(directory: BorrowedFd<'a>, name: &'a CStr, stat: &'a Stat) -> Self {
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let stored = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
-        Self {
-            directory,
-            name,
-            stat,
-            file: None,
-            left: size,
-            sparse: stored < size,
-            short: false,
-            failed: None,
-        }
-    }
-
-    fn open(&mut self) -> io::Result<&File> {
-        if self.file.is_none() {
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            let fd = openat(self.directory, self.name, flags, Mode::empty())?;
-            let stat = fstat(&fd)?;
-            if FileId::of(&stat) != FileId::of(self.stat) {
-                return Err(io::Error::other("it was replaced while it was read"));
-            }
-            self.file = Some(File::from(fd));
-        }
-        self.file.as_ref().ok_or_else(|| io::Error::other("it is not open"))
-    }
-
-    /// Keeps the reason for whoever knows what the file is called.
-    fn fail(&mut self, error: io::Error) -> io::Error {
-        let kind = error.kind();
-        self.failed = Some(error);
-        kind.into()
-    }
-
-    fn position(&self) -> u64 {
-        u64::try_from(self.stat.st_size).unwrap_or(0) - self.left
-    }
-
-    fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        if wanted == 0 {
-            return Ok(0);
-        }
-        if self.short {
-            buffer[..wanted].fill(0);
-            return Ok(wanted);
-        }
-        match self.open()?.read(&mut buffer[..wanted])? {
-            0 => {
-                self.short = true;
-                buffer[..wanted].fill(0);
-                Ok(wanted)
-            }
-            count => Ok(count),
-        }
-    }
-
-    /// Whether what was given may be no state that the file ever was in.
-    fn changed(&self) -> bool {
-        let Some(file) = &self.file else { return false };
-        let same = |now: Stat| now.st_size == self.stat.st_size && mtime(&now) == mtime(self.stat);
-        self.short || !fstat(file).is_ok_and(same)
-    }
-}
-
-impl Read for HostFile<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.read_some(buffer).map_err(|error| self.fail(error))?;
-        self.left -= count as u64;
-        Ok(count)
-    }
-}
-
-impl Content for HostFile<'_> {
-    fn zeros(&mut self) -> io::Result<u64> {
-        if !self.sparse || self.left == 0 {
-            return Ok(0);
-        }
-        let (at, left) = (self.position(), self.left);
-        if let Err(error) = self.open() {
-            return Err(self.fail(error));
-        }
-        let Some(file) = &self.file else { return Ok(0) };
-        let data = match seek(file, SeekFrom::Data(at)) {
-            Ok(data) => data,
-            // No data from here on: one hole up to the end.
-            Err(Errno::NXIO) => at + left,
-            // A file system that does not tell.
-            Err(_) => at,
-        };
-        seek(file, SeekFrom::Start(at))?;
-        Ok(data.saturating_sub(at).min(left))
-    }
-
-    fn skip_zeros(&mut self, count: u64) {
-        let count = count.min(self.left);
-        self.left -= count;
-        let at = self.position();
-        if let Some(file) = &self.file
-            && seek(file, SeekFrom::Start(at)).is_err()
-        {
-            self.short = true;
-        }
-    }
 }

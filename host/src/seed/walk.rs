@@ -2,6 +2,7 @@
 
 use super::entry::{Content, Entry, Kind, Mtime, RelPath, TARGET_BYTES_MAX};
 use crate::error::{Error, ErrorKind, Result};
+use std::io::{self, Read};
 use tokio_util::sync::CancellationToken;
 
 /// How many entries a tree may have. Each costs about 200 bytes of the host's
@@ -93,7 +94,7 @@ impl<'a> Walk<'a> {
 
     /// # Errors
     /// `Cancelled` once the caller has changed their mind.
-    pub fn check_cancelled(&self) -> Result<()> {
+    fn check_cancelled(&self) -> Result<()> {
         if self.cancel.is_cancelled() {
             return Err(Error::new(ErrorKind::Cancelled, "the seed was not finished"));
         }
@@ -136,7 +137,10 @@ impl<'a> Walk<'a> {
                 format!("the target of the symbolic link `{}` has a NUL byte in it", entry.path),
             )),
             Kind::Directory | Kind::File { .. } | Kind::Symlink(_) | Kind::HardLink(_) => {
-                self.visitor.entry(entry, content)
+                let mut content = Watched { content, cancel: self.cancel };
+                let shown = self.visitor.entry(entry, &mut content);
+                // A large file ended early for no other reason.
+                self.check_cancelled().and(shown)
             }
         }
     }
@@ -144,5 +148,30 @@ impl<'a> Walk<'a> {
     /// Notes that something is left out, and why.
     pub fn skip(&mut self, path: &RelPath, what: &str) {
         self.warnings.push(|| format!("skipped `{path}`: {what}"));
+    }
+}
+
+/// Content that ends in an error once the caller has changed their mind.
+struct Watched<'a> {
+    content: &'a mut dyn Content,
+    cancel: &'a CancellationToken,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.is_cancelled() {
+            return Err(io::Error::other("cancelled"));
+        }
+        self.content.read(buffer)
+    }
+}
+
+impl Content for Watched<'_> {
+    fn zeros(&mut self) -> io::Result<u64> {
+        self.content.zeros()
+    }
+
+    fn skip_zeros(&mut self, count: u64) {
+        self.content.skip_zeros(count);
     }
 }

@@ -8,8 +8,8 @@ use pyro::operation::workspace::{
     ConditionState, ExecState, LogEntry, LogState, ProcessPollAnswer, WorkspaceExecAnswer,
 };
 use pyro::operation::{
-    Operation, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite, WorkspaceCreate,
-    WorkspaceDelete, WorkspaceExec, WorkspaceLogs, WorkspaceStart, WorkspaceStop,
+    Answer, Operation, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite,
+    WorkspaceCreate, WorkspaceDelete, WorkspaceExec, WorkspaceLogs, WorkspaceStart, WorkspaceStop,
 };
 use pyro::{Context, ErrorKind, Events, Pyro};
 use serde_json::{Value, json};
@@ -214,7 +214,10 @@ async fn a_detached_process_is_polled_fed_and_waited_for() {
     let asked = json!({ "command": script, "detach": true, "keep_stdin": true });
     let answer = bench.exec(asked).await;
     assert_eq!((answer.state, answer.exit_code), (ExecState::Running, None));
+    // The command line prints the id, as nothing else tells it.
+    let printed = Answer::after_streams(&answer);
     let id = answer.process_id.unwrap();
+    assert_eq!(printed, Some(format!("{id}\n")));
     assert_eq!(bench.logs().await[0].state, LogState::Detached);
     let write = json!({ "process_id": id, "text": "one\n" });
     let written = bench.ask::<ProcessWrite>(write).await.unwrap();

@@ -3,7 +3,7 @@
 use crate::image::{Image, What, assert_same, tree_of};
 use crate::making::{Place, build, set_mode, set_mtime};
 use pyro::ErrorKind;
-use pyro::seed::{self, Source};
+use pyro::seed::{self, Content, Entry, Mtime, Source, Surroundings, Visitor, Walk};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::thread::set_thread_res_uid;
 use std::ffi::OsStr;
@@ -260,4 +260,34 @@ fn who_cancels_waits_no_longer() {
     cancel.cancel();
     let made = seed::build(&Source::Directory(top), &place.path("image"), &cancel);
     assert_eq!(made.expect_err("cancelled").kind(), ErrorKind::Cancelled);
+}
+
+/// Gives up once it has seen some of a file.
+struct Impatient(CancellationToken);
+
+impl Visitor for Impatient {
+    fn root(&mut self, _: u32, _: Mtime) -> pyro::Result<()> {
+        Ok(())
+    }
+
+    fn entry(&mut self, _: &Entry, content: &mut dyn Content) -> pyro::Result<()> {
+        content.read_exact(&mut [0; 10]).unwrap();
+        self.0.cancel();
+        content.read_exact(&mut [0; 10]).expect_err("there is no more");
+        Ok(())
+    }
+}
+
+#[test]
+fn who_cancels_a_large_file_waits_no_longer() {
+    let place = Place::new();
+    let top = place.dir("top");
+    place.file("top/large", [1; 100]);
+    let cancel = CancellationToken::new();
+    let mut visitor = Impatient(cancel.clone());
+    let mut walk = Walk::new(&mut visitor, &cancel);
+    let scratch = place.path("");
+    let around = Surroundings { avoid: None, scratch: &scratch };
+    let walked = Source::Directory(top).walk(&mut walk, around);
+    assert_eq!(walked.expect_err("cancelled").kind(), ErrorKind::Cancelled);
 }

@@ -2,10 +2,19 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use pyro_protocol::diff::{ApplyPatch, Diff, DiffRecord, DiffSummary, PatchApplied};
+use pyro_protocol::export::{Export, ExportEnd, ExportEntry, Exporting};
+use pyro_protocol::file::{
+    FileEdit, FileEdited, FileEntry, FileList, FileListed, FileMove, FileRead, FileReadEnd,
+    FileReading, FileSearch, FileSearched, FileTime, FileWrite, FileWritten,
+};
 use pyro_protocol::handshake::Announcement;
 use pyro_protocol::kept::{FollowEnd, ProcessKept, ProcessList, ProcessPolled, ProcessWritten, Skipped};
 use pyro_protocol::power::{Activate, Activated, PowerOff};
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
+use pyro_protocol::push::{
+    Push, PushChange, PushCompared, PushContent, PushEnd, PushEntry,
+};
 use pyro_protocol::{AgentError, ByteString, Call, GuestPath, Hello, Welcome, codec};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -20,6 +29,10 @@ fuzz_target!(|bytes: &[u8]| {
     each!(
         Hello, Welcome, Announcement, Call, Activate, Activated, PowerOff, StartProcess,
         ProcessStarted, StdinTaken, Signal, Exit, ProcessKept, ProcessList, ProcessPolled,
-        ProcessWritten, Skipped, FollowEnd, AgentError, ByteString, GuestPath
+        ProcessWritten, Skipped, FollowEnd, FileTime, FileEntry, FileList, FileListed, FileRead,
+        FileReading, FileReadEnd, FileWrite, FileWritten, FileEdit, FileEdited, FileMove,
+        FileSearch, FileSearched, Export, Exporting, ExportEntry, ExportEnd, Push, PushEntry,
+        PushCompared, PushContent, PushChange, PushEnd, Diff,
+        Vec<DiffRecord>, DiffSummary, ApplyPatch, PatchApplied, AgentError, ByteString, GuestPath
     );
 });

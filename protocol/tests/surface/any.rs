@@ -1,8 +1,18 @@
 //! Any value of each type that crosses the wire.
 
+mod diff;
+
+pub use diff::{apply_patch, diff, diff_records, diff_summary, patch_applied};
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use pyro_protocol::export::{Export, ExportEnd, ExportEntry, ExportKind, Exporting};
+use pyro_protocol::file::{
+    Disposition, Edit, FileDelete, FileEdit, FileEdited, FileEntry, FileList, FileListed, FileMove,
+    FileRead, FileReadEnd, FileSearch, FileSearched, FileStat, FileTime, FileType, FileWrite,
+    FileWritten, Match, MatchedLine, Occurrences, Pattern, ReadRange, SearchCursor, SearchTally,
+};
 use pyro_protocol::handshake::Announcement;
 use pyro_protocol::kept::{
     FollowEnd, FollowProcess, ForgetProcess, KeepProcess, KeptProcess, ListProcesses, OutputStream,
@@ -11,6 +21,9 @@ use pyro_protocol::kept::{
 };
 use pyro_protocol::power::{Activate, Activated, Ping, PowerOff};
 use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess, StdinTaken};
+use pyro_protocol::push::{
+    Push, PushAction, PushChange, PushCompared, PushContent, PushEnd, PushEntry, PushKind,
+};
 use pyro_protocol::{
     AgentError, AgentErrorKind, ByteString, Call, Generation, GuestPath, Hello, Welcome,
 };
@@ -217,6 +230,223 @@ pub fn agent_error() -> impl Strategy<Value = AgentError> {
         .prop_map(|(kind, message)| AgentError::new(kind, message))
 }
 
+pub fn file_time() -> impl Strategy<Value = FileTime> {
+    (any::<i64>(), any::<u32>())
+        .prop_map(|(seconds, nanoseconds)| FileTime { seconds, nanoseconds })
+}
+
+fn file_type() -> impl Strategy<Value = FileType> {
+    proptest::sample::select(&FILE_TYPES)
+}
+
+pub const FILE_TYPES: [FileType; 6] = [
+    FileType::File,
+    FileType::Directory,
+    FileType::Symlink,
+    FileType::Fifo,
+    FileType::Socket,
+    FileType::Device,
+];
+
+pub fn file_entry() -> impl Strategy<Value = FileEntry> {
+    (
+        (guest_path(), file_type(), any::<u64>(), any::<u32>(), file_time()),
+        (any::<u32>(), any::<u32>(), any::<u32>(), option::of(byte_string())),
+    )
+        .prop_map(
+            |((path, file_type, size_bytes, mode, modified), (links, uid, gid, link_target))| {
+                FileEntry {
+                    path,
+                    file_type,
+                    size_bytes,
+                    mode,
+                    modified,
+                    links,
+                    uid,
+                    gid,
+                    link_target,
+                }
+            },
+        )
+}
+
+pub fn file_list() -> impl Strategy<Value = FileList> {
+    (guest_path(), any::<bool>(), option::of(guest_path()), any::<u32>())
+        .prop_map(|(path, recursive, after, limit)| FileList { path, recursive, after, limit })
+}
+
+pub fn file_listed() -> impl Strategy<Value = FileListed> {
+    (vec(file_entry(), 0..4), option::of(guest_path()), any::<u32>())
+        .prop_map(|(entries, next, too_deep)| FileListed { entries, next, too_deep })
+}
+
+pub fn file_read() -> impl Strategy<Value = FileRead> {
+    let range = prop_oneof![
+        any::<u64>().prop_map(|offset| ReadRange::From { offset }),
+        (any::<u64>(), any::<Option<u64>>())
+            .prop_map(|(first, count)| ReadRange::Lines { first, count }),
+    ];
+    (guest_path(), range, any::<Option<u64>>()).prop_map(|(path, range, max_bytes)| FileRead {
+        path,
+        range,
+        max_bytes,
+    })
+}
+
+pub fn file_read_end() -> impl Strategy<Value = FileReadEnd> {
+    (any::<u64>(), any::<bool>(), any::<Option<u64>>())
+        .prop_map(|(offset, truncated, next_offset)| FileReadEnd { offset, truncated, next_offset })
+}
+
+pub fn file_write() -> impl Strategy<Value = FileWrite> {
+    let disposition = prop_oneof![
+        Just(Disposition::Replace),
+        Just(Disposition::Append),
+        Just(Disposition::CreateNew)
+    ];
+    (guest_path(), disposition, any::<Option<u32>>())
+        .prop_map(|(path, disposition, mode)| FileWrite { path, disposition, mode })
+}
+
+pub fn file_written() -> impl Strategy<Value = FileWritten> {
+    (any::<u64>(), any::<u64>(), any::<u32>(), any::<bool>()).prop_map(
+        |(size_bytes, bytes_written, mode, created)| FileWritten {
+            size_bytes,
+            bytes_written,
+            mode,
+            created,
+        },
+    )
+}
+
+pub fn file_edit() -> impl Strategy<Value = FileEdit> {
+    let occurrences =
+        prop_oneof![any::<u32>().prop_map(Occurrences::Exactly), Just(Occurrences::All)];
+    let edit = (byte_string(), byte_string(), occurrences)
+        .prop_map(|(old, new, occurrences)| Edit { old, new, occurrences });
+    (guest_path(), vec(edit, 0..4)).prop_map(|(path, edits)| FileEdit { path, edits })
+}
+
+pub fn file_edited() -> impl Strategy<Value = FileEdited> {
+    (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(replacements, first_line, size_bytes)| {
+        FileEdited { replacements, first_line, size_bytes }
+    })
+}
+
+fn search_cursor() -> impl Strategy<Value = SearchCursor> {
+    (guest_path(), any::<Option<u64>>()).prop_map(|(path, line)| SearchCursor { path, line })
+}
+
+pub fn file_search() -> impl Strategy<Value = FileSearch> {
+    let pattern = (".{0,10}", any::<bool>(), any::<bool>())
+        .prop_map(|(text, literal, ignore_case)| Pattern { text, literal, ignore_case });
+    (
+        (guest_path(), option::of(pattern), vec(".{0,10}", 0..3), vec(".{0,10}", 0..3)),
+        (any::<bool>(), option::of(search_cursor()), any::<u32>(), any::<u64>()),
+    )
+        .prop_map(
+            |((path, pattern, include, exclude), (git, after, limit, max_file_bytes))| FileSearch {
+                path,
+                pattern,
+                include,
+                exclude,
+                git,
+                after,
+                limit,
+                max_file_bytes,
+            },
+        )
+}
+
+pub fn file_searched() -> impl Strategy<Value = FileSearched> {
+    let line = (any::<u64>(), any::<u64>(), byte_string(), any::<bool>())
+        .prop_map(|(number, start, text, cut)| MatchedLine { number, start, text, cut });
+    let found = (guest_path(), option::of(line)).prop_map(|(path, line)| Match { path, line });
+    let tally = any::<[u64; 4]>().prop_map(|[files, binary, too_large, unreadable]| SearchTally {
+        files,
+        binary,
+        too_large,
+        unreadable,
+    });
+    (vec(found, 0..4), option::of(search_cursor()), tally)
+        .prop_map(|(matches, next, tally)| FileSearched { matches, next, tally })
+}
+
+pub fn exporting() -> impl Strategy<Value = Exporting> {
+    file_type().prop_map(|file_type| Exporting { file_type })
+}
+
+pub fn export_entry() -> impl Strategy<Value = ExportEntry> {
+    let kind = prop_oneof![
+        any::<u64>().prop_map(|size_bytes| ExportKind::File { size_bytes }),
+        Just(ExportKind::Directory),
+        byte_string().prop_map(ExportKind::Symlink),
+        byte_string().prop_map(ExportKind::HardLink),
+    ];
+    (byte_string(), any::<u32>(), file_time(), kind)
+        .prop_map(|(path, mode, modified, kind)| ExportEntry { path, mode, modified, kind })
+}
+
+pub fn export_end() -> impl Strategy<Value = ExportEnd> {
+    (any::<[u64; 4]>(), vec(guest_path(), 0..4)).prop_map(
+        |([entries, special, torn, too_deep], examples)| ExportEnd {
+            entries,
+            special,
+            torn,
+            too_deep,
+            examples,
+        },
+    )
+}
+
+fn push() -> impl Strategy<Value = Push> {
+    (guest_path(), any::<bool>(), any::<bool>(), any::<bool>())
+        .prop_map(|(dest, delete, dry_run, checksum)| Push { dest, delete, dry_run, checksum })
+}
+
+pub fn push_entry() -> impl Strategy<Value = PushEntry> {
+    let kind = prop_oneof![
+        any::<u64>().prop_map(|size_bytes| PushKind::File { size_bytes }),
+        Just(PushKind::Directory),
+        byte_string().prop_map(PushKind::Symlink),
+        (byte_string(), any::<u64>()).prop_map(|(path, file)| PushKind::HardLink { path, file }),
+    ];
+    (byte_string(), any::<u32>(), file_time(), kind)
+        .prop_map(|(path, mode, modified, kind)| PushEntry { path, mode, modified, kind })
+}
+
+pub fn push_compared() -> impl Strategy<Value = PushCompared> {
+    (any::<u64>(), any::<u64>()).prop_map(|(entries, open)| PushCompared { entries, open })
+}
+
+pub fn push_content() -> impl Strategy<Value = PushContent> {
+    (any::<u64>(), any::<u32>(), file_time()).prop_map(|(number, mode, modified)| PushContent {
+        number,
+        mode,
+        modified,
+    })
+}
+
+pub fn push_change() -> impl Strategy<Value = PushChange> {
+    let action = proptest::sample::select(&[
+        PushAction::Created,
+        PushAction::Updated,
+        PushAction::Attributes,
+        PushAction::Deleted,
+    ]);
+    (guest_path(), action).prop_map(|(path, action)| PushChange { path, action })
+}
+
+pub fn push_end() -> impl Strategy<Value = PushEnd> {
+    any::<[u64; 5]>().prop_map(|[created, updated, attributes, deleted, bytes_written]| PushEnd {
+        created,
+        updated,
+        attributes,
+        deleted,
+        bytes_written,
+    })
+}
+
 pub fn call() -> impl Strategy<Value = Call> {
     prop_oneof![
         Just(Call::Ping(Ping)),
@@ -231,5 +461,19 @@ pub fn call() -> impl Strategy<Value = Call> {
         (process_id(), any::<u8>())
             .prop_map(|(id, number)| Call::SignalProcess(SignalProcess { id, number })),
         process_id().prop_map(|id| Call::ForgetProcess(ForgetProcess { id })),
+        guest_path().prop_map(|path| Call::FileStat(FileStat { path })),
+        file_list().prop_map(Call::FileList),
+        file_read().prop_map(Call::FileRead),
+        file_write().prop_map(Call::FileWrite),
+        file_edit().prop_map(Call::FileEdit),
+        (guest_path(), any::<bool>())
+            .prop_map(|(path, recursive)| Call::FileDelete(FileDelete { path, recursive })),
+        (guest_path(), guest_path(), any::<bool>())
+            .prop_map(|(from, to, replace)| Call::FileMove(FileMove { from, to, replace })),
+        file_search().prop_map(Call::FileSearch),
+        guest_path().prop_map(|path| Call::Export(Export { path })),
+        push().prop_map(Call::Push),
+        diff().prop_map(Call::Diff),
+        apply_patch().prop_map(Call::ApplyPatch),
     ]
 }

@@ -5,6 +5,12 @@ use crate::pieces::{Pieces, block_on};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use pyro_protocol::channel::{Side, connect};
+use pyro_protocol::diff::{ApplyPatch, Diff, DiffRecord, DiffStarted, DiffSummary, PatchApplied};
+use pyro_protocol::export::{Export, ExportEnd, ExportEntry, Exporting};
+use pyro_protocol::file::{
+    FileEdit, FileEdited, FileEntry, FileList, FileListed, FileMove, FileRead, FileReadEnd,
+    FileReading, FileSearch, FileSearched, FileTime, FileWrite, FileWritten,
+};
 use pyro_protocol::frame::parse_header;
 use pyro_protocol::handshake::Announcement;
 use pyro_protocol::kept::{
@@ -13,6 +19,7 @@ use pyro_protocol::kept::{
 };
 use pyro_protocol::power::{Activate, Activated, Ping, Pong, PowerOff, PoweringOff};
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
+use pyro_protocol::push::{Push, PushChange, PushCompared, PushContent, PushEnd, PushEntry};
 use pyro_protocol::{
     AgentError, ByteString, Call, FrameReader, GuestPath, Hello, Lost, Welcome, codec,
 };
@@ -51,6 +58,36 @@ fn decode_all(bytes: &[u8]) {
         ProcessForgotten,
         Skipped,
         FollowEnd,
+        FileTime,
+        FileEntry,
+        FileList,
+        FileListed,
+        FileRead,
+        FileReading,
+        FileReadEnd,
+        FileWrite,
+        FileWritten,
+        FileEdit,
+        FileEdited,
+        FileMove,
+        FileSearch,
+        FileSearched,
+        Export,
+        Exporting,
+        ExportEntry,
+        ExportEnd,
+        Push,
+        PushEntry,
+        PushCompared,
+        PushContent,
+        PushChange,
+        PushEnd,
+        Diff,
+        DiffStarted,
+        Vec<DiffRecord>,
+        DiffSummary,
+        ApplyPatch,
+        PatchApplied,
         AgentError,
         ByteString,
         GuestPath

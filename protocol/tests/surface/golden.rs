@@ -2,6 +2,17 @@
 //! agent cannot understand: it needs a new call in a new generation.
 
 use pyro_protocol::channel::{Side, connect};
+use pyro_protocol::diff::{
+    ApplyPatch, Artifact, Diff, DiffContent, DiffDetail, DiffEntry, DiffRecord, DiffScope,
+    DiffStarted, DiffStatus, DiffSummary, PatchApplied, Patched,
+};
+use pyro_protocol::export::{Export, ExportEnd, ExportEntry, ExportKind, Exporting};
+use pyro_protocol::file::{
+    Disposition, Edit, FileDelete, FileDeleted, FileEdit, FileEdited, FileEntry, FileList,
+    FileListed, FileMove, FileMoved, FileRead, FileReadEnd, FileReading, FileSearch, FileSearched,
+    FileStat, FileTime, FileType, FileWrite, FileWritten, Match, MatchedLine, Occurrences, Pattern,
+    ReadRange, SearchCursor, SearchTally,
+};
 use pyro_protocol::frame::header;
 use pyro_protocol::handshake::{Announcement, MAGIC};
 use pyro_protocol::kept::{
@@ -12,6 +23,9 @@ use pyro_protocol::kept::{
 };
 use pyro_protocol::power::{Activate, Activated, Ping, Pong, PowerOff, PoweringOff};
 use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess, StdinTaken};
+use pyro_protocol::push::{
+    Push, PushAction, PushChange, PushCompared, PushContent, PushEnd, PushEntry, PushKind,
+};
 use pyro_protocol::{
     AgentError, AgentErrorKind, ByteString, Call, FrameKind, Generation, GuestPath, Hello, Welcome,
     codec,
@@ -117,6 +131,118 @@ fn calls() {
 }
 
 #[test]
+fn calls_of_files() {
+    let path = || GuestPath::new("a").expect("a path");
+    let call = |call: Call| encoded(&call);
+    assert_eq!(call(FileStat { path: path() }.into()), "0b0161");
+    let list = FileList { path: path(), recursive: true, after: Some(path()), limit: 1000 };
+    assert_eq!(call(list.into()), "0c016101010161fbe803");
+    let range = ReadRange::Lines { first: 2, count: Some(3) };
+    let read = FileRead { path: path(), range, max_bytes: Some(9) };
+    assert_eq!(call(read.into()), "0d0161010201030109");
+    let range = ReadRange::From { offset: 4 };
+    let read = FileRead { path: path(), range, max_bytes: None };
+    assert_eq!(call(read.into()), "0d0161000400");
+    let write = FileWrite { path: path(), disposition: Disposition::CreateNew, mode: Some(0o755) };
+    assert_eq!(call(write.into()), "0e01610201fbed01");
+    let edit = |occurrences| Edit { old: "o".into(), new: "n".into(), occurrences };
+    let edits = vec![edit(Occurrences::Exactly(1)), edit(Occurrences::All)];
+    assert_eq!(call(FileEdit { path: path(), edits }.into()), "0f016102016f016e0001016f016e01");
+    assert_eq!(call(FileDelete { path: path(), recursive: true }.into()), "10016101");
+    assert_eq!(call(FileMove { from: path(), to: path(), replace: false }.into()), "110161016100");
+    let search = FileSearch {
+        path: path(),
+        pattern: Some(Pattern { text: "x".to_owned(), literal: true, ignore_case: false }),
+        include: vec!["*".to_owned()],
+        exclude: Vec::new(),
+        git: false,
+        after: Some(SearchCursor { path: path(), line: Some(7) }),
+        limit: 1,
+        max_file_bytes: 2,
+    };
+    assert_eq!(
+        call(search.into()),
+        ["120161", "0101780100", "01012a", "00", "00", "0101610107", "01", "02"].concat()
+    );
+    assert_eq!(call(Export { path: path() }.into()), "130161");
+    let push = Push { dest: path(), delete: true, dry_run: false, checksum: true };
+    assert_eq!(call(push.into()), "140161010001");
+}
+
+#[test]
+fn of_files() {
+    let path = || GuestPath::new("/a").expect("a path");
+    let modified = FileTime { seconds: -1, nanoseconds: 5 };
+    let entry = FileEntry {
+        path: path(),
+        file_type: FileType::Symlink,
+        size_bytes: 1,
+        mode: 0o777,
+        modified,
+        links: 1,
+        uid: 0,
+        gid: 0,
+        link_target: Some("b".into()),
+    };
+    let bytes = ["022f61", "02", "01", "fbff01", "0105", "01", "00", "00", "010162"].concat();
+    assert_eq!(encoded(&entry), bytes);
+    let listed = FileListed { entries: vec![entry], next: None, too_deep: 3 };
+    assert_eq!(encoded(&listed), format!("01{bytes}0003"));
+    let types: Vec<_> = crate::any::FILE_TYPES.iter().map(encoded).collect();
+    assert_eq!(types, ["00", "01", "02", "03", "04", "05"]);
+    assert_eq!(encoded(&FileReading { size_bytes: 6 }), "06");
+    let end = FileReadEnd { offset: 1, truncated: true, next_offset: Some(2) };
+    assert_eq!(encoded(&end), "01010102");
+    let written = FileWritten { size_bytes: 1, bytes_written: 2, mode: 3, created: true };
+    assert_eq!(encoded(&written), "01020301");
+    let edited = FileEdited { replacements: 1, first_line: 2, size_bytes: 3 };
+    assert_eq!(encoded(&edited), "010203");
+    assert_eq!(encoded(&FileDeleted), "");
+    assert_eq!(encoded(&FileMoved), "");
+    let line = MatchedLine { number: 1, start: 2, text: "x".into(), cut: true };
+    let searched = FileSearched {
+        matches: vec![Match { path: path(), line: Some(line) }],
+        next: Some(SearchCursor { path: path(), line: None }),
+        tally: SearchTally { files: 1, binary: 2, too_large: 3, unreadable: 4 },
+    };
+    assert_eq!(
+        encoded(&searched),
+        ["01", "022f61", "01", "0102", "0178", "01", "01", "022f61", "00", "01020304"].concat()
+    );
+}
+
+#[test]
+fn of_trees() {
+    let modified = FileTime { seconds: 1, nanoseconds: 0 };
+    let export = |kind| encoded(&ExportEntry { path: "a".into(), mode: 1, modified, kind });
+    assert_eq!(export(ExportKind::File { size_bytes: 9 }), "01610102000009");
+    assert_eq!(export(ExportKind::Directory), "016101020001");
+    assert_eq!(export(ExportKind::Symlink("b".into())), "0161010200020162");
+    assert_eq!(export(ExportKind::HardLink("b".into())), "0161010200030162");
+    assert_eq!(encoded(&Exporting { file_type: FileType::Directory }), "01");
+    let path = GuestPath::new("/a").expect("a path");
+    let examples = vec![path.clone()];
+    let end = ExportEnd { entries: 1, special: 2, torn: 3, too_deep: 4, examples };
+    assert_eq!(encoded(&end), "0102030401022f61");
+    let push = |kind| encoded(&PushEntry { path: "a".into(), mode: 1, modified, kind });
+    assert_eq!(push(PushKind::File { size_bytes: 9 }), "01610102000009");
+    assert_eq!(push(PushKind::Directory), "016101020001");
+    assert_eq!(push(PushKind::Symlink("b".into())), "0161010200020162");
+    assert_eq!(push(PushKind::HardLink { path: "b".into(), file: 7 }), "016101020003016207");
+    assert_eq!(encoded(&PushCompared { entries: 1, open: 2 }), "0102");
+    assert_eq!(encoded(&PushContent { number: 3, mode: 1, modified }), "03010200");
+    let actions =
+        [PushAction::Created, PushAction::Updated, PushAction::Attributes, PushAction::Deleted];
+    let changes: Vec<_> = actions
+        .iter()
+        .map(|action| encoded(&PushChange { path: path.clone(), action: *action }))
+        .collect();
+    assert_eq!(changes, ["022f6100", "022f6101", "022f6102", "022f6103"]);
+    let end = PushEnd { created: 1, updated: 2, attributes: 3, deleted: 4, bytes_written: 5 };
+    assert_eq!(encoded(&end), "0102030405");
+}
+
+#[test]
 fn replies() {
     assert_eq!(encoded(&Pong), "");
     assert_eq!(encoded(&Activated { took_us: 250 }), "fa");
@@ -124,6 +250,38 @@ fn replies() {
     assert_eq!(encoded(&ProcessStarted { pid: 70_000 }), "fc70110100");
     let error = AgentError::new(AgentErrorKind::UserNotFound, "who");
     assert_eq!(encoded(&error), "050377686f");
+}
+
+#[test]
+fn of_a_diff_and_a_patch() {
+    let path = || GuestPath::new("x").expect("a path");
+    let diff = Diff { scope: DiffScope::System, paths: vec![path()], detail: DiffDetail::Patch };
+    assert_eq!(encoded(&Call::Diff(diff)), "150101017802");
+    assert_eq!(encoded(&DiffStarted), "");
+    let entry = DiffEntry {
+        path: path(),
+        old_path: Some(path()),
+        status: DiffStatus::Renamed,
+        artifact: Artifact::File,
+        old_mode: Some(0o100_644),
+        new_mode: None,
+        content: DiffContent::Text { insertions: 1, deletions: 2 },
+    };
+    let records = vec![DiffRecord::Entry(entry), DiffRecord::Patch("p".into())];
+    assert_eq!(encoded(&records), "02000178010178040001fba48100010102010170");
+    let summary = DiffSummary { total: 300, renames_skipped: true, ..DiffSummary::default() };
+    assert_eq!(encoded(&summary), "fb2c0100000000000000000100");
+    let apply = ApplyPatch { strip: Some(1), dry_run: true, reverse: false };
+    assert_eq!(encoded(&Call::ApplyPatch(apply)), "1601010100");
+    let applied = PatchApplied {
+        entries: vec![Patched { path: path(), status: DiffStatus::Added }],
+        total: 1,
+        added: 1,
+        modified: 0,
+        deleted: 0,
+        renamed: 0,
+    };
+    assert_eq!(encoded(&applied), "010178000101000000");
 }
 
 #[test]

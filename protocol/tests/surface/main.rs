@@ -6,3 +6,4 @@ mod golden;
 mod pieces;
 mod roundtrip;
 mod schema;
+mod transfer;

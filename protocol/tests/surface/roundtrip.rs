@@ -3,6 +3,7 @@
 use crate::any;
 use crate::pieces::{Pieces, block_on};
 use proptest::prelude::*;
+use pyro_protocol::diff::DiffStarted;
 use pyro_protocol::error::MESSAGE_MAX;
 use pyro_protocol::frame::{HEADER_LEN, header, parse_header};
 use pyro_protocol::kept::ProcessId;
@@ -64,6 +65,24 @@ there_and_back!(
     skipped,
     follow_end,
     agent_error,
+    diff_records,
+    diff_summary,
+    patch_applied,
+    file_time,
+    file_entry,
+    file_listed,
+    file_read_end,
+    file_written,
+    file_edited,
+    file_searched,
+    exporting,
+    export_entry,
+    export_end,
+    push_entry,
+    push_compared,
+    push_content,
+    push_change,
+    push_end,
     call
 );
 
@@ -71,6 +90,7 @@ there_and_back!(
 fn what_carries_nothing_takes_no_bytes() {
     assert_eq!(codec::encode(&Ping).expect("it encodes"), b"");
     assert_eq!(codec::encode(&Pong).expect("it encodes"), b"");
+    assert_eq!(codec::encode(&DiffStarted).expect("it encodes"), b"");
     assert_eq!(codec::encode(&PoweringOff).expect("it encodes"), b"");
 }
 

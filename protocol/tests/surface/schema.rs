@@ -3,9 +3,12 @@
 //! it anew.
 
 use pyro_protocol::call::TABLE;
+use pyro_protocol::export::{ExportEnd, ExportEntry};
+use pyro_protocol::file::FileReadEnd;
 use pyro_protocol::handshake::Announcement;
 use pyro_protocol::kept::Skipped;
 use pyro_protocol::process::{Exit, STDIN_WINDOW, Signal, StdinTaken};
+use pyro_protocol::push::{PushChange, PushContent, PushEnd, PushEntry};
 use pyro_protocol::{
     ANNOUNCE_PORT, AgentError, CALL_PORT, Call, ECHO_PORT, FrameKind, GENERATION, Hello, SINK_PORT,
     SOURCE_PORT, Welcome,
@@ -49,6 +52,19 @@ fn surface() -> Value {
         let (request, answer) = schemas();
         json!({ "call": call, "since": since, "request": request, "reply": reply, "answer": answer })
     });
+    let pieces = [
+        ("ExportEntry", schema_for!(ExportEntry)),
+        ("PushEntry", schema_for!(PushEntry)),
+        ("PushContent", schema_for!(PushContent)),
+        ("PushChange", schema_for!(PushChange)),
+    ];
+    let pieces = pieces.map(|(name, schema)| json!({ "name": name, "entry": schema }));
+    let ends = [
+        ("FileRead", schema_for!(FileReadEnd)),
+        ("Export", schema_for!(ExportEnd)),
+        ("Push", schema_for!(PushEnd)),
+    ];
+    let ends = ends.map(|(call, schema)| json!({ "call": call, "end": schema }));
     json!({
         "generation": GENERATION.0,
         "vsock_ports": {
@@ -60,6 +76,8 @@ fn surface() -> Value {
         },
         "stdin_window": STDIN_WINDOW,
         "frames": FrameKind::ALL.iter().map(frame).collect::<Vec<_>>(),
+        "pieces": pieces,
+        "ends": ends,
         "calls": calls.collect::<Vec<_>>(),
     })
 }

@@ -5,6 +5,7 @@ use super::format::BLOCK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::seed::SEED_DEVICE_BYTES;
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
@@ -167,6 +168,7 @@ fn write(
     let mut at = BLOCK as u64;
     while let Ok(mut batch) = filled.recv() {
         file.write_all_at(&batch, at)?;
+        start_writeback(file, at, batch.len());
         hasher.update(&batch);
         at += batch.len() as u64;
         batch.clear();
@@ -174,4 +176,15 @@ fn write(
         drop(emptied.send(batch));
     }
     Ok(hasher.finalize())
+}
+
+/// Asks the kernel to begin writing to the disk what is in its cache, so that
+/// the flush at the end has less to wait for.
+fn start_writeback(file: &File, at: u64, length: usize) {
+    let (Ok(at), Ok(length)) = (i64::try_from(at), i64::try_from(length)) else { return };
+    // SAFETY: it takes numbers only, and the descriptor is open. Whether it did
+    // anything does not matter.
+    unsafe {
+        libc::sync_file_range(file.as_raw_fd(), at, length, libc::SYNC_FILE_RANGE_WRITE);
+    }
 }

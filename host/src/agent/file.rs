@@ -1,0 +1,36 @@
+//! Contents of the workspace's files.
+
+use super::AgentClient;
+use crate::error::Result;
+use pyro_protocol::FrameKind;
+use pyro_protocol::file::{FileRead, FileReadEnd, FileReading, FileWrite, FileWritten};
+use tokio::io::AsyncRead;
+
+impl AgentClient {
+    /// Reads a file, and hands its bytes to `hear` as they come. While `hear`
+    /// waits, so does the guest.
+    pub async fn read_file<H: Future<Output = Result<()>>>(
+        &self,
+        request: FileRead,
+        mut hear: impl FnMut(Vec<u8>) -> H,
+    ) -> Result<(FileReading, FileReadEnd)> {
+        let mut connection = self.connect().await?;
+        let reading = connection.call(request).await?;
+        loop {
+            let frame = connection.next().await?;
+            if frame.kind != FrameKind::Data {
+                return Ok((reading, super::reply(frame, FrameKind::DataEnd)?));
+            }
+            hear(frame.payload).await?;
+        }
+    }
+
+    /// Writes a file. Nothing of it is to be seen before all of it is there.
+    pub async fn write_file(
+        &self,
+        request: FileWrite,
+        content: impl AsyncRead + Unpin,
+    ) -> Result<FileWritten> {
+        self.connect().await?.call_with_content(request, content).await
+    }
+}

@@ -1,0 +1,73 @@
+//! Guests that are tasks of this process, behind an endpoint of their own.
+
+use pyro::Deadlines;
+use pyro::agent::AgentClient;
+use pyro_agent::{Guest, Phase, serve_connection};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+
+/// A guest and the way to it. Gone when dropped.
+pub struct Served {
+    pub agent: AgentClient,
+    /// What stands for `/workspace`, if the agent is the real one.
+    workspace: TempDir,
+    _endpoint: TempDir,
+    serving: JoinHandle<()>,
+}
+
+impl Served {
+    /// The real agent.
+    pub fn honest() -> Self {
+        let workspace = tempfile::tempdir().unwrap();
+        let guest = Guest::in_process(workspace.path(), Phase::Activated);
+        Self::with(workspace, move |stream| {
+            let guest = Arc::clone(&guest);
+            serve_connection(stream, guest)
+        })
+    }
+
+    /// Any other.
+    pub fn hostile<F: Future<Output = ()> + Send + 'static>(
+        answer: impl Fn(UnixStream) -> F + Send + 'static,
+    ) -> Self {
+        Self::with(tempfile::tempdir().unwrap(), answer)
+    }
+
+    fn with<F: Future<Output = ()> + Send + 'static>(
+        workspace: TempDir,
+        answer: impl Fn(UnixStream) -> F + Send + 'static,
+    ) -> Self {
+        let endpoint = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(endpoint.path().join("vsock.sock")).unwrap();
+        let serving = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut byte = 0;
+                while byte != b'\n' {
+                    byte = stream.read_u8().await.unwrap();
+                }
+                stream.write_all(b"OK 1\n").await.unwrap();
+                tokio::spawn(answer(stream));
+            }
+        });
+        let agent = AgentClient::new(endpoint.path(), Deadlines::default()).unwrap();
+        Self { agent, workspace, _endpoint: endpoint, serving }
+    }
+
+    pub fn workspace(&self) -> &Path {
+        self.workspace.path()
+    }
+
+    pub fn at(&self, path: &str) -> PathBuf {
+        self.workspace.path().join(path)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
