@@ -300,7 +300,7 @@ pub fn perform(root: &Path, op: &Op) {
             rustix::fs::lsetxattr(path, name, b"y", rustix::fs::XattrFlags::empty()).unwrap();
         })),
         Op::FileForDirectory(at, content) => {
-            drop(is(&some(at), fs::Metadata::is_dir).map(|path| {
+            let _ = (is(&some(at), fs::Metadata::is_dir).map(|path| {
                 remove(&path);
                 fs::write(path, content).unwrap();
             }));
