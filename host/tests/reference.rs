@@ -6,7 +6,7 @@ use clap::Command;
 use pyro::mcp::{PROFILES, Tools};
 use pyro::operation::{Entry, OPERATIONS};
 use pyro::{ErrorKind, cli};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -48,22 +48,45 @@ fn of_the_command_line() {
 #[test]
 fn of_the_tools() {
     let mut page = format!("{HEADER}# The MCP tools\n\n");
-    page.push_str("`pyro mcp serve --profile PROFILE` offers:\n\n| profile | tools |\n|---|---|\n");
+    page.push_str(
+        "`pyro mcp serve --profile PROFILE` offers:\n\n| profile | tools | size |\n|---|---|---|\n",
+    );
     for profile in PROFILES {
         let tools = Tools::of(OPERATIONS, profile).list();
         let names: Vec<_> = tools.iter().map(|tool| format!("`{}`", tool.name)).collect();
-        writeln!(page, "| `{}`: {} | {} |", profile.name, profile.about, names.join(", ")).unwrap();
+        let size = serde_json::to_string(&json!({ "tools": tools })).unwrap().len();
+        let (name, about) = (profile.name, profile.about);
+        let names = names.join(", ");
+        writeln!(page, "| `{name}`: {about} | {names} | {size} bytes |").unwrap();
+    }
+    page.push_str("\nThe size is that of the result of `tools/list`. To stay small, ");
+    for profile in PROFILES.iter().filter(|profile| profile.tools.is_some()) {
+        let narrowed: Vec<_> = profile
+            .tools
+            .into_iter()
+            .flatten()
+            .filter(|offer| !offer.without.is_empty())
+            .map(|offer| format!("of `{}` {}", offer.tool, quoted(offer.without)))
+            .collect();
+        if !narrowed.is_empty() {
+            writeln!(page, "`{}` does not tell {}.", profile.name, narrowed.join("; ")).unwrap();
+        }
     }
     for entry in OPERATIONS {
         let Some(tool) = entry.tool else { continue };
         let (path, effect) = (entry.path.join(" "), entry.effect);
         write!(page, "\n## `{tool}`\n\n{}\n\n", entry.description()).unwrap();
-        write!(page, "On the command line: `pyro {path}`. Effect: {effect:?}.\n\n").unwrap();
+        let again = if entry.repeatable { " Doing it twice is doing it once." } else { "" };
+        write!(page, "On the command line: `pyro {path}`. Effect: {effect:?}.{again}\n\n").unwrap();
         write_arguments(&mut page, entry);
         page.push_str("Structured content:\n\n");
         write_fields(&mut page, &entry.answer_schema());
     }
     check("mcp.md", &page);
+}
+
+fn quoted(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn write_command(page: &mut String, command: &Command, path: &str) {

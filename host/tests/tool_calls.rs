@@ -18,8 +18,16 @@ fn main() -> ExitCode {
     fake::main(&[
         ("an_answer_tells_of_warnings", an_answer_tells_of_warnings),
         ("who_asks_hears_of_progress", who_asks_hears_of_progress),
-        ("a_cancelled_call_stops_and_is_not_answered", a_cancelled_call_stops_and_is_not_answered),
-        ("a_slow_call_holds_up_nobody", a_slow_call_holds_up_nobody),
+        (
+            "progress_goes_forward_and_ends_with_the_answer",
+            progress_goes_forward_and_ends_with_the_answer,
+        ),
+        ("who_does_not_ask_hears_only_the_answer", who_does_not_ask_hears_only_the_answer),
+        (
+            "p4_a_cancelled_call_stops_and_is_not_answered",
+            a_cancelled_call_stops_and_is_not_answered,
+        ),
+        ("p4_a_slow_call_holds_up_nobody", a_slow_call_holds_up_nobody),
         ("calls_end_with_the_client", calls_end_with_the_client),
         ("calls_end_with_the_server", calls_end_with_the_server),
     ])
@@ -73,6 +81,30 @@ fn who_asks_hears_of_progress() {
     let expected =
         json!({ "progressToken": "token", "progress": 1.0, "message": "booting nothing" });
     assert_eq!(told["params"], expected);
+}
+
+fn progress_goes_forward_and_ends_with_the_answer() {
+    let mut session = Session::start();
+    session.begin(7, "Both", json!({ "progressToken": 1 }));
+    let mut steps = 0.0;
+    loop {
+        let told = session.client.hear();
+        if told["id"] == 7 {
+            break;
+        }
+        let step = told["params"]["progress"].as_f64().unwrap();
+        assert!(step > steps, "{told}");
+        steps = step;
+    }
+    assert!((steps - 3.0).abs() < 0.1, "booting, running, the warning: {steps}");
+    session.client.say(&json!({ "jsonrpc": "2.0", "id": 8, "method": "ping" }));
+    assert_eq!(session.client.hear()["id"], 8, "nothing comes after the answer");
+}
+
+fn who_does_not_ask_hears_only_the_answer() {
+    let mut session = Session::start();
+    session.begin(7, "Both", json!({}));
+    assert_eq!(session.client.hear()["id"], 7);
 }
 
 fn a_cancelled_call_stops_and_is_not_answered() {

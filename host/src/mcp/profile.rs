@@ -79,6 +79,8 @@ const CORE: &[Offer] = &[
     Offer { tool: "workspace_exec", without: &["user", "keep_stdin", "output_limit_bytes"] },
     whole("process_poll"),
     whole("process_signal"),
+    Offer { tool: "workspace_diff", without: &["null", "name_only", "output_limit_bytes"] },
+    Offer { tool: "workspace_patch_apply", without: &["patch_file", "strip", "reverse"] },
 ];
 
 impl Profile {

@@ -107,14 +107,14 @@ impl ServerHandler for Server {
                 ended = &mut work => break ended,
                 // Told here and not in a task: when the answer is there, nothing
                 // of it is still on its way.
-                event = next(&mut reports) => match &mut reports {
-                    Some(reports) if !cancelled.is_cancelled() => {
-                        reports.tell(event, &context.peer).await;
-                    }
-                    Some(_) | None => {}
-                },
+                event = next(&mut reports) => {
+                    tell(&mut reports, event, &context.peer, &cancelled).await;
+                }
             }
         };
+        while let Some(event) = reports.as_mut().and_then(|all| all.received.try_recv().ok()) {
+            tell(&mut reports, event, &context.peer, &cancelled).await;
+        }
         let result = ended.and_then(|answer| success(&*answer, &warnings));
         Ok(result.unwrap_or_else(|error| failure(&error, &self.tools, entry)).into())
     }
@@ -186,14 +186,20 @@ async fn next(reports: &mut Option<Reports>) -> Event {
     std::future::pending().await
 }
 
-impl Reports {
-    async fn tell(&mut self, event: Event, client: &Peer<RoleServer>) {
-        if let Some(message) = progress_message(event) {
-            self.steps += 1.0;
-            let told = ProgressNotificationParam::new(self.token.clone(), self.steps);
-            // A client that is gone cancels the call by itself.
-            drop(client.notify_progress(told.with_message(message)).await);
-        }
+/// Of a call that was cancelled nothing more is said.
+async fn tell(
+    reports: &mut Option<Reports>,
+    event: Event,
+    client: &Peer<RoleServer>,
+    cancelled: &CancellationToken,
+) {
+    if let Some(reports) = reports.as_mut().filter(|_| !cancelled.is_cancelled())
+        && let Some(message) = progress_message(event)
+    {
+        reports.steps += 1.0;
+        let told = ProgressNotificationParam::new(reports.token.clone(), reports.steps);
+        // A client that is gone cancels the call by itself.
+        drop(client.notify_progress(told.with_message(message)).await);
     }
 }
 

@@ -1,0 +1,121 @@
+//! Programs that others wrote speak to the server: the official client library,
+//! and the inspector, which finds fault with schemas. Both in both eras of the
+//! protocol: with the handshake, and without.
+
+use pyro_smoke::{Home, pyro_executable, stderr, user_cache};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The library, pinned: what it accepts today it accepts tomorrow.
+const LIBRARY: &str = "mcp==2.3.0";
+const INSPECTOR: &str = "@modelcontextprotocol/inspector@2.12.0";
+
+/// Installs something from a registry once for every run of the tests, into a
+/// directory named by what it holds; `None` where there is no registry.
+fn installed(what: &str, install: impl Fn(&Path) -> Command) -> Option<PathBuf> {
+    let name: String =
+        what.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    let shelf = user_cache().with_file_name("pyro-tests");
+    let place = shelf.join(name);
+    if place.is_dir() {
+        return Some(place);
+    }
+    std::fs::create_dir_all(&shelf).expect("the cache is writable");
+    let making = TempDir::new_in(&shelf).expect("the cache is writable");
+    let output = match install(making.path()).output() {
+        Ok(output) if output.status.success() => output,
+        Ok(output) => return skip(what, &stderr(&output)),
+        Err(error) => return skip(what, &error.to_string()),
+    };
+    drop(output);
+    // Whoever was first made the same.
+    if let Err(error) = std::fs::rename(making.path(), &place) {
+        assert!(place.is_dir(), "{error}");
+    }
+    Some(place)
+}
+
+fn skip(what: &str, why: &str) -> Option<PathBuf> {
+    eprintln!("skipped: {what} cannot be installed: {}", why.trim());
+    None
+}
+
+fn library() -> Option<PathBuf> {
+    installed(LIBRARY, |place| {
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(place).arg(LIBRARY);
+        pip
+    })
+}
+
+fn inspector() -> Option<PathBuf> {
+    installed(INSPECTOR, |place| {
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--prefix"]).arg(place).arg(INSPECTOR);
+        npm
+    })
+}
+
+fn tell_the_story(mode: &str) {
+    let Some(library) = library() else { return };
+    let home = Home::new();
+    let root = TempDir::new().expect("a directory");
+    let seed = root.path().join("seed");
+    std::fs::create_dir(&seed).expect("made");
+    std::fs::write(seed.join("hello.txt"), "hello\n").expect("written");
+    let story = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mcp_clients/story.py");
+    let output = Command::new("python3")
+        .arg(story)
+        .arg(pyro_executable())
+        .arg(mode)
+        .args([&seed, root.path()])
+        .env("PYTHONPATH", library)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYRO_HOME", home.path())
+        .output()
+        .expect("python3 starts");
+    assert!(output.status.success(), "{}", stderr(&output));
+    home.expect_clean_within(Duration::from_secs(5));
+}
+
+#[test]
+fn the_official_client_works_through_a_workspace_with_the_handshake() {
+    tell_the_story("legacy");
+}
+
+#[test]
+fn the_official_client_works_through_a_workspace_without_the_handshake() {
+    tell_the_story("auto");
+}
+
+fn inspect(inspector: &Path, home: &Home, words: &[&str]) -> Output {
+    let program = inspector.join("node_modules/.bin/mcp-inspector");
+    let mut command = Command::new(program);
+    command.arg("--cli").args(words).arg("--").arg(pyro_executable());
+    command.args(["mcp", "serve", "--profile", "workspace-full"]).env("PYRO_HOME", home.path());
+    command.output().expect("node starts")
+}
+
+#[test]
+fn the_inspector_finds_no_fault() {
+    let Some(inspector) = inspector() else { return };
+    let home = Home::new();
+    for era in ["legacy", "modern"] {
+        let list = ["--protocol-era", era, "--method", "tools/list", "--strict"];
+        let output = inspect(&inspector, &home, &list);
+        let said = stderr(&output);
+        assert!(output.status.success(), "{era}: {said}");
+        // Not even a warning, which would not fail it.
+        assert!(!said.contains("tool \""), "{era}: {said}");
+        let call = ["--protocol-era", era, "--method", "tools/call", "--tool-name", "vm_run"];
+        let arguments = r#"{"environment":"debian:12","command":"uname -s"}"#;
+        let words: Vec<_> = call.into_iter().chain(["--tool-args-json", arguments]).collect();
+        let output = inspect(&inspector, &home, &words);
+        let answer: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        assert_eq!(answer["structuredContent"]["stdout"], "Linux\n", "{era}: {answer}");
+    }
+    home.expect_clean_within(Duration::from_secs(5));
+}
