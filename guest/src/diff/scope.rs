@@ -96,6 +96,12 @@ impl Scope {
         self.commits.spool()
     }
 
+    /// Whether the caller named it, or what it is in, or something in it.
+    fn asks_for_gits_own(&self, path: &[u8]) -> bool {
+        let leads = |to: &Vec<u8>| to == path || is_below(path, to) || is_below(to, path);
+        self.paths.iter().any(|asked| is_gits_own(asked) && leads(asked))
+    }
+
     fn is_hidden(&self, path: &[u8]) -> bool {
         match self.scope {
             DiffScope::Workspace => {
@@ -104,12 +110,19 @@ impl Scope {
                     false => path.get(self.prefix.len() + 1..),
                 };
                 shown.is_some_and(|shown| self.commits.is_staging(shown))
+                    || (is_gits_own(path) && !self.asks_for_gits_own(path))
             }
             DiffScope::System => {
                 NOT_THE_USERS.iter().any(|not| path == *not || is_below(path, not))
             }
         }
     }
+}
+
+/// Whether a path is git's own bookkeeping. No patch can change that: git
+/// refuses one that tries to.
+fn is_gits_own(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').any(|name| name == b".git")
 }
 
 /// Whether a path lies below another.

@@ -71,6 +71,20 @@ async fn a_diff_tells_entries_and_their_patch() {
     assert_eq!(told(&host, diff(&["absent"])).await.0, [""; 0]);
 }
 
+/// Git refuses a patch that changes its own files, and then all of it.
+#[tokio::test]
+async fn r7_what_git_keeps_for_itself_is_told_only_when_asked_for() {
+    let (host, _below) = layered();
+    for path in [".git/index", "sub/.git", "sub/.gitignore"] {
+        fs::create_dir_all(host.workspace.path().join(path).parent().unwrap()).unwrap();
+        host.write(path, "x", 0o644);
+    }
+    assert_eq!(told(&host, diff(&[])).await.0, ["sub/.gitignore"]);
+    assert_eq!(told(&host, diff(&["sub"])).await.0, ["sub/.gitignore"]);
+    assert_eq!(told(&host, diff(&[".git"])).await.0, [".git/index"]);
+    assert_eq!(told(&host, diff(&["sub/.git"])).await.0, ["sub/.git"]);
+}
+
 #[tokio::test]
 async fn s8_a_diff_is_of_the_workspace_alone() {
     let (host, _below) = layered();

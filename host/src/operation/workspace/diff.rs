@@ -18,8 +18,9 @@ use stat::Stat;
 /// Show what has changed in a workspace since it was made.
 ///
 /// The patch is git's, with modes, renames and binary contents: `git apply`
-/// takes it. Empty directories and special files are entries without a patch.
-/// With `system`, what changed outside /workspace.
+/// takes it. Empty directories and special files are entries without a patch;
+/// what is in `.git` is left out unless it is named. With `system`, what changed
+/// outside /workspace.
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
 #[command(after_help = EXAMPLES)]
 pub struct WorkspaceDiff {
