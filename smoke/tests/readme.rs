@@ -45,6 +45,7 @@ fn every_example_prints_what_it_says() {
             .args(["-c", &format!("exec 2>&1; {command}")])
             .env("PATH", &path)
             .env("PYRO_HOME", home.path())
+            .current_dir(home.path())
             .output()
             .expect("a shell starts");
         let said = String::from_utf8(output.stdout).expect("UTF-8");

@@ -13,6 +13,7 @@
 //! takes back however a supervisor ends.
 
 use super::directory;
+use super::history::History;
 use super::record::{self, Record};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -216,6 +217,13 @@ impl Place {
     pub fn last_activity(&self) -> Option<Timestamp> {
         let meta = self.path.join(ACTIVITY_NAME).metadata().ok()?;
         Timestamp::try_from(meta.modified().ok()?).ok()
+    }
+
+    /// How many commands were run in it.
+    #[must_use]
+    pub fn command_count(&self) -> u64 {
+        let sequences = History::within(&self.path).sequences().unwrap_or_default();
+        sequences.into_iter().max().unwrap_or_default()
     }
 
     /// What it is doing at this moment.

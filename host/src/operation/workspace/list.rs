@@ -65,6 +65,8 @@ pub struct Listed {
     /// When its time is over, RFC 3339 in UTC.
     #[schemars(with = "Option<String>")]
     pub expires_at: Option<Timestamp>,
+    /// How many commands were run in it.
+    pub command_count: u64,
     /// What is wrong with its record; null when nothing is.
     pub problem: Option<String>,
 }
@@ -81,6 +83,7 @@ impl Listed {
                 created_at: Some(record.created_at),
                 last_activity_at: Some(place.last_activity().unwrap_or(record.created_at)),
                 expires_at: record.ttl.map(|ttl| ttl.expires_at),
+                command_count: place.command_count(),
                 problem: None,
             },
             // It is in nobody else's way.
@@ -93,6 +96,7 @@ impl Listed {
                 created_at: None,
                 last_activity_at: place.last_activity(),
                 expires_at: None,
+                command_count: place.command_count(),
                 problem: Some(error.chain()),
             },
         }

@@ -88,7 +88,7 @@ impl WorkspaceSummary {
             ttl_seconds: record.ttl.map(|ttl| ttl.seconds),
             ttl_action: record.ttl.map(|ttl| ttl.action),
             expires_at: record.ttl.map(|ttl| ttl.expires_at),
-            command_count: 0,
+            command_count: place.command_count(),
             reset_count: record.reset_count,
             last_reset_at: record.last_reset_at,
         }
