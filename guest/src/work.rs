@@ -8,11 +8,29 @@ use pyro_protocol::{AgentError, AgentErrorKind, FrameKind, FrameReader, Lost};
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 /// Calls that work on files at the same time; more wait for their turn. Each may
 /// hold some MiB of names or of a file, and the agent has 32 MiB in all.
-pub const THREADS: usize = 8;
+const AT_ONCE: usize = 8;
+
+/// The agent's threads that may block: those of these calls, whose hosts may make
+/// them wait, and as many for all else, which never waits for a host.
+pub const THREADS: usize = 2 * AT_ONCE;
+
+static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
+
+/// Does something on a thread, when it is its turn.
+async fn in_turn<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let turn = TURNS.acquire().await;
+    spawn_blocking(move || {
+        let done = job();
+        // Nobody closes it; were it so, there would be no turns to wait for.
+        drop(turn);
+        done
+    })
+}
 
 /// Why a call's work ended early.
 #[derive(Debug)]
@@ -69,7 +87,7 @@ where
 {
     let cancel = Cancel::default();
     let seen = cancel.clone();
-    let mut thread = spawn_blocking(move || job(&seen));
+    let mut thread = in_turn(move || job(&seen)).await;
     tokio::select! {
         biased;
         done = &mut thread => outcome(done),
@@ -103,11 +121,12 @@ where
     T: Serialize + Send + 'static,
 {
     let (mut outgoing, mut outlet) = outgoing();
-    let thread = spawn_blocking(move || {
+    let thread = in_turn(move || {
         let end = job(&mut outgoing)?;
         outgoing.flush()?;
         Ok(end)
-    });
+    })
+    .await;
     let forwarded = tokio::select! {
         biased;
         forwarded = outlet.forward(&mut connection.writer) => forwarded,
@@ -131,7 +150,7 @@ where
     T: Send + 'static,
 {
     let (incoming, inlet) = incoming();
-    let mut thread = spawn_blocking(move || job(incoming));
+    let mut thread = in_turn(move || job(incoming)).await;
     let arrived = tokio::select! {
         // What it could not do it says at once, however much is still to come.
         done = &mut thread => return outcome(done),

@@ -24,9 +24,11 @@ pub use environment::{EnvBuild, EnvInspect, EnvList, EnvPrune};
 pub use output::{Encoding, Output};
 pub use run::Run;
 pub use workspace::{
+    FileDelete, FileEdit, FileList, FileMove, FileRead, FileSearch, FileStat, FileWrite,
     PatchApply, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite,
-    WorkspaceCreate, WorkspaceDelete, WorkspaceDiff, WorkspaceEvents, WorkspaceExec, WorkspaceList,
-    WorkspaceLogs, WorkspaceReset, WorkspaceStart, WorkspaceStatus, WorkspaceStop, WorkspaceUpdate,
+    WorkspaceCreate, WorkspaceDelete, WorkspaceDiff, WorkspaceEvents, WorkspaceExec,
+    WorkspaceExport, WorkspaceList, WorkspaceLogs, WorkspaceReset, WorkspaceStart, WorkspaceStatus,
+    WorkspaceStop, WorkspaceSyncPush, WorkspaceUpdate,
 };
 
 use crate::event_log::{self, Happening};
@@ -51,6 +53,16 @@ pub const OPERATIONS: &[Entry] = &[
     Entry::of::<ProcessWrite>(),
     Entry::of::<ProcessSignal>(),
     Entry::of::<ProcessWait>(),
+    Entry::of::<FileList>(),
+    Entry::of::<FileRead>(),
+    Entry::of::<FileWrite>(),
+    Entry::of::<FileEdit>(),
+    Entry::of::<FileDelete>(),
+    Entry::of::<FileMove>(),
+    Entry::of::<FileSearch>(),
+    Entry::of::<FileStat>(),
+    Entry::of::<WorkspaceSyncPush>(),
+    Entry::of::<WorkspaceExport>(),
     Entry::of::<WorkspaceDiff>(),
     Entry::of::<PatchApply>(),
     Entry::of::<WorkspaceReset>(),

@@ -17,6 +17,8 @@ mod boot;
 mod cancel;
 #[path = "operations/exec.rs"]
 mod exec;
+#[path = "operations/files.rs"]
+mod files;
 #[path = "operations/leftovers.rs"]
 mod leftovers;
 #[path = "operations/run.rs"]

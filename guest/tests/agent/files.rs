@@ -366,3 +366,22 @@ async fn a_host_that_stops_reading_holds_up_nobody_else() {
     let (rest, _) = slow.transfer::<FileReadEnd>().await.expect("the slow one gets it too");
     assert_eq!(rest.len(), 8 * 1024 * 1024);
 }
+
+#[tokio::test]
+async fn hosts_that_stop_reading_keep_no_process_waiting() {
+    let host = Host::new();
+    host.write("large", vec![7; 8 * 1024 * 1024], 0o644);
+    let mut stalled = Vec::new();
+    // As many as there are turns, and some that wait for one.
+    for _ in 0..12 {
+        let range = ReadRange::From { offset: 0 };
+        let call = FileRead { path: guest_path("large"), range, max_bytes: None };
+        let mut connection = host.connect().await;
+        connection.send(FrameKind::Call, &pyro_protocol::Call::from(call)).await;
+        stalled.push(connection);
+    }
+    assert_eq!(host.script("echo on").await.text(), "on\n");
+    // Whoever hangs up makes room.
+    drop(stalled);
+    assert_eq!(read(&host, "large").await.expect("read").len(), 8 * 1024 * 1024);
+}

@@ -1,9 +1,12 @@
 //! Contents of the workspace's files.
 
 use super::AgentClient;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use pyro_protocol::FrameKind;
 use pyro_protocol::file::{FileRead, FileReadEnd, FileReading, FileWrite, FileWritten};
+use pyro_protocol::piece::PieceSink;
+use pyro_protocol::transfer::Outgoing;
+use std::io::Read;
 use tokio::io::AsyncRead;
 
 impl AgentClient {
@@ -32,5 +35,22 @@ impl AgentClient {
         content: impl AsyncRead + Unpin,
     ) -> Result<FileWritten> {
         self.connect().await?.call_with_content(request, content).await
+    }
+
+    /// The same with a content that is read on a thread that may block.
+    pub async fn write_file_from(
+        &self,
+        request: FileWrite,
+        mut content: impl Read + Send + 'static,
+    ) -> Result<FileWritten> {
+        let feed = move |outgoing: &mut Outgoing| loop {
+            match content.read(outgoing.spare()?) {
+                Ok(0) => return Ok(()),
+                Ok(length) => outgoing.advance(length),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("cannot read the content", error)),
+            }
+        };
+        self.connect().await?.call_with(request, feed).await
     }
 }

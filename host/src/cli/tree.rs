@@ -27,6 +27,9 @@ const DRY_RUN: &str = "dry-run";
 const GROUPS: &[(&str, &str)] = &[
     ("workspace", "Linux machines that stay until they are deleted"),
     ("process", "What runs in a workspace without its caller"),
+    ("file", "Files of a workspace"),
+    ("patch", "Changes of files, into a workspace"),
+    ("sync", "Files of the host, into a workspace"),
     ("env", "What machines are booted from"),
     ("mcp", "pyro as a server of tools for AI models"),
 ];

@@ -5,6 +5,8 @@ mod delete;
 mod diff;
 mod events;
 mod exec;
+mod export;
+mod file;
 mod list;
 mod logs;
 mod patch_apply;
@@ -14,6 +16,7 @@ mod start;
 mod status;
 mod stop;
 mod summary;
+mod sync_push;
 mod update;
 
 pub use create::WorkspaceCreate;
@@ -23,6 +26,12 @@ pub use diff::{
 };
 pub use events::{WorkspaceEvents, WorkspaceHistory};
 pub use exec::{ExecState, WorkspaceExec, WorkspaceExecAnswer};
+pub use export::{ExportFormat, WorkspaceExport, WorkspaceExportAnswer};
+pub use file::{
+    ArtifactType, FileDelete, FileDeleteAnswer, FileEdit, FileEditAnswer, FileList, FileListAnswer,
+    FileMove, FileMoveAnswer, FileRead, FileReadAnswer, FileSearch, FileSearchAnswer, FileStat,
+    FileStatAnswer, FileWrite, FileWriteAnswer, FoundMatch, GuestName, ListedFile,
+};
 pub use list::{WorkspaceList, WorkspaceListAnswer};
 pub use logs::{LogEntry, LogState, WorkspaceLogs, WorkspaceLogsAnswer};
 pub use patch_apply::{PatchApply, PatchApplyAnswer, PatchSummary, PatchedEntry};
@@ -36,4 +45,7 @@ pub use start::WorkspaceStart;
 pub use status::WorkspaceStatus;
 pub use stop::WorkspaceStop;
 pub use summary::WorkspaceSummary;
+pub use sync_push::{
+    PushedAction, PushedChange, WorkspaceSync, WorkspaceSyncPush, WorkspaceSyncPushAnswer,
+};
 pub use update::WorkspaceUpdate;

@@ -133,6 +133,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let read = runtime.block_on(async {
             let (ours, theirs) = tokio::io::duplex(100_000);
+            let (_ours, ours) = tokio::io::split(ours);
             let (mut sink, mut outlet) = outgoing();
             let (source, inlet) = incoming();
             let sent = pieces.clone();

@@ -1,0 +1,152 @@
+use super::file::{ArtifactType, unless_cancelled};
+use crate::event::Event;
+use crate::operation::argument::{HostPath, PathInGuest, WorkspaceRef};
+use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::workspace::Live;
+use crate::workspace::export::{Existing, Format, Limits, Wanted, export};
+use crate::{Pyro, Result, guest_text};
+use pyro_protocol::guest_path::PATH_MAX;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt::{self, Write};
+
+/// Export a file, directory or symlink of a workspace to the host.
+///
+/// Permissions, times, links and holes are kept; set-id bits are not, and
+/// sockets, FIFOs and devices are left out. The output is there complete, or not
+/// at all; it must not exist unless `force` replaces it.
+#[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
+#[command(after_help = EXAMPLES)]
+pub struct WorkspaceExport {
+    /// The workspace: its id, a unique prefix of it, or its name.
+    #[arg(value_name = "WORKSPACE")]
+    pub workspace_id: WorkspaceRef,
+    /// What to export; `/workspace` is all of it.
+    #[arg(value_name = "PATH")]
+    #[schemars(with = "PathInGuest")]
+    pub path: PathInGuest,
+    /// Where to, on the host.
+    #[arg(short, long = "output", value_name = "HOST_PATH")]
+    #[schemars(with = "HostPath")]
+    pub output_path: HostPath,
+    /// `auto` exports it as what it is, `tar` as an archive.
+    #[arg(long, value_name = "auto|tar", default_value_t)]
+    #[serde(default)]
+    pub format: ExportFormat,
+    /// Replace what is there.
+    #[arg(short, long)]
+    #[serde(default)]
+    pub force: bool,
+    /// Fail if the contents have more bytes than this.
+    #[arg(long, value_name = "N")]
+    #[serde(default)]
+    #[schemars(with = "u64")]
+    pub max_bytes: Option<u64>,
+}
+
+/// As what something is exported.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ExportFormat {
+    /// As what it is.
+    #[default]
+    Auto,
+    /// As a tar archive.
+    Tar,
+}
+
+impl fmt::Display for ExportFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Tar => "tar",
+        })
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  pyro workspace export fix-parser target/release/app --output ./app
+  pyro workspace export fix-parser /workspace --output all.tar --format tar --force";
+
+/// What was exported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct WorkspaceExportAnswer {
+    /// The workspace.
+    pub workspace_id: String,
+    /// What was exported, in the guest.
+    pub workspace_path: String,
+    /// Where it is now, on the host.
+    pub output_path: String,
+    /// What it is.
+    pub artifact_type: ArtifactType,
+    /// How many files, directories and links.
+    pub entry_count: u64,
+    /// How many bytes their contents have.
+    pub bytes_written: u64,
+    /// What was left out, or changed meanwhile.
+    pub warnings: Vec<String>,
+}
+
+impl Operation for WorkspaceExport {
+    const PATH: &'static [&'static str] = &["workspace", "export"];
+    const TOOL: Option<&'static str> = Some("workspace_export");
+    const EFFECT: Effect = Effect::Changes;
+    const REPEATABLE: bool = true;
+    type Output = WorkspaceExportAnswer;
+
+    fn subject(&self) -> Option<&WorkspaceRef> {
+        Some(&self.workspace_id)
+    }
+
+    fn about(&self) -> Option<String> {
+        Some(format!("{} to {}", self.path.0, self.output_path.as_path().display()))
+    }
+
+    async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceExportAnswer> {
+        let output = self.output_path.resolve(&context)?;
+        let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
+        let workspace_path = self.path.0.to_string();
+        let limits = Limits { bytes: self.max_bytes.unwrap_or(u64::MAX), ..Limits::default() };
+        let wanted = Wanted {
+            path: self.path.0,
+            output: output.clone(),
+            format: match self.format {
+                ExportFormat::Auto => Format::Tree,
+                ExportFormat::Tar => Format::Tar,
+            },
+            existing: if self.force { Existing::Replace } else { Existing::Refuse },
+            limits,
+        };
+        let exported = unless_cancelled(&context.cancel, export(live.agent(), wanted)).await?;
+        for warning in &exported.warnings {
+            context.events.emit(Event::Warning(warning.clone())).await;
+        }
+        Ok(WorkspaceExportAnswer {
+            workspace_id: live.id().to_string(),
+            workspace_path,
+            output_path: output.to_string_lossy().into_owned(),
+            artifact_type: exported.file_type.into(),
+            entry_count: exported.entry_count,
+            bytes_written: exported.bytes_written,
+            warnings: exported.warnings,
+        })
+    }
+}
+
+impl Answer for WorkspaceExportAnswer {
+    fn render(&self, page: &mut Page) -> fmt::Result {
+        let path = guest_text::escaped(&self.workspace_path, PATH_MAX);
+        let plural = if self.entry_count == 1 { "y" } else { "ies" };
+        writeln!(
+            page,
+            "Exported {path} to {}: {}, {} entr{plural}, {} bytes",
+            self.output_path,
+            self.artifact_type.as_str(),
+            self.entry_count,
+            self.bytes_written
+        )
+    }
+}

@@ -1,0 +1,150 @@
+//! Files of a workspace through the operations, with the real agent.
+
+use crate::fake_vmm::FakeVmm;
+use crate::home::{ENVIRONMENT, Home};
+use pyro::operation::{
+    FileDelete, FileEdit, FileList, FileMove, FileRead, FileSearch, FileStat, FileWrite, Operation,
+    WorkspaceCreate, WorkspaceDelete, WorkspaceExport, WorkspaceSyncPush,
+};
+use pyro::{Context, ErrorKind, Pyro, Result};
+use serde_json::{Value, json};
+use std::fs;
+
+/// Asks as a program would, by JSON; the answer as JSON.
+async fn ask<O: Operation>(pyro: &Pyro, arguments: Value) -> Result<Value> {
+    ask_with::<O>(pyro, arguments, Context::default()).await
+}
+
+async fn ask_with<O: Operation>(pyro: &Pyro, mut more: Value, context: Context) -> Result<Value> {
+    more.as_object_mut().unwrap().insert("workspace_id".into(), "w".into());
+    let operation: O = serde_json::from_value(more).unwrap();
+    pyro.call_with(operation, context).await.map(|answer| serde_json::to_value(answer).unwrap())
+}
+
+/// A home, a running workspace named `w`, and where its files really are.
+async fn workspace() -> (Home, Pyro, std::path::PathBuf) {
+    let home = Home::new();
+    let guest = home.path("guest");
+    fs::create_dir_all(&guest).unwrap();
+    let pyro = home.pyro(FakeVmm::honest(&guest));
+    let create = json!({ "environment": ENVIRONMENT, "mem_mib": 128, "name": "w" });
+    let create: WorkspaceCreate = serde_json::from_value(create).unwrap();
+    pyro.call(create).await.unwrap();
+    (home, pyro, guest)
+}
+
+async fn done(home: Home, pyro: Pyro) {
+    let delete = json!({ "workspace_id": "w" });
+    pyro.call(serde_json::from_value::<WorkspaceDelete>(delete).unwrap()).await.unwrap();
+    home.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn a_file_is_written_read_edited_moved_found_and_deleted() {
+    let (home, pyro, guest) = workspace().await;
+    let asked = json!({ "path": "src/a.txt", "text": "one\ntwo\n", "mode": "640" });
+    let written = ask::<FileWrite>(&pyro, asked).await.unwrap();
+    assert_eq!((&written["created"], &written["mode"]), (&json!(true), &json!("0640")));
+    let read =
+        ask::<FileRead>(&pyro, json!({ "path": "src/a.txt", "first_line": 2 })).await.unwrap();
+    assert_eq!((&read["content"], &read["encoding"]), (&json!("two\n"), &json!("utf-8")));
+    assert_eq!((&read["size_bytes"], &read["offset"]), (&json!(8), &json!(4)));
+    let edit = json!({ "path": "src/a.txt", "old": "two", "new": "three" });
+    assert_eq!(ask::<FileEdit>(&pyro, edit.clone()).await.unwrap()["first_line"], 2);
+    let error = ask::<FileEdit>(&pyro, edit).await.expect_err("it is there no more");
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    let moved = json!({ "path": "src/a.txt", "new_path": "lib/b.txt" });
+    ask::<FileMove>(&pyro, moved).await.unwrap();
+    let found = ask::<FileSearch>(&pyro, json!({ "pattern": "^th" })).await.unwrap();
+    let first = &found["matches"][0];
+    assert_eq!((&first["path"], &first["line"]), (&json!("/workspace/lib/b.txt"), &json!(2)));
+    let stat = ask::<FileStat>(&pyro, json!({ "path": "lib/b.txt" })).await.unwrap();
+    assert_eq!((&stat["artifact_type"], &stat["size_bytes"]), (&json!("file"), &json!(10)));
+    assert_eq!(fs::read(guest.join("lib/b.txt")).unwrap(), b"one\nthree\n");
+    let gone = json!({ "path": "lib", "recursive": true });
+    assert_eq!(ask::<FileDelete>(&pyro, gone).await.unwrap()["deleted"], true);
+    let gone = json!({ "path": "lib", "ignore_missing": true });
+    assert_eq!(ask::<FileDelete>(&pyro, gone).await.unwrap()["deleted"], false);
+    done(home, pyro).await;
+}
+
+#[tokio::test]
+async fn what_is_no_text_is_base64_and_input_is_streamed() {
+    let (home, pyro, guest) = workspace().await;
+    ask::<FileWrite>(&pyro, json!({ "path": "b", "base64": "/wA=" })).await.unwrap();
+    let read = ask::<FileRead>(&pyro, json!({ "path": "b" })).await.unwrap();
+    assert_eq!((&read["content"], &read["encoding"]), (&json!("/wA="), &json!("base64")));
+    let content = vec![b'x'; 3_000_000];
+    let stdin: pyro::operation::Input = Box::new(std::io::Cursor::new(content.clone()));
+    let context = Context { stdin: Some(stdin), ..Context::default() };
+    ask_with::<FileWrite>(&pyro, json!({ "path": "big" }), context).await.unwrap();
+    assert!(fs::read(guest.join("big")).unwrap() == content);
+    let part = json!({ "path": "big", "offset": 10, "max_bytes": 5 });
+    let read = ask::<FileRead>(&pyro, part).await.unwrap();
+    assert_eq!((&read["truncated"], &read["next_offset"]), (&json!(true), &json!(15)));
+    for bad in [
+        json!({ "path": "b" }),
+        json!({ "path": "b", "text": "x", "base64": "eA==" }),
+        json!({ "path": "b", "base64": "!" }),
+        json!({ "path": "b", "text": "x", "mode": "9" }),
+        json!({ "path": "b", "text": "x", "append": true, "create_new": true }),
+    ] {
+        let error = ask::<FileWrite>(&pyro, bad.clone()).await.expect_err("it makes no sense");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad}");
+    }
+    done(home, pyro).await;
+}
+
+#[tokio::test]
+async fn a_list_goes_on_where_it_ended() {
+    use std::os::unix::ffi::OsStrExt;
+    let (home, pyro, guest) = workspace().await;
+    for name in [b"a".as_slice(), b"b", b"\xff"] {
+        fs::write(guest.join(std::ffi::OsStr::from_bytes(name)), "").unwrap();
+    }
+    let mut paths = Vec::new();
+    let mut cursor = Value::Null;
+    loop {
+        let mut asked = json!({ "limit": 1 });
+        if !cursor.is_null() {
+            asked["cursor"] = cursor;
+        }
+        let page = ask::<FileList>(&pyro, asked).await.unwrap();
+        paths.push(page["entries"][0].clone());
+        cursor = page["next_cursor"].clone();
+        if cursor.is_null() {
+            break;
+        }
+    }
+    assert_eq!((paths.len(), &paths[1]["path"]), (3, &json!("/workspace/b")));
+    assert_eq!(paths[2]["path_base64"], "L3dvcmtzcGFjZS//");
+    let error = ask::<FileList>(&pyro, json!({ "cursor": "?" })).await.expect_err("no cursor");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    done(home, pyro).await;
+}
+
+#[tokio::test]
+async fn trees_go_in_and_come_out() {
+    let (home, pyro, guest) = workspace().await;
+    let source = home.path("source");
+    fs::create_dir_all(source.join("d")).unwrap();
+    fs::write(source.join("d/f"), "content").unwrap();
+    fs::write(guest.join("old"), "").unwrap();
+    let push = json!({ "source_path": source, "delete": true });
+    let pushed = ask::<WorkspaceSyncPush>(&pyro, push.clone()).await.unwrap();
+    let sync = &pushed["workspace_sync"];
+    assert_eq!((&sync["created"], &sync["deleted"]), (&json!(2), &json!(1)));
+    assert_eq!((&sync["entry_count"], &sync["bytes_written"]), (&json!(2), &json!(7)));
+    assert!(!guest.join("old").exists());
+    let again = ask::<WorkspaceSyncPush>(&pyro, push).await.unwrap();
+    assert_eq!(again["workspace_sync"]["changed"], false);
+    let output = home.path("output");
+    let export = json!({ "path": "/workspace", "output_path": output });
+    let exported = ask::<WorkspaceExport>(&pyro, export.clone()).await.unwrap();
+    assert_eq!(exported["artifact_type"], "directory");
+    assert_eq!(exported["entry_count"], 3);
+    assert_eq!(fs::read(output.join("d/f")).unwrap(), b"content");
+    let error = ask::<WorkspaceExport>(&pyro, export).await.expect_err("it is there");
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    done(home, pyro).await;
+}
