@@ -29,6 +29,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("patch", "Changes as text"),
     ("process", "What runs in a workspace without its caller"),
     ("file", "Files of a workspace"),
+    ("patch", "Changes of files, into a workspace"),
     ("sync", "Files of the host, into a workspace"),
     ("env", "What machines are booted from"),
     ("mcp", "pyro as a server of tools for AI models"),

@@ -25,8 +25,8 @@ pub struct Offer {
 pub enum Answers {
     /// Every field with its type, and which are always there.
     Typed,
-    /// The names of the fields that are always there. The reference has their
-    /// types; a model reads an answer without either.
+    /// The names of the first fields that are always there. The reference has the
+    /// rest, and types; a model reads an answer without either.
     Named,
 }
 
@@ -66,7 +66,7 @@ pub const PROFILES: &[Profile] = &[
 /// - `vm_run` does in one call what create, exec and delete do in three, and
 ///   keeps nothing; it has a profile of its own.
 /// - Size and lifetime of the machine are left to the person, and so is what a
-///   model seldom has a reason to change.
+///   model seldom has a reason to change, or says in the command itself.
 const CORE: &[Offer] = &[
     Offer {
         tool: "workspace_create",
@@ -74,13 +74,28 @@ const CORE: &[Offer] = &[
     },
     Offer { tool: "workspace_list", without: &["labels"] },
     whole("workspace_start"),
+    Offer { tool: "workspace_exec", without: &["env", "user", "keep_stdin", "output_limit_bytes"] },
+    Offer { tool: "process_poll", without: &["limit_bytes"] },
+    whole("process_signal"),
+    Offer { tool: "workspace_file_read", without: &["content_only"] },
+    Offer { tool: "workspace_file_write", without: &["text_file", "append", "create_new"] },
+    Offer { tool: "workspace_file_edit", without: &["count"] },
+    Offer {
+        tool: "workspace_file_search",
+        without: &["exclude", "ignore_case", "git", "max_file_bytes"],
+    },
+    Offer { tool: "workspace_sync_push", without: &["dry_run", "checksum"] },
+    Offer {
+        tool: "workspace_diff",
+        without: &["system", "null", "name_only", "output_limit_bytes"],
+    },
+    Offer {
+        tool: "workspace_patch_apply",
+        without: &["patch_file", "strip", "dry_run", "reverse"],
+    },
+    Offer { tool: "workspace_export", without: &["format", "max_bytes"] },
     whole("workspace_reset"),
     whole("workspace_delete"),
-    Offer { tool: "workspace_exec", without: &["user", "keep_stdin", "output_limit_bytes"] },
-    whole("process_poll"),
-    whole("process_signal"),
-    Offer { tool: "workspace_diff", without: &["null", "name_only", "output_limit_bytes"] },
-    Offer { tool: "workspace_patch_apply", without: &["patch_file", "strip", "reverse"] },
 ];
 
 impl Profile {

@@ -3,7 +3,6 @@ use super::{Profile, outline};
 use crate::operation::Effect;
 use crate::operation::Entry;
 use rmcp::model::{Tool, ToolAnnotations};
-use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// The tools of a profile, each with the row of the table it is made from.
@@ -43,13 +42,8 @@ impl Tools {
 }
 
 fn tool(offer: Offer, entry: &Entry, answers: Answers) -> Tool {
-    let mut arguments = entry.arguments_schema();
-    // The tool itself says it.
-    arguments.remove("description");
-    if let Some(Value::Object(properties)) = arguments.get_mut("properties") {
-        properties.retain(|name, _| !offer.without.contains(&name.as_str()));
-    }
-    let answer: Map<_, _> = match answers {
+    let arguments = outline::arguments(entry.arguments_schema(), offer.without);
+    let answer = match answers {
         Answers::Typed => outline::typed(entry.answer_schema()),
         Answers::Named => outline::named(entry.answer_schema()),
     };

@@ -110,7 +110,28 @@ async def main():
         listed = (await ask(client, "workspace_list"))["workspaces"]
         assert [(w["workspace_id"], w["state"]) for w in listed] == [(workspace, "running")]
         this = {"workspace_id": workspace}
-        await ask(client, "workspace_exec", **this, command="echo more >> hello.txt; touch new")
+        await ask(client, "workspace_file_write", **this, path="new", text="one\ntwo\n")
+        await ask(client, "workspace_file_edit", **this, path="new", old="two", new="2")
+        read = await ask(client, "workspace_file_read", **this, path="/workspace/new")
+        assert read["content"] == "one\n2\n", read
+        found = await ask(client, "workspace_file_search", **this, pattern="^2$")
+        assert len(found["matches"]) == 1, found
+        await refused(client, "workspace_file_read", "nowhere", **this, path="nowhere")
+
+        review = await ask(client, "workspace_diff", **this)
+        assert "+one\n+2\n" in review["patch"], review
+        out = os.path.join(ROOT, f"out-{MODE}")
+        await refused(
+            client, "workspace_export", "outside the roots", **this, path="new", output_path="/out"
+        )
+        await ask(client, "workspace_export", **this, path="new", output_path=out)
+        with open(out, encoding="utf-8") as exported:
+            assert exported.read() == "one\n2\n"
+        await ask(client, "workspace_reset", **this)
+        await ask(client, "workspace_patch_apply", **this, patch=review["patch"])
+        await ask(client, "workspace_sync_push", **this, source_path=SEED, dest="pushed")
+        listed = await ask(client, "workspace_exec", **this, command="cat new pushed/hello.txt")
+        assert listed["stdout"] == "one\n2\nhello\n", listed
         await ask(client, "workspace_reset", **this)
         back = await ask(client, "workspace_exec", **this, command="cat hello.txt; ls")
         assert back["stdout"] == "hello\nhello.txt\n", back

@@ -93,7 +93,8 @@ pub struct WorkspaceExportAnswer {
 impl Operation for WorkspaceExport {
     const PATH: &'static [&'static str] = &["workspace", "export"];
     const TOOL: Option<&'static str> = Some("workspace_export");
-    const EFFECT: Effect = Effect::Reads;
+    const EFFECT: Effect = Effect::Changes;
+    const REPEATABLE: bool = true;
     type Output = WorkspaceExportAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {

@@ -135,6 +135,7 @@ impl Operation for WorkspaceSyncPush {
     const PATH: &'static [&'static str] = &["workspace", "sync", "push"];
     const TOOL: Option<&'static str> = Some("workspace_sync_push");
     const EFFECT: Effect = Effect::Changes;
+    const REPEATABLE: bool = true;
     type Output = WorkspaceSyncPushAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {

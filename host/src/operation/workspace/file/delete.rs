@@ -53,6 +53,7 @@ impl Operation for FileDelete {
     const PATH: &'static [&'static str] = &["workspace", "file", "delete"];
     const TOOL: Option<&'static str> = Some("workspace_file_delete");
     const EFFECT: Effect = Effect::Destroys;
+    const REPEATABLE: bool = true;
     type Output = FileDeleteAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {
