@@ -1,6 +1,8 @@
 //! Diffs and patches over a connection. Layers are plain directories here: what
 //! an overlay makes of them, the walk's own tests show.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use crate::host::{Host, guest_path};
 use pyro_agent::{Guest, LayerPaths, Phase};
 use pyro_protocol::diff::{
