@@ -17,7 +17,7 @@ struct Client {
 impl Client {
     fn start(home: &Home) -> Self {
         let mut child = home
-            .pyro(["mcp", "serve"])
+            .pyro(["mcp", "serve", "--profile", "workspace-full"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

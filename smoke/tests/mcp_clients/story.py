@@ -116,7 +116,8 @@ async def main():
         assert read["content"] == "one\n2\n", read
         found = await ask(client, "workspace_file_search", **this, pattern="^2$")
         assert len(found["matches"]) == 1, found
-        await refused(client, "workspace_file_read", "nowhere", **this, path="nowhere")
+        missing = await client.call_tool("workspace_file_read", {**this, "path": "nowhere"})
+        assert missing.is_error and "/workspace/nowhere" in text(missing), text(missing)
 
         review = await ask(client, "workspace_diff", **this)
         assert "+one\n+2\n" in review["patch"], review
