@@ -40,6 +40,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// What every name of a staging directory begins with; sixteen hexadecimal
 /// digits follow.
@@ -63,6 +64,8 @@ pub(crate) struct Commits {
     private: OwnedFd,
     active: Mutex<BTreeSet<String>>,
     turn: Mutex<()>,
+    /// How many are about to be done, or are being done.
+    pending: watch::Sender<usize>,
 }
 
 /// A commit in the making. Dropping it undoes everything.
@@ -98,12 +101,21 @@ pub(crate) enum CommitError {
     Midway(#[source] io::Error),
 }
 
+/// See [`Commits::pend`].
+pub(crate) struct Pending<'commits>(&'commits watch::Sender<usize>);
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
 impl Commits {
     /// Commits to `tree`, with their journals in `private`, a directory of the
     /// same disk that is for nothing else.
     pub(crate) fn new(tree: OwnedFd, private: OwnedFd) -> Arc<Self> {
         let (active, turn) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { tree, private, active, turn })
+        Arc::new(Self { tree, private, active, turn, pending: watch::Sender::new(0) })
     }
 
     /// The tree.
@@ -123,6 +135,19 @@ impl Commits {
     pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
         // It guards no data, so there is none to be half written.
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that a commit is about to be done, until this is dropped.
+    pub(crate) fn pend(&self) -> Pending<'_> {
+        self.pending.send_modify(|count| *count += 1);
+        Pending(&self.pending)
+    }
+
+    /// Waits until none is: who starts now sees the tree before or after one,
+    /// not one that is being made.
+    pub(crate) async fn settled(&self) {
+        // The sender lives as long as `self`.
+        drop(self.pending.subscribe().wait_for(|count| *count == 0).await);
     }
 
     /// Whether a name at the tree's root is a commit's in the making, which

@@ -76,6 +76,7 @@ fn apply(
         };
         return Err(AgentError::new(AgentErrorKind::InvalidArgument, text));
     }
+    let _pending = commits.pend();
     let _turn = commits.turn();
     let commit = commits.begin().map_err(|error| tree::fault(b"beginning", &error))?;
     let ApplyPatch { strip, dry_run, reverse } = call;

@@ -32,6 +32,11 @@ use pyro_protocol::{FrameKind, Lost};
 use std::time::Duration;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// How long a program's start waits for a commit: less than the host waits for
+/// the start.
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// Answers `StartProcess`: from the reply to the `Exit` frame. Whatever makes
 /// the connection fail before the end kills all that the program started.
@@ -41,6 +46,7 @@ pub(crate) async fn run<R: Fetch, W: Carry>(
     connection: &mut Connection<R, W>,
 ) -> Result<(), Lost> {
     let timeout = call.timeout_ms.map(Duration::from_millis);
+    settled(guest).await;
     let command = guest.require_activated().and_then(|()| command::prepare(guest, call));
     let spawned = match command {
         Ok(command) => fork::spawn(guest, command).await,
@@ -62,6 +68,15 @@ pub(crate) async fn run<R: Fetch, W: Carry>(
             leash.end().await;
             Err(lost)
         }
+    }
+}
+
+/// Waits until nothing is being changed in many files at once, for as long as
+/// a caller would: a program that starts sees all of it or nothing.
+pub(super) async fn settled(guest: &Guest) {
+    if let Ok(commits) = guest.commits() {
+        // One that takes longer is seen in the making.
+        drop(timeout(SETTLING, commits.settled()).await);
     }
 }
 

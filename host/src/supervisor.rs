@@ -87,7 +87,10 @@ impl Assignment {
 pub enum Lifetime {
     /// As long as its lease; the directory is removed with it.
     Lease,
-    /// Until it is stopped, once the holder of the lease has said [`Keep`].
+    /// Until it is stopped, once the holder of the lease has said [`Keep`]. When
+    /// the lease ends before, the directory is removed with it: its maker died.
+    Made,
+    /// As [`Lifetime::Made`], but the directory stays in any case.
     Kept,
 }
 
@@ -199,10 +202,10 @@ pub async fn serve_lease(
         };
         return keep::live(guest, directory, expiry, kept).await;
     }
-    match assignment.lifetime {
-        Lifetime::Lease => discard_dir(&assignment.directory)?,
-        // Whoever makes a workspace removes what came to nothing.
-        Lifetime::Kept => {}
+    match (assignment.lifetime, &outcome) {
+        (Lifetime::Lease, _) | (Lifetime::Made, Ok(_)) => discard_dir(&assignment.directory)?,
+        // Its maker may try again, and removes it else.
+        (Lifetime::Made, Err(_)) | (Lifetime::Kept, _) => {}
     }
     outcome.map(drop)
 }
@@ -232,10 +235,10 @@ async fn hold(
         word = word => word,
     };
     match (assignment.lifetime, word) {
-        (Lifetime::Kept, Ok(line)) => {
+        (Lifetime::Made | Lifetime::Kept, Ok(line)) => {
             Ok(serde_json::from_slice(&line).ok().map(|keep: Keep| (guest, keep)))
         }
-        (Lifetime::Kept, Err(_)) | (Lifetime::Lease, _) => Ok(None),
+        (Lifetime::Made | Lifetime::Kept, Err(_)) | (Lifetime::Lease, _) => Ok(None),
     }
 }
 

@@ -4,7 +4,7 @@
 //! One hundred and two injections in all. Where a moment falls is up to the
 //! host; `PYRO_STORY_SEED` repeats the sequence of waits of an earlier telling.
 
-use pyro_smoke::{Home, stdout};
+use pyro_smoke::{Home, stderr, stdout};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -251,7 +251,14 @@ fn r9_supervisors_and_vmms() {
         sleep(dice.part_of(Duration::from_millis(50)));
         let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("a process id");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it lives");
-        // The next command says so and starts it again; what was synced is there.
+        // The next command starts it again, unless it was quicker than the news;
+        // then it says so. What was synced is there.
+        let words = ["workspace", "exec", "w", "--shell", "cat note"];
+        let next = home.pyro(words).output().expect("pyro starts");
+        if !next.status.success() {
+            assert_eq!(next.status.code(), Some(125));
+            assert!(stderr(&next).contains("the guest"), "{}", stderr(&next));
+        }
         assert_eq!(shell(&home, "w", "cat note"), format!("{number}\n"));
     }
     let events = succeed(&home, &["workspace", "events", "w"]);

@@ -99,7 +99,7 @@ fn home_with_room_for(size: &str) -> Option<(Home, SmallMount)> {
 
 #[test]
 fn a_full_disk() {
-    let Some((home, mounted)) = home_with_room_for("256k") else { return };
+    let Some((home, mounted)) = home_with_room_for("64k") else { return };
     let output = home.run(&["true"]);
     drop(mounted);
     refused(&output, "disk", "free some space");

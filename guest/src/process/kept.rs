@@ -98,6 +98,7 @@ pub(crate) async fn keep<R: Fetch, W: Carry>(
     call: KeepProcess,
     connection: &mut Connection<R, W>,
 ) -> Result<(), Lost> {
+    super::settled(guest).await;
     let kept = start(guest, call.program).await;
     let id = kept.as_ref().ok().map(|kept| kept.id);
     let replied = connection.reply(kept).await;

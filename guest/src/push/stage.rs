@@ -38,6 +38,7 @@ pub(super) fn run(plan: &Plan, contents: Incoming, dry_run: bool) -> Result<Stag
         return Err(out_of_place());
     }
     if let Some(mut commit) = commit {
+        let _pending = plan.commits.pend();
         plan.write_down(&mut commit, &staged)?;
         let _turn = plan.commits.turn();
         commit.run().map_err(AgentError::from)?;

@@ -90,27 +90,26 @@ pub(super) async fn live(
             () = super::terminate_signal() => break End::Signalled,
         }
     };
-    // Nobody else is to find it.
+    // Nobody else is to find it; and one that somebody ends has not crashed.
+    if !matches!(end, End::Crashed(_)) {
+        remove(&directory.join(RUNNING_NAME))?;
+    }
     renew(&handle, crate::vsock::SOCKET_NAME, "vsock endpoint")?;
     renew(&handle, super::control::SOCKET_NAME, "control socket")?;
     carry_out(end, guest, &directory, &log).await
 }
 
 async fn carry_out(end: End, mut guest: Guest, directory: &Path, log: &EventLog) -> Result<()> {
-    let gone = |by, clean| {
-        remove(&directory.join(RUNNING_NAME))?;
-        note(log, Happening::Stopped { by, clean });
-        Ok::<_, Error>(())
-    };
+    let gone = |by, clean| note(log, Happening::Stopped { by, clean });
     match end {
         End::Crashed(how) => note(log, Happening::Crashed { how }),
         End::Signalled => {
             let clean = guest.power_off(GRACE).await;
-            gone(StoppedBy::Signal, clean)?;
+            gone(StoppedBy::Signal, clean);
         }
         End::Expired { delete } => {
             let clean = guest.power_off(GRACE).await;
-            gone(StoppedBy::Ttl, clean)?;
+            gone(StoppedBy::Ttl, clean);
             if delete {
                 discard_dir(directory)?;
             }
@@ -125,7 +124,7 @@ async fn carry_out(end: End, mut guest: Guest, directory: &Path, log: &EventLog)
                     false
                 }
             };
-            gone(StoppedBy::Request, clean)?;
+            gone(StoppedBy::Request, clean);
             ordered.answer(Answer::Stopped { clean }).await;
         }
     }

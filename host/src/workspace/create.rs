@@ -94,7 +94,7 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
         shape: wanted.shape,
         disk,
         seed: Some(path.join(SEED_NAME)),
-        lifetime: Lifetime::Kept,
+        lifetime: Lifetime::Made,
     };
     let lease = machine::boot_best(pyro, &plan, &caller).await?;
     directory.settle(&pyro.config)?;

@@ -2,7 +2,7 @@
 
 use super::find::find;
 use super::place::{Place, State};
-use super::power::{start_with, warn_of_crash};
+use super::power::{GOING_DOWN, start_with, warn_of_crash};
 use super::record::Record;
 use crate::agent::AgentClient;
 use crate::context::Context;
@@ -31,6 +31,10 @@ impl Live {
         if place.state() != State::Running {
             // Whoever starts, stops or resets it now is waited for.
             let life = place.take_life().await?;
+            if place.state() == State::Changing {
+                // It goes down, and whoever stopped it has left.
+                drop(place.take_run(GOING_DOWN).await?);
+            }
             match place.state() {
                 State::Running => {}
                 State::Crashed => {

@@ -90,7 +90,7 @@ pub(super) async fn launch(
             disk: plan.disk.clone(),
             durability: match plan.lifetime {
                 Lifetime::Lease => Durability::Scratch,
-                Lifetime::Kept => Durability::Kept,
+                Lifetime::Made | Lifetime::Kept => Durability::Kept,
             },
             seed,
             accelerator,

@@ -26,6 +26,9 @@ pub(super) const END_DEADLINE: Duration = Duration::from_secs(15);
 /// its disk out, and the host may be crowded.
 const OFF_MARGIN: Duration = Duration::from_secs(40);
 
+/// How long a guest may take to go down that nobody waits for any more.
+pub(super) const GOING_DOWN: Duration = Duration::from_secs(60);
+
 /// How a stop went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
@@ -55,7 +58,7 @@ pub(super) async fn start_with(
     }
     // A supervisor that goes down has it still; one that comes up would hold
     // the workspace's life.
-    let run = place.take_run(END_DEADLINE).await?;
+    let run = place.take_run(GOING_DOWN).await.map_err(|error| wedged(place, error))?;
     let record = place.change(renew_expired).await?;
     let disk = place.path().join(&record.disk);
     sweep_disks(place, &record);
@@ -137,7 +140,7 @@ pub(super) async fn stop_with(
     let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
     let deadline = grace.saturating_add(OFF_MARGIN);
     let answer = order(place.path(), Order::Stop { grace_ms }, deadline).await?;
-    place.take_run(END_DEADLINE).await.map_err(|error| wedged(place, error))?;
+    place.take_run(GOING_DOWN).await.map_err(|error| wedged(place, error))?;
     match answer {
         Some(Answer::Stopped { clean: true }) => Ok(Stopped::Cleanly),
         Some(Answer::Stopped { clean: false } | Answer::Noted) => Ok(Stopped::Killed),
@@ -155,7 +158,7 @@ pub async fn delete(place: &Place, context: &Context) -> Result<()> {
     if place.state() != State::Stopped {
         Caller::from(context).stage("stopping", place.id().to_string()).await;
         order(place.path(), Order::Kill, END_DEADLINE).await?;
-        place.take_run(END_DEADLINE).await.map_err(|error| wedged(place, error))?;
+        place.take_run(GOING_DOWN).await.map_err(|error| wedged(place, error))?;
     }
     discard_dir(place.path())
 }
