@@ -1,9 +1,10 @@
 //! The command line: [`OPERATIONS`] folded into a tree of commands.
 //!
 //! What the words ask for becomes one operation; here is only how it is asked,
-//! shown and interrupted. Besides the operations there are `mcp serve`,
-//! `completions`, and the hidden word by which `pyro` starts its supervisors.
+//! shown and interrupted. Besides the operations there are `mcp serve`, `mcp
+//! install`, `completions`, and the hidden word by which `pyro` starts its supervisors.
 
+mod install;
 mod interrupt;
 mod progress;
 mod render;
@@ -57,8 +58,12 @@ fn dispatch(table: &'static [Entry], mut matches: ArgMatches, format: Format) ->
             Err(error) => render::parser_verdict(&error, format),
         };
     }
-    match tree::completions(&matches, table) {
-        Some(script) => render::finish(streams::write_stdout(&script), 0),
-        None => session::serve(Tools::of(table, tree::profile(&matches))),
+    if path == tree::MCP_SERVE {
+        return session::serve(Tools::of(table, tree::profile(&matches)), &tree::roots(&matches));
     }
+    if path == tree::MCP_INSTALL {
+        return install::run(&matches);
+    }
+    let script = tree::completions(&matches, table).unwrap_or_default();
+    render::finish(streams::write_stdout(&script), 0)
 }

@@ -21,6 +21,10 @@ pub mod variables {
     pub const PYRO_KERNEL: &str = "PYRO_KERNEL";
     /// `kvm` or `tcg`: run guests this way instead of the fastest proven one.
     pub const PYRO_ACCELERATOR: &str = "PYRO_ACCELERATOR";
+    /// Where Claude Code keeps its configuration, for `pyro mcp install`.
+    pub const CLAUDE_CONFIG_DIR: &str = "CLAUDE_CONFIG_DIR";
+    /// Where Codex keeps its configuration, for `pyro mcp install`.
+    pub const CODEX_HOME: &str = "CODEX_HOME";
 }
 
 /// Where things are on this host.
@@ -93,6 +97,15 @@ impl Config {
         })
     }
 
+    /// Where the process was started.
+    ///
+    /// # Errors
+    /// When the directory is gone.
+    pub fn working_directory() -> Result<PathBuf> {
+        std::env::current_dir()
+            .map_err(|error| Error::io("cannot tell the working directory", error))
+    }
+
     /// A variable of the caller's own environment, to be handed to a guest
     /// because the caller named it.
     #[must_use]
@@ -108,6 +121,41 @@ impl Config {
             candidate
                 .metadata()
                 .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        })
+    }
+}
+
+/// Where other programs keep their configuration.
+#[derive(Debug, Clone)]
+pub struct Homes {
+    /// The user's home directory.
+    pub home: PathBuf,
+    /// What XDG says is for configuration.
+    pub config: PathBuf,
+    /// Claude Code's directory.
+    pub claude: PathBuf,
+    /// Codex's directory.
+    pub codex: PathBuf,
+}
+
+impl Homes {
+    /// Those that the process's environment describes.
+    ///
+    /// # Errors
+    /// When there is no home directory.
+    pub fn from_environment() -> Result<Self> {
+        let xdg = Xdg::new().map_err(|error| {
+            Error::new(ErrorKind::HostRequirement, "there is no home directory")
+                .hint("set HOME")
+                .because(error)
+        })?;
+        let named = |name: &str| variable(name).map(PathBuf::from);
+        let home = xdg.home_dir().to_owned();
+        Ok(Self {
+            config: xdg.config_dir(),
+            claude: named(variables::CLAUDE_CONFIG_DIR).unwrap_or_else(|| home.clone()),
+            codex: named(variables::CODEX_HOME).unwrap_or_else(|| home.join(".codex")),
+            home,
         })
     }
 }

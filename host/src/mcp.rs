@@ -4,13 +4,19 @@
 //! standard output. What concerns a tool is in its operation; here is only the
 //! translation.
 
+pub mod install;
+
+mod advice;
+mod outline;
 mod profile;
 mod server;
+mod text;
 mod tool;
 
-pub use profile::{PROFILES, Profile};
+pub use profile::{Answers, Offer, PROFILES, Profile};
 pub use tool::Tools;
 
+use crate::context::Roots;
 use crate::{Error, ErrorKind, Pyro, Result};
 use rmcp::service::{RunningService, ServerInitializeError};
 use rmcp::{RoleServer, ServiceExt};
@@ -24,17 +30,19 @@ use tokio_util::task::TaskTracker;
 const CLEANUP_MAX: Duration = Duration::from_secs(10);
 
 /// Serves until the client closes its end or `stop` happens; then cancels the
-/// calls that still run and waits for them. Returns what `stop` gave.
+/// calls that still run and waits for them. Workspaces go on. Returns what `stop`
+/// gave. Of the host's files, the client may name those within `roots`.
 ///
 /// # Errors
 /// When the client does not speak MCP.
 pub async fn serve<S>(
     pyro: Pyro,
     tools: Tools,
+    roots: Roots,
     stop: impl Future<Output = S>,
 ) -> Result<Option<S>> {
     let calls = TaskTracker::new();
-    let server = Server::new(pyro, tools, calls.clone());
+    let server = Server::new(pyro, tools, roots, calls.clone());
     let leave = CancellationToken::new();
     let served = tokio::select! {
         served = converse(server, leave.clone()) => served.map(|()| None),

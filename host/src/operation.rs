@@ -78,6 +78,8 @@ pub trait Operation: clap::Args + DeserializeOwned + JsonSchema + Send + 'static
     /// Whether it makes something that has an id; the command line can then be
     /// asked for that alone.
     const CREATES: bool = false;
+    /// Whether doing it once more with the same arguments changes nothing more.
+    const REPEATABLE: bool = false;
     /// What it answers.
     type Output: Answer;
 

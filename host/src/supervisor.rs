@@ -15,34 +15,30 @@
 //! holder has written down all that makes it official, the holder says
 //! [`Keep`], and from then on [`control`] is where orders come from.
 
+mod boot;
 mod console;
 pub mod control;
 pub mod keep;
 pub mod launch;
 
-use crate::agent::Connection;
 use crate::deadlines::Deadlines;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{WorkspaceId, fill_random};
+use crate::id::WorkspaceId;
 use crate::store::discard_dir;
 use crate::vmm::qemu::Qemu;
-use crate::vmm::{Accelerator, Link, Machine, Vmm, VmmProcess};
-use crate::vsock;
-use console::Console;
+use crate::vmm::{Accelerator, Machine, Vmm, VmmProcess};
+use boot::{Up, boot_or_explain};
 use keep::Expiry;
-use pyro_protocol::channel::{self, Opener, Side};
-use pyro_protocol::handshake::{Announcement, MAGIC};
-use pyro_protocol::power::{Activate, ENTROPY_LEN};
-use pyro_protocol::{ANNOUNCE_PORT, ByteString, CALL_PORT, FrameKind, FrameReader};
+use pyro_protocol::channel::Opener;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// The hidden first argument that makes `pyro` a supervisor.
@@ -51,21 +47,8 @@ pub const ARGUMENT: &str = "__supervise";
 /// The longest assignment or report, in bytes.
 const LINE_MAX: u64 = 64 * 1024;
 
-/// A clock reading worse than this is taken again, on a crowded host.
-const CLOCK_ERROR_MAX: Duration = Duration::from_millis(20);
-
-/// How often; then the best one serves.
-const CLOCK_READINGS_MAX: usize = 10;
-
-/// How long a boot that only has to explain itself may take.
-const VERBOSE_DEADLINE: Duration = Duration::from_secs(10);
-
 /// How long a failing VMM gets to end by itself, and its last lines to arrive.
 const LAST_BREATH: Duration = Duration::from_millis(100);
-
-/// How much of the channel is read ahead, to look for frames in. What data they
-/// carry is read to where it stays.
-const READ_AHEAD: usize = 4096;
 
 /// What a supervisor is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -276,14 +259,6 @@ struct Guest {
     busy: watch::Sender<usize>,
 }
 
-/// What a guest that came up has besides its process.
-struct Up {
-    endpoint: Endpoint,
-    ready: Ready,
-    opener: Opener,
-    busy: watch::Sender<usize>,
-}
-
 impl Guest {
     fn new(process: Box<dyn VmmProcess>, up: Up, logging: Endpoint) -> Self {
         let Up { endpoint, ready, opener, busy } = up;
@@ -306,218 +281,6 @@ impl Guest {
             }
         }
     }
-}
-
-/// Boots, and when that fails without a word boots again with a kernel that
-/// tells all it does. Should the second try succeed, so much the better.
-async fn boot_or_explain(
-    assignment: &Assignment,
-    vmm: &dyn Vmm,
-    directory: &File,
-) -> Result<Guest> {
-    let failure = match boot(assignment, vmm, directory).await {
-        Ok(guest) => return Ok(guest),
-        Err(failure) => failure,
-    };
-    if !failure.silent || assignment.machine.verbose {
-        return Err(failure.error);
-    }
-    let mut again = assignment.clone();
-    again.machine.verbose = true;
-    for deadline in [&mut again.deadlines.kvm_boot, &mut again.deadlines.tcg_boot] {
-        *deadline = VERBOSE_DEADLINE.min(*deadline);
-    }
-    match boot(&again, vmm, directory).await {
-        Ok(guest) => Ok(guest),
-        Err(second) if second.silent => Err(failure.error),
-        Err(second) => Err(second.error),
-    }
-}
-
-/// A boot that came to nothing.
-struct BootFailure {
-    error: Error,
-    /// Whether guest and VMM left no word of why.
-    silent: bool,
-}
-
-impl From<Error> for BootFailure {
-    /// What fails before there is a console has said all there is to say.
-    fn from(error: Error) -> Self {
-        Self { error, silent: false }
-    }
-}
-
-/// Starts the machine and brings its guest to the point where it serves calls.
-async fn boot(
-    assignment: &Assignment,
-    vmm: &dyn Vmm,
-    directory: &File,
-) -> Result<Guest, BootFailure> {
-    let console = Console::create(directory)?;
-    let started_at = Instant::now();
-    let started = vmm.start(&assignment.machine).await?;
-    let mut process = started.process;
-    let mut logging: Endpoint = Box::pin(console.keep(started.console)?);
-    let Link::Stream(stream) = started.link;
-    let deadline = assignment.boot_deadline();
-    let coming_up = timeout(deadline, come_up(assignment, directory, stream, started_at));
-    let booting = async {
-        let failure = tokio::select! {
-            biased;
-            up = coming_up => match up {
-                Ok(Ok(up)) => return Ok(up),
-                Ok(Err(error)) => {
-                    let ended = timeout(LAST_BREATH, process.wait()).await.ok();
-                    explain_by_end(error, ended)
-                }
-                Err(_) => Error::new(
-                    ErrorKind::BootFailed,
-                    format!("the guest did not come up within {} s", deadline.as_secs()),
-                ),
-            },
-            how = process.wait() => ended_early(&how),
-        };
-        process.kill();
-        process.wait().await;
-        // What it printed last may still be on its way.
-        drop(timeout(LAST_BREATH, console.ended()).await);
-        Err(failure)
-    };
-    let booted = tokio::select! {
-        booted = booting => booted,
-        () = &mut logging => Err(Error::new(ErrorKind::Internal, "the console's log ended")),
-    };
-    match booted {
-        Ok(up) => Ok(Guest::new(process, up, logging)),
-        Err(failure) => {
-            Err(BootFailure { silent: console.is_silent(), error: console.explain(failure) })
-        }
-    }
-}
-
-/// A VMM that ends breaks the channel first; how it ended tells more. But what
-/// the guest did wrong before stays what it is.
-fn explain_by_end(error: Error, ended: Option<String>) -> Error {
-    let lost = matches!(error.kind(), ErrorKind::BootFailed | ErrorKind::GuestLost);
-    match ended {
-        Some(how) if lost => ended_early(&how).because(error),
-        Some(_) | None => error,
-    }
-}
-
-fn ended_early(how: &str) -> Error {
-    Error::new(ErrorKind::BootFailed, format!("the VMM {how} while the guest booted"))
-}
-
-async fn come_up(
-    assignment: &Assignment,
-    directory: &File,
-    stream: UnixStream,
-    started_at: Instant,
-) -> Result<Up> {
-    let broken = |error: channel::ChannelError| {
-        Error::new(ErrorKind::BootFailed, "the guest's channel failed while it booted")
-            .because(error)
-    };
-    let mut nonce = [0; 8];
-    fill_random(&mut nonce);
-    let side = Side::Host { nonce: u64::from_le_bytes(nonce), reconnect: false };
-    let (opener, acceptor, driver) =
-        channel::connect(BufReader::with_capacity(READ_AHEAD, stream), side)
-            .await
-            .map_err(broken)?;
-    // An earlier try may have left one.
-    renew(directory, vsock::SOCKET_NAME, "vsock endpoint")?;
-    let listener = UnixListener::bind(vsock::short_path(directory.as_fd(), vsock::SOCKET_NAME))
-        .map_err(|error| Error::io("cannot listen on the vsock endpoint", error))?;
-    let (announced, mut announcement) = mpsc::channel(1);
-    let busy = watch::Sender::new(0);
-    let serving = vsock::endpoint::serve(
-        listener,
-        opener.clone(),
-        acceptor,
-        ANNOUNCE_PORT,
-        announced,
-        busy.clone(),
-    );
-    let mut endpoint: Endpoint = Box::pin(async move {
-        tokio::select! { ended = driver => drop(ended), ended = serving => drop(ended) }
-    });
-    let greeting = async {
-        let stream =
-            announcement.recv().await.ok_or_else(|| broken(channel::ChannelError::Closed))?;
-        let announced: Announcement =
-            FrameReader::new(stream).expect(FrameKind::Announcement).await.map_err(|error| {
-                Error::new(ErrorKind::Protocol, "the guest announced itself wrongly").because(error)
-            })?;
-        if announced.magic != MAGIC {
-            return Err(Error::new(ErrorKind::Protocol, "what runs in the guest is no pyro agent"));
-        }
-        let boot = started_at.elapsed();
-        activate(&opener, assignment).await?;
-        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let activated = started_at.elapsed().saturating_sub(boot);
-        Ok(Ready { vmm_pid: None, boot_us: micros(boot), activate_us: micros(activated) })
-    };
-    let ready = tokio::select! {
-        ready = greeting => ready?,
-        () = &mut endpoint => return Err(broken(channel::ChannelError::Closed)),
-    };
-    Ok(Up { endpoint, ready, opener, busy })
-}
-
-/// Gives the guest its workspace.
-async fn activate(opener: &Opener, assignment: &Assignment) -> Result<()> {
-    let activating = async {
-        let mut connection = greet(opener).await?;
-        // On a crowded host a round trip may take long, and the clock is known
-        // no better than to half of it.
-        for _ in 1..CLOCK_READINGS_MAX {
-            if u128::from(connection.clock.error_ns.unsigned_abs()) <= CLOCK_ERROR_MAX.as_nanos() {
-                break;
-            }
-            let again = greet(opener).await?;
-            if again.clock.error_ns < connection.clock.error_ns {
-                connection = again;
-            }
-        }
-        let mut entropy = vec![0; ENTROPY_LEN];
-        fill_random(&mut entropy);
-        let request = Activate {
-            entropy: ByteString(entropy),
-            // The guest may claim to live at the end of all time.
-            clock_offset_ns: connection.clock.ahead_ns.saturating_neg(),
-            hostname: assignment.workspace.hostname(),
-            machine_id: assignment.workspace.machine_id(),
-            seeded: assignment.seeded,
-        };
-        connection.call(request).await.map(drop).map_err(unfit)
-    };
-    let deadline = assignment.deadlines.activation;
-    timeout(deadline, activating).await.unwrap_or_else(|_| {
-        Err(Error::new(
-            ErrorKind::BootFailed,
-            format!("the guest did not mount its disks within {} s", deadline.as_secs()),
-        ))
-    })
-}
-
-/// What an agent says to refuse its workspace was not asked for by the caller,
-/// whose program, for one, has not even been looked for.
-fn unfit(error: Error) -> Error {
-    let own = [ErrorKind::GuestLost, ErrorKind::Protocol, ErrorKind::Unsupported];
-    if own.contains(&error.kind()) {
-        return error;
-    }
-    Error::new(ErrorKind::BootFailed, "the guest refused its workspace").because(error)
-}
-
-async fn greet(opener: &Opener) -> Result<Connection<channel::Stream>> {
-    let stream = opener.open(CALL_PORT).await.map_err(|error| {
-        Error::new(ErrorKind::GuestLost, "the agent does not answer").because(error)
-    })?;
-    Connection::greet(stream).await
 }
 
 /// Sends a report; a lease whose holder is gone has nobody to tell.

@@ -129,8 +129,8 @@ fn description(schema: &Value) -> String {
 
 /// A type in a word or two.
 fn kind(schema: &Value) -> String {
-    if let Some(value) = schema.get("const") {
-        return format!("`{value}`");
+    if let Some(words) = schema["enum"].as_array() {
+        return words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ");
     }
     for alternatives in ["anyOf", "oneOf"] {
         if let Some(alternatives) = schema[alternatives].as_array() {

@@ -33,7 +33,7 @@ struct Session {
 impl Session {
     fn start() -> Self {
         let mut command = fake::pyro();
-        command.args(["mcp", "serve"]).stdin(Stdio::piped());
+        command.args(["mcp", "serve", "--profile", "workspace-full"]).stdin(Stdio::piped());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let (server, diary) = fake::spawn_with_diary(command);
         let mut client = Client::of(server);

@@ -3,13 +3,14 @@
 use super::interrupt::{Cause, Interrupts, Stop};
 use super::render::{self, Format};
 use super::streams::Stdin;
-use crate::context::Caller;
+use crate::context::{Caller, Roots};
 use crate::event::{Event, Events};
 use crate::mcp::{self, Tools};
 use crate::operation::{AnyAnswer, Context, Entry, Input, Prepared};
 use crate::{Config, Error, ErrorKind, Pyro, Result};
 use rustix::process::Signal;
 use std::io::{IsTerminal, stderr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,12 +46,17 @@ pub(super) fn run(entry: &Entry, prepared: Prepared, format: Format) -> ExitCode
     }
 }
 
-/// Serves MCP until the client is gone.
-pub(super) fn serve(tools: Tools) -> ExitCode {
+/// Serves MCP until the client is gone. What the client may name of the host's
+/// files lies below these directories, or where the server was started.
+pub(super) fn serve(tools: Tools, roots: &[PathBuf]) -> ExitCode {
     let ended = in_runtime(|runtime, pyro| {
+        let roots = match roots {
+            [] => below(Config::working_directory()?)?,
+            chosen => Roots::below(chosen)?,
+        };
         runtime.block_on(async {
             let mut interrupts = listen()?;
-            mcp::serve(pyro, tools, async { interrupts.next().await }).await
+            mcp::serve(pyro, tools, roots, async { interrupts.next().await }).await
         })
     });
     match ended {
@@ -58,6 +64,12 @@ pub(super) fn serve(tools: Tools) -> ExitCode {
         Ok(Some(signal)) => render::by_signal(signal),
         Err(error) => render::failure(&error, Format::Text),
     }
+}
+
+/// A client that starts its servers nowhere in particular has not chosen the
+/// whole host.
+fn below(start: PathBuf) -> Result<Roots> {
+    if start.parent().is_none() { Ok(Roots::NONE) } else { Roots::below(&[start]) }
 }
 
 /// One thread is enough: all the work is waiting. A read of standard input that

@@ -1,19 +1,27 @@
 //! The tree of commands.
 
+use crate::mcp::install::{Client, Registration};
 use crate::mcp::{PROFILES, Profile};
 use crate::operation::Entry;
 use clap::builder::{PossibleValue, StyledStr};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
-/// Where the MCP server stands.
-const MCP_SERVE: &[&str] = &["mcp", "serve"];
-
+/// Where the commands stand that are no operations.
+pub(super) const MCP_SERVE: &[&str] = &["mcp", "serve"];
+pub(super) const MCP_INSTALL: &[&str] = &["mcp", "install"];
 const COMPLETIONS: &str = "completions";
+
 const SHELL: &str = "shell";
 const PROFILE: &str = "profile";
+const ROOT: &str = "root";
+const CLIENT: &str = "client";
+const NAME: &str = "name";
+const DRY_RUN: &str = "dry-run";
 
 /// What the words that only hold other commands are about.
 const GROUPS: &[(&str, &str)] = &[
@@ -39,7 +47,8 @@ pub fn command(table: &[Entry]) -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true);
     let root = table.iter().fold(root, |tree, entry| graft(tree, entry.path, operation(entry)));
-    graft(root, MCP_SERVE, mcp_serve()).subcommand(completions_command())
+    let root = graft(root, MCP_SERVE, mcp_serve());
+    graft(root, MCP_INSTALL, mcp_install()).subcommand(completions_command())
 }
 
 /// Hangs a command into the tree, making the groups on its path as needed.
@@ -84,21 +93,86 @@ pub(super) fn id_only(entry: &Entry, matches: &ArgMatches) -> bool {
 }
 
 fn mcp_serve() -> Command {
-    let profiles: Vec<_> = PROFILES
-        .iter()
-        .map(|profile| PossibleValue::new(profile.name).help(profile.about))
-        .collect();
     Command::new("serve")
         .about("Serve the operations as MCP tools on stdin and stdout")
-        .arg(
-            Arg::new(PROFILE)
-                .long(PROFILE)
-                .value_name("PROFILE")
-                .help("Which tools to offer")
-                .value_parser(profiles)
-                .default_value(PROFILES[0].name),
+        .args(served())
+        .after_help(
+            "Examples:\n  pyro mcp serve\n  pyro mcp serve --profile vm-run\n  \
+             pyro mcp serve --root ~/src/app --root /tmp/out",
         )
-        .after_help("Examples:\n  pyro mcp serve\n  pyro mcp serve --profile vm-run")
+}
+
+fn mcp_install() -> Command {
+    let clients = Client::ALL.map(|client| PossibleValue::new(client.name()).help(client.title()));
+    Command::new("install")
+        .about("Register the MCP server with a program that uses such servers")
+        .arg(
+            Arg::new(CLIENT)
+                .required(true)
+                .value_name("CLIENT")
+                .help("The program, in whose configuration of this user the server is entered")
+                .value_parser(clients),
+        )
+        .arg(
+            Arg::new(NAME)
+                .long(NAME)
+                .value_name("NAME")
+                .help("What the program is to call the server")
+                .default_value("pyro"),
+        )
+        .args(served())
+        .arg(
+            Arg::new(DRY_RUN)
+                .long(DRY_RUN)
+                .action(ArgAction::SetTrue)
+                .help("Show what would change, and change nothing"),
+        )
+        .after_help(
+            "The rest of the file stays as it is, and a copy of it beside it, as `.before-pyro`.\n\n\
+             Examples:\n  pyro mcp install claude\n  pyro mcp install codex --dry-run\n  \
+             pyro mcp install cursor --profile workspace-full --root ~/src",
+        )
+}
+
+/// The program that an `mcp install` command names.
+pub(super) fn client(matches: &ArgMatches) -> Option<Client> {
+    let name = matches.get_one::<String>(CLIENT)?;
+    Client::ALL.into_iter().find(|client| client.name() == name)
+}
+
+/// What it asks to register, with this `pyro`; and whether only to show it.
+pub(super) fn registration(matches: &ArgMatches, executable: PathBuf) -> (Registration, bool) {
+    let chosen = matches.value_source(PROFILE) == Some(ValueSource::CommandLine);
+    let registration = Registration {
+        name: matches.get_one::<String>(NAME).cloned().unwrap_or_default(),
+        executable,
+        profile: chosen.then(|| profile(matches)),
+        roots: roots(matches),
+    };
+    (registration, matches.get_flag(DRY_RUN))
+}
+
+/// What a server can be told.
+fn served() -> [Arg; 2] {
+    let profiles =
+        PROFILES.iter().map(|profile| PossibleValue::new(profile.name).help(profile.about));
+    [
+        Arg::new(PROFILE)
+            .long(PROFILE)
+            .value_name("PROFILE")
+            .help("Which tools to offer")
+            .value_parser(profiles.collect::<Vec<_>>())
+            .default_value(PROFILES[0].name),
+        Arg::new(ROOT)
+            .long(ROOT)
+            .value_name("DIR")
+            .action(ArgAction::Append)
+            .value_parser(value_parser!(PathBuf))
+            .help(
+                "Let tools read and write files of the host below this directory; relative \
+                 paths count from the first [default: where the server is started]",
+            ),
+    ]
 }
 
 fn completions_command() -> Command {
@@ -134,6 +208,11 @@ pub(super) fn profile(matches: &ArgMatches) -> &'static Profile {
     let name = matches.get_one::<String>(PROFILE);
     // The parser admits no other name.
     PROFILES.iter().find(|profile| name.is_some_and(|n| n == profile.name)).unwrap_or(&PROFILES[0])
+}
+
+/// The roots that it asks for.
+pub(super) fn roots(matches: &ArgMatches) -> Vec<PathBuf> {
+    matches.get_many(ROOT).into_iter().flatten().cloned().collect()
 }
 
 /// The script that a `completions` command asks for.

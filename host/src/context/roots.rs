@@ -12,6 +12,9 @@ impl Roots {
     /// All there is.
     pub const UNLIMITED: Self = Self(None);
 
+    /// Nothing.
+    pub const NONE: Self = Self(Some(Vec::new()));
+
     /// What lies below these directories; relative paths count from the first.
     ///
     /// # Errors
@@ -54,14 +57,19 @@ impl Roots {
         match real.filter(|real| roots.iter().any(|root| real.starts_with(root))) {
             Some(real) => Ok(real),
             None => {
-                let roots: Vec<_> = roots.iter().map(|root| root.display().to_string()).collect();
-                let message = format!("{} is outside what may be used", path.display());
-                Err(Error::new(ErrorKind::InvalidInput, message).hint(format!(
-                    "use a path below {}, or start the server with `--root DIR`",
-                    roots.join(" or ")
-                )))
+                let message = format!("{} is outside the roots", path.display());
+                Err(Error::new(ErrorKind::InvalidInput, message).hint(way_in(roots)))
             }
         }
+    }
+}
+
+fn way_in(roots: &[PathBuf]) -> String {
+    let more = "`pyro mcp serve --root DIR` lets more be used";
+    let roots: Vec<_> = roots.iter().map(|root| root.display().to_string()).collect();
+    match roots.as_slice() {
+        [] => format!("there are no roots; {more}"),
+        roots => format!("use a path below {}; {more}", roots.join(" or ")),
     }
 }
 
@@ -126,7 +134,10 @@ mod tests {
             let error = roots.admit(Path::new(bad)).expect_err(bad);
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad}");
         }
+        let error = roots.admit(&outer).expect_err("outside");
+        assert!(error.next_step().is_some_and(|hint| hint.contains(&real.display().to_string())));
         assert!(Roots::UNLIMITED.admit(&outer).is_ok());
+        assert!(Roots::NONE.admit(&outer).is_err() && Roots::NONE.admit(Path::new(".")).is_err());
         assert!(Roots::below(&[outer]).is_err(), "a file is no root");
     }
 }

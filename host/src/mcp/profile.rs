@@ -6,23 +6,88 @@ pub struct Profile {
     /// What it is for, in one line.
     pub about: &'static str,
     /// Its tools; `None` is all there are.
-    pub tools: Option<&'static [&'static str]>,
+    pub tools: Option<&'static [Offer]>,
+    /// How much of answers it describes.
+    pub answers: Answers,
+}
+
+/// A tool of a profile.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer {
+    /// Its name.
+    pub tool: &'static str,
+    /// Arguments that the profile does not tell of. All are optional.
+    pub without: &'static [&'static str],
+}
+
+/// How much a tool's output schema says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answers {
+    /// Every field with its type, and which are always there.
+    Typed,
+    /// The names of the fields that are always there. The reference has their
+    /// types; a model reads an answer without either.
+    Named,
+}
+
+const fn whole(tool: &'static str) -> Offer {
+    Offer { tool, without: &[] }
 }
 
 /// Every profile, the default first.
 pub const PROFILES: &[Profile] = &[
-    Profile { name: "workspace-full", about: "Every tool", tools: None },
+    Profile {
+        name: "workspace-core",
+        about: "The loop of a coding agent: create, work, review, take out",
+        tools: Some(CORE),
+        answers: Answers::Named,
+    },
+    Profile { name: "workspace-full", about: "Every tool", tools: None, answers: Answers::Typed },
     Profile {
         name: "vm-run",
         about: "Programs in machines that are gone afterwards",
-        tools: Some(&["vm_run"]),
+        tools: Some(&[whole("vm_run")]),
+        answers: Answers::Typed,
     },
 ];
 
+/// What an agent needs from the first step of its loop to the last, and no more.
+///
+/// - `workspace_start`, because a workspace whose time is over is stopped, and
+///   only that brings it back; `workspace_stop` and `workspace_update` are
+///   housekeeping, which the person at the command line does.
+/// - `workspace_list` tells of each workspace what the others need;
+///   `workspace_status` says the rest to who is curious.
+/// - `process_poll` and `process_signal` look after a server that was started
+///   and a build that takes long; `process_poll` waits too. Input for programs
+///   (`process_write`) and what ran before (`workspace_logs`) are for the few.
+/// - Files are read, written, edited and searched by tools of their own, which
+///   quote nothing and show pages; to list them, any shell will do.
+/// - `vm_run` does in one call what create, exec and delete do in three, and
+///   keeps nothing; it has a profile of its own.
+/// - Size and lifetime of the machine are left to the person, and so is what a
+///   model seldom has a reason to change.
+const CORE: &[Offer] = &[
+    Offer {
+        tool: "workspace_create",
+        without: &["labels", "vcpu_count", "disk_mib", "ttl_seconds", "ttl_action"],
+    },
+    Offer { tool: "workspace_list", without: &["labels"] },
+    whole("workspace_start"),
+    whole("workspace_reset"),
+    whole("workspace_delete"),
+    Offer { tool: "workspace_exec", without: &["user", "keep_stdin", "output_limit_bytes"] },
+    whole("process_poll"),
+    whole("process_signal"),
+];
+
 impl Profile {
-    /// Whether it offers this tool.
+    /// What it offers of this tool.
     #[must_use]
-    pub fn offers(&self, tool: &str) -> bool {
-        self.tools.is_none_or(|tools| tools.contains(&tool))
+    pub fn offer(&self, tool: &'static str) -> Option<Offer> {
+        match self.tools {
+            None => Some(whole(tool)),
+            Some(offers) => offers.iter().find(|offer| offer.tool == tool).copied(),
+        }
     }
 }

@@ -1,5 +1,5 @@
-use super::Tools;
-use crate::context::Caller;
+use super::{Tools, advice, text};
+use crate::context::{Caller, Roots};
 use crate::event::{Event, Events};
 use crate::operation::{AnyAnswer, Context, Entry, Ink};
 use crate::{Error, ErrorKind, Pyro, Result};
@@ -10,7 +10,8 @@ use rmcp::model::{
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, Peer, RoleServer, ServerHandler};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -19,20 +20,36 @@ use tokio_util::task::TaskTracker;
 /// Warnings told together with an answer; more would bury it.
 const WARNINGS_MAX: usize = 16;
 
+/// How the loop goes, for a model that has only seen the list of tools. Clients
+/// put it before every conversation: less than 1 KiB.
 const INSTRUCTIONS: &str = "\
-Linux machines in microVMs, made on demand and isolated from this host. Errors \
-say what to do next.";
+pyro gives you Linux computers of your own in microVMs. Nothing you do in one \
+touches the host; you are root.
+
+The loop: create a workspace, seeded from a directory of the host (it becomes \
+/workspace and the baseline). Work in it: run commands, read, search, edit and \
+write files. Review: the diff shows what changed against the baseline. Then \
+export what is worth keeping, or reset to the baseline and try again. Delete \
+the workspace when done; until then it stays, also across sessions.
+
+A command that takes long goes on as a process, and the answer has its id: poll \
+it. Big output is shown as its head and tail, with where to read the rest. Paths \
+on the host must lie within the server's roots. A program that fails is an \
+answer, not an error; errors say the next step. Calls may run at the same time.";
+
+const _: () = assert!(INSTRUCTIONS.len() < 1024);
 
 /// Translates between MCP and operations.
 pub(super) struct Server {
     pyro: Pyro,
     tools: Tools,
+    roots: Roots,
     calls: TaskTracker,
 }
 
 impl Server {
-    pub(super) fn new(pyro: Pyro, tools: Tools, calls: TaskTracker) -> Self {
-        Self { pyro, tools, calls }
+    pub(super) fn new(pyro: Pyro, tools: Tools, roots: Roots, calls: TaskTracker) -> Self {
+        Self { pyro, tools, roots, calls }
     }
 
     async fn answer(
@@ -43,8 +60,9 @@ impl Server {
         cancel: CancellationToken,
     ) -> Result<Box<dyn AnyAnswer>> {
         let prepared = entry.from_object(arguments)?;
-        prepared(&self.pyro, Context { events, cancel, caller: Caller::Mcp, ..Context::default() })
-            .await
+        let roots = self.roots.clone();
+        let caller = Caller::Mcp;
+        prepared(&self.pyro, Context { events, cancel, roots, caller, ..Context::default() }).await
     }
 }
 
@@ -73,21 +91,32 @@ impl ServerHandler for Server {
             ErrorData::invalid_params(format!("there is no tool `{}`", request.name), None)
         })?;
         let warnings = Warnings::default();
-        let (events, received) = match context.meta.get_progress_token() {
+        let (events, mut reports) = match context.meta.get_progress_token() {
             Some(token) => {
                 let (events, received) = Events::channel();
-                (events, Some((received, token)))
+                (events, Some(Reports { received, token, steps: 0.0 }))
             }
             None => (Events::discard(), None),
         };
         let events = warnings.listen(events);
         let arguments = request.arguments.unwrap_or_default();
-        let ended = tokio::select! {
-            ended = self.answer(entry, arguments, events, context.ct) => ended,
-            never = report(received, context.peer) => match never {},
+        let cancelled = context.ct.clone();
+        let mut work = pin!(self.answer(entry, arguments, events, context.ct));
+        let ended = loop {
+            tokio::select! {
+                ended = &mut work => break ended,
+                // Told here and not in a task: when the answer is there, nothing
+                // of it is still on its way.
+                event = next(&mut reports) => match &mut reports {
+                    Some(reports) if !cancelled.is_cancelled() => {
+                        reports.tell(event, &context.peer).await;
+                    }
+                    Some(_) | None => {}
+                },
+            }
         };
         let result = ended.and_then(|answer| success(&*answer, &warnings));
-        Ok(result.unwrap_or_else(|error| failure(&error)).into())
+        Ok(result.unwrap_or_else(|error| failure(&error, &self.tools, entry)).into())
     }
 }
 
@@ -96,22 +125,26 @@ fn success(answer: &dyn AnyAnswer, warnings: &Warnings) -> Result<CallToolResult
         Error::new(ErrorKind::Internal, "the answer does not fit into JSON").because(error)
     })?;
     let text = warnings.text() + &answer.to_text(Ink::Plain);
-    let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
+    let mut result = CallToolResult::success(vec![ContentBlock::text(text::bounded(text))]);
     result.structured_content = Some(document);
     Ok(result)
 }
 
 /// An error for the model to read. Clients hold structured content against the
 /// answer's schema even then, so what programs want goes into `_meta`.
-fn failure(error: &Error) -> CallToolResult {
+fn failure(error: &Error, tools: &Tools, asked: &Entry) -> CallToolResult {
+    let next_step = error.next_step().map(|hint| advice::for_model(hint, tools, Some(asked)));
     let mut text = error.chain();
-    if let Some(next_step) = error.next_step() {
+    if let Some(next_step) = &next_step {
         text.push_str("\nnext step: ");
         text.push_str(next_step);
     }
+    let mut facts = serde_json::to_value(error).unwrap_or(Value::Null);
+    facts["hint"] = json!(next_step);
     let mut meta = JsonObject::new();
-    meta.insert("pyro/error".into(), serde_json::to_value(error).unwrap_or(Value::Null));
-    CallToolResult::error(vec![ContentBlock::text(text)]).with_meta(Some(MetaObject(meta)))
+    meta.insert("pyro/error".into(), facts);
+    CallToolResult::error(vec![ContentBlock::text(text::bounded(text))])
+        .with_meta(Some(MetaObject(meta)))
 }
 
 /// What an operation warned of, for the reader of its answer.
@@ -136,23 +169,32 @@ impl Warnings {
     }
 }
 
-type Reported = Option<(mpsc::Receiver<Event>, ProgressToken)>;
+/// What a client that wants to know is told of how a call goes.
+struct Reports {
+    received: mpsc::Receiver<Event>,
+    token: ProgressToken,
+    steps: f64,
+}
 
-/// Tells the client how a call goes, if it wants to know, for as long as it is
-/// polled.
-async fn report(reported: Reported, client: Peer<RoleServer>) -> std::convert::Infallible {
-    if let Some((mut events, token)) = reported {
-        let mut steps = 0.0;
-        while let Some(event) = events.recv().await {
-            if let Some(message) = progress_message(event) {
-                steps += 1.0;
-                let told = ProgressNotificationParam::new(token.clone(), steps);
-                // A client that is gone cancels the call by itself.
-                drop(client.notify_progress(told.with_message(message)).await);
-            }
-        }
+/// The next event; never comes where nobody wants to know.
+async fn next(reports: &mut Option<Reports>) -> Event {
+    if let Some(reports) = reports
+        && let Some(event) = reports.received.recv().await
+    {
+        return event;
     }
     std::future::pending().await
+}
+
+impl Reports {
+    async fn tell(&mut self, event: Event, client: &Peer<RoleServer>) {
+        if let Some(message) = progress_message(event) {
+            self.steps += 1.0;
+            let told = ProgressNotificationParam::new(self.token.clone(), self.steps);
+            // A client that is gone cancels the call by itself.
+            drop(client.notify_progress(told.with_message(message)).await);
+        }
+    }
 }
 
 fn progress_message(event: Event) -> Option<String> {

@@ -1,51 +1,79 @@
-use super::Profile;
-use crate::operation::{Effect, Entry};
+use super::profile::{Answers, Offer};
+use super::{Profile, outline};
+use crate::operation::Effect;
+use crate::operation::Entry;
 use rmcp::model::{Tool, ToolAnnotations};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// The tools of a profile, each with the row of the table it is made from.
 #[derive(Debug)]
-pub struct Tools(Vec<(Tool, &'static Entry)>);
+pub struct Tools {
+    table: &'static [Entry],
+    offered: Vec<(Tool, &'static Entry)>,
+}
 
 impl Tools {
     /// The tools of a table that this profile offers.
     #[must_use]
     pub fn of(table: &'static [Entry], profile: &Profile) -> Self {
-        let tools = table.iter().filter_map(|entry| {
-            let name = entry.tool.filter(|name| profile.offers(name))?;
-            Some((tool(name, entry), entry))
+        let offered = table.iter().filter_map(|entry| {
+            let offer = profile.offer(entry.tool?)?;
+            Some((tool(offer, entry, profile.answers), entry))
         });
-        Self(tools.collect())
+        Self { table, offered: offered.collect() }
     }
 
     /// As `tools/list` tells them.
     #[must_use]
     pub fn list(&self) -> Vec<Tool> {
-        self.0.iter().map(|(tool, _)| tool.clone()).collect()
+        self.offered.iter().map(|(tool, _)| tool.clone()).collect()
     }
 
     pub(super) fn find(&self, name: &str) -> Option<&'static Entry> {
-        self.0.iter().find(|(tool, _)| tool.name == name).map(|(_, entry)| *entry)
+        self.offered.iter().find(|(tool, _)| tool.name == name).map(|(_, entry)| *entry)
+    }
+
+    /// The operation that words of the command line ask for, and the words after
+    /// its path.
+    pub(super) fn of_words<'w>(&self, words: &'w [&'w str]) -> Option<(&Entry, &'w [&'w str])> {
+        let mut rows = self.table.iter();
+        rows.find_map(|entry| Some((entry, words.strip_prefix(entry.path)?)))
     }
 }
 
-fn tool(name: &'static str, entry: &Entry) -> Tool {
+fn tool(offer: Offer, entry: &Entry, answers: Answers) -> Tool {
     let mut arguments = entry.arguments_schema();
     // The tool itself says it.
     arguments.remove("description");
-    let mut answer = entry.answer_schema();
-    answer.remove("description");
-    Tool::new(name, entry.description(), Arc::new(arguments))
+    if let Some(Value::Object(properties)) = arguments.get_mut("properties") {
+        properties.retain(|name, _| !offer.without.contains(&name.as_str()));
+    }
+    let answer: Map<_, _> = match answers {
+        Answers::Typed => outline::typed(entry.answer_schema()),
+        Answers::Named => outline::named(entry.answer_schema()),
+    };
+    Tool::new(offer.tool, entry.description(), Arc::new(arguments))
+        .with_title(title(entry.path))
         .with_raw_output_schema(Arc::new(answer))
-        .with_annotations(annotations(entry.effect))
+        .with_annotations(annotations(entry))
 }
 
-/// No tool reaches out of the machine it makes.
-fn annotations(effect: Effect) -> ToolAnnotations {
+/// The words of the command, as the beginning of a sentence.
+fn title(path: &[&str]) -> String {
+    let words = path.join(" ");
+    let (first, rest) = words.split_at(words.len().min(1));
+    first.to_uppercase() + rest
+}
+
+/// No tool reaches out of the machine it makes. What a client takes for granted
+/// of a tool that only reads goes without saying.
+fn annotations(entry: &Entry) -> ToolAnnotations {
     let annotations = ToolAnnotations::new().open_world(false);
-    match effect {
-        Effect::Reads => annotations.read_only(true),
+    let annotations = match entry.effect {
+        Effect::Reads => return annotations.read_only(true),
         Effect::Changes => annotations.read_only(false).destructive(false),
         Effect::Destroys => annotations.read_only(false).destructive(true),
-    }
+    };
+    if entry.repeatable { annotations.idempotent(true) } else { annotations }
 }

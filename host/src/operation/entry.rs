@@ -3,6 +3,7 @@
 use super::{AnyAnswer, Effect, Operation, schema};
 use crate::{Context, Error, ErrorKind, Pyro, Result};
 use clap::ArgMatches;
+use clap::parser::ValueSource;
 use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 
@@ -23,6 +24,8 @@ pub struct Entry {
     pub streams: bool,
     /// See [`Operation::CREATES`].
     pub creates: bool,
+    /// See [`Operation::REPEATABLE`].
+    pub repeatable: bool,
     augment_args: fn(clap::Command) -> clap::Command,
     from_arg_matches: fn(&mut ArgMatches) -> Result<Prepared, clap::Error>,
     from_value: fn(Value) -> Result<Prepared, Misfit>,
@@ -42,6 +45,7 @@ impl Entry {
             effect: O::EFFECT,
             streams: O::STREAMS,
             creates: O::CREATES,
+            repeatable: O::REPEATABLE,
             augment_args: O::augment_args,
             from_arg_matches: |matches| O::from_arg_matches_mut(matches).map(prepare),
             from_value: |value| serde_path_to_error::deserialize::<_, O>(value).map(prepare),
@@ -62,6 +66,33 @@ impl Entry {
     /// When words that passed the parser do not fit together.
     pub fn from_arg_matches(&self, matches: &mut ArgMatches) -> Result<Prepared, clap::Error> {
         (self.from_arg_matches)(matches)
+    }
+
+    /// The arguments as JSON that words of the command line stand for, as far as
+    /// they are text, numbers and switches; `None` when the parser does not take
+    /// the words.
+    #[must_use]
+    pub fn arguments_of_words(&self, words: &[&str]) -> Option<Map<String, Value>> {
+        let command = self.augment_args(clap::Command::new("").no_binary_name(true));
+        let matches = command.try_get_matches_from(words).ok()?;
+        let schema = self.arguments_schema();
+        let given = schema.get("properties")?.as_object()?.iter().filter_map(|(name, property)| {
+            let source = matches.try_contains_id(name).ok().and(matches.value_source(name));
+            let raw = matches.try_get_raw(name).ok()??.next()?.to_str()?;
+            (source == Some(ValueSource::CommandLine))
+                .then(|| spelled_in_json(property, raw))?
+                .map(|value| (name.clone(), value))
+        });
+        Some(given.collect())
+    }
+
+    /// The argument that an option such as `--mem-mib` gives.
+    #[must_use]
+    pub fn argument_of_option(&self, option: &str) -> Option<String> {
+        let long = option.strip_prefix("--")?;
+        let command = self.augment_args(clap::Command::new(""));
+        let argument = command.get_arguments().find(|argument| argument.get_long() == Some(long));
+        argument.map(|argument| argument.get_id().to_string())
     }
 
     /// The operation that a JSON object asks for.
@@ -108,6 +139,15 @@ impl Entry {
     pub fn description(&self) -> String {
         let schema = self.arguments_schema();
         schema.get("description").and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+}
+
+/// A word as a value of the type that a schema wants.
+fn spelled_in_json(schema: &Value, word: &str) -> Option<Value> {
+    match schema["type"].as_str()? {
+        "string" => Some(word.into()),
+        "boolean" | "integer" => serde_json::from_str(word).ok(),
+        _ => None,
     }
 }
 

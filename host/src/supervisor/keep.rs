@@ -171,7 +171,7 @@ impl Guest {
         let deadline = grace.saturating_add(OFF_DEADLINE);
         let opener = self.opener.clone();
         let asking = async move {
-            let mut connection = super::greet(&opener).await?;
+            let mut connection = super::boot::greet(&opener).await?;
             let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
             connection.call(pyro_protocol::power::PowerOff { grace_ms }).await
         };

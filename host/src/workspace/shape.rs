@@ -53,7 +53,7 @@ impl Shape {
                 "the host has {available} MiB of memory free and the guest wants {mem_mib} MiB"
             );
             return Err(Error::new(ErrorKind::OutOfMemory, message)
-                .hint("choose a smaller --mem-mib, or end something else first"));
+                .hint("choose a smaller `--mem-mib`, or end something else first"));
         }
         Ok(())
     }

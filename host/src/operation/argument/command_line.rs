@@ -142,17 +142,8 @@ impl JsonSchema for CommandLine {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "anyOf": [
-                {
-                    "type": "string",
-                    "minLength": 1,
-                    "description": "a line for /bin/sh -c, such as `make test 2>&1 | tail`",
-                },
-                {
-                    "type": "array",
-                    "items": { "type": "string" },
-                    "minItems": 1,
-                    "description": "a program and its arguments, run without a shell",
-                },
+                { "type": "string", "minLength": 1 },
+                { "type": "array", "items": { "type": "string" }, "minItems": 1 },
             ]
         })
     }

@@ -42,6 +42,7 @@ impl Operation for WorkspaceDelete {
     const PATH: &'static [&'static str] = &["workspace", "delete"];
     const TOOL: Option<&'static str> = Some("workspace_delete");
     const EFFECT: Effect = Effect::Destroys;
+    const REPEATABLE: bool = true;
     type Output = WorkspaceDeleted;
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceDeleted> {

@@ -26,6 +26,7 @@ impl Operation for WorkspaceStart {
     const PATH: &'static [&'static str] = &["workspace", "start"];
     const TOOL: Option<&'static str> = Some("workspace_start");
     const EFFECT: Effect = Effect::Changes;
+    const REPEATABLE: bool = true;
     type Output = WorkspaceSummary;
 
     fn subject(&self) -> Option<&WorkspaceRef> {

@@ -37,6 +37,7 @@ impl Operation for WorkspaceStop {
     const PATH: &'static [&'static str] = &["workspace", "stop"];
     const TOOL: Option<&'static str> = Some("workspace_stop");
     const EFFECT: Effect = Effect::Changes;
+    const REPEATABLE: bool = true;
     type Output = WorkspaceSummary;
 
     fn subject(&self) -> Option<&WorkspaceRef> {

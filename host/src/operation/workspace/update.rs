@@ -58,6 +58,7 @@ impl Operation for WorkspaceUpdate {
     const PATH: &'static [&'static str] = &["workspace", "update"];
     const TOOL: Option<&'static str> = Some("workspace_update");
     const EFFECT: Effect = Effect::Changes;
+    const REPEATABLE: bool = true;
     type Output = WorkspaceSummary;
 
     fn subject(&self) -> Option<&WorkspaceRef> {
