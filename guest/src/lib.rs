@@ -53,6 +53,8 @@ mod work;
 
 pub use guest::{Guest, LayerPaths, Phase};
 pub use listen::serve_machine;
+#[doc(hidden)]
+pub use patch::fuzz as fuzz_patch;
 pub use process::environment;
 pub use process::user;
 pub use server::serve_connection;

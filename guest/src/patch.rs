@@ -84,3 +84,16 @@ fn apply(
 }
 
 const _: () = assert!(PATCH_MAX >= binary::CONTENT_MAX);
+
+/// Takes any bytes for a patch and applies it to any others, for a fuzzer.
+#[doc(hidden)]
+pub fn fuzz(patch: &[u8], file: &[u8]) {
+    for part in parse::parse(patch).unwrap_or_default() {
+        if let parse::Body::Hunks(hunks) = &part.body {
+            for reverse in [false, true] {
+                // Whether it applies is not the question.
+                let _ = hunk::apply(patch, hunks, file, reverse);
+            }
+        }
+    }
+}

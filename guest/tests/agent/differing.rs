@@ -16,11 +16,15 @@ const FORWARD: ApplyPatch = ApplyPatch { strip: None, dry_run: false, reverse: f
 
 const PATCH: &[u8] = b"--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n";
 
+fn directory() -> TempDir {
+    tempfile::tempdir().expect("a directory of our own")
+}
+
 /// A guest whose upper layer is its workspace.
 fn layered() -> (Host, TempDir) {
-    let (workspace, below) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (workspace, below) = (directory(), directory());
     for name in ["lower", "work/index"] {
-        fs::create_dir_all(below.path().join(name)).unwrap();
+        fs::create_dir_all(below.path().join(name)).expect("a directory in ours");
     }
     let layers = LayerPaths {
         lower: below.path().join("lower"),

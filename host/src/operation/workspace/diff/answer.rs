@@ -172,13 +172,10 @@ pub(super) fn warnings(summary: &DiffSummary) -> Vec<String> {
     match summary.omitted {
         0 => {}
         1 => warnings.push(
-            "one file is too large for the patch, which is without it; \
-             export it instead: `pyro workspace export`"
-                .into(),
+            "one file is too large for the patch, which is without it: export it instead".into(),
         ),
         count => warnings.push(format!(
-            "{count} files are too large for the patch, which is without them; \
-             export them instead: `pyro workspace export`"
+            "{count} files are too large for the patch, which is without them: export them instead"
         )),
     }
     if summary.renames_skipped {
