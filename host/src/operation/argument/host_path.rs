@@ -36,6 +36,13 @@ impl HostPath {
     }
 }
 
+/// For programs. What is no path is refused by the system that is to open it.
+impl From<PathBuf> for HostPath {
+    fn from(path: PathBuf) -> Self {
+        Self(path)
+    }
+}
+
 impl ValueParserFactory for HostPath {
     type Parser = clap::builder::ValueParser;
 

@@ -34,6 +34,13 @@ impl From<crate::id::WorkspaceId> for WorkspaceRef {
     }
 }
 
+/// For programs. Nothing is nobody's name, so an empty one is not found.
+impl From<&str> for WorkspaceRef {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 impl FromStr for WorkspaceRef {
     type Err = Nameless;
 
