@@ -371,3 +371,82 @@ async fn many_who_start_and_stop_one_get_in_nobodys_way() {
     pyro.call(delete).await.unwrap();
     home.assert_nothing_left();
 }
+
+#[tokio::test]
+async fn r12_a_stop_is_in_good_order() {
+    let home = Home::new();
+    let pyro = home.pyro(honest(&home));
+    let made = create(&pyro, json!({})).await.unwrap();
+    let place = pyro::workspace::find::find(&pyro.config, &made.workspace_id).unwrap();
+    let stop = ask::<WorkspaceStop>(json!({ "workspace_id": made.workspace_id }));
+    pyro.call(stop).await.unwrap();
+    let events = fs::read_to_string(place.path().join("events.jsonl")).unwrap();
+    assert!(events.contains(r#""event":"stopped","by":"request","clean":true"#), "{events}");
+}
+
+/// One boots for as long as it likes; that is nobody else's affair.
+#[tokio::test]
+async fn r18_a_slow_start_blocks_nobody() {
+    let home = Home::new();
+    let (booting, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (tell, wait, first) =
+        (Arc::clone(&booting), Arc::clone(&go_on), Arc::new(AtomicBool::new(true)));
+    let workspace = home.path("guest");
+    fs::create_dir_all(&workspace).unwrap();
+    let pyro = home.pyro(FakeVmm::new(move |inside| {
+        let (tell, wait, workspace) = (Arc::clone(&tell), Arc::clone(&wait), workspace.clone());
+        let is_first = first.swap(false, Ordering::Relaxed);
+        async move {
+            if is_first {
+                tell.notify_one();
+                wait.notified().await;
+            }
+            serve_agent(inside.channel, workspace).await
+        }
+    }));
+    let others = async {
+        booting.notified().await;
+        let quick = create(&pyro, json!({ "name": "quick" })).await.unwrap();
+        assert_eq!(state(&pyro, "quick").await, State::Running);
+        let listed = pyro.call(WorkspaceList::default()).await.unwrap();
+        assert_eq!(listed.count, 1, "what is not made yet is not there");
+        go_on.notify_one();
+        quick
+    };
+    let (slow, quick) = tokio::join!(create(&pyro, json!({ "name": "slow" })), others);
+    assert_ne!(slow.unwrap().workspace_id, quick.workspace_id);
+}
+
+#[tokio::test]
+async fn r24_there_is_no_number_of_workspaces_that_is_too_many() {
+    let home = Home::new();
+    let pyro = home.pyro(honest(&home));
+    let making = (0..10).map(|_| create(&pyro, json!({})));
+    for made in futures::future::join_all(making).await {
+        let stop = ask::<WorkspaceStop>(json!({ "workspace_id": made.unwrap().workspace_id }));
+        pyro.call(stop).await.unwrap();
+    }
+    create(&pyro, json!({})).await.expect("stopped ones take no place");
+    assert_eq!(pyro.call(WorkspaceList::default()).await.unwrap().count, 11);
+}
+
+/// What a record says of processes is history: this very one is named in it,
+/// and lives.
+#[tokio::test]
+async fn s5_no_recorded_process_id_is_trusted() {
+    let home = Home::new();
+    let pyro = home.pyro(honest(&home));
+    let made = create(&pyro, json!({})).await.unwrap();
+    let place = pyro::workspace::find::find(&pyro.config, &made.workspace_id).unwrap();
+    let stop = ask::<WorkspaceStop>(json!({ "workspace_id": made.workspace_id }));
+    pyro.call(stop.clone()).await.unwrap();
+    let running = json!({
+        "schema_version": 1, "since": "2026-01-01T00:00:00Z",
+        "ready": { "vmm_pid": std::process::id(), "boot_us": 1, "activate_us": 1 },
+    });
+    fs::write(place.path().join("running.json"), running.to_string()).unwrap();
+    assert_eq!(place.state(), State::Crashed, "nobody holds its lock");
+    assert_eq!(pyro.call(stop).await.unwrap().state, State::Stopped);
+    let delete = ask::<WorkspaceDelete>(json!({ "workspace_id": made.workspace_id }));
+    assert!(pyro.call(delete).await.unwrap().deleted);
+}
