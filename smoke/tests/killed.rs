@@ -192,13 +192,21 @@ fn pushing() {
     for version in 2..2 + TIMES {
         write_tree(&tree, version);
         kill_within(&home, &push, whole, &mut dice);
-        let said = shell(&home, "w", VERSIONS);
-        let is = |version: u32| {
+        // A push that was decided when its caller died is being done: what a
+        // command sees in that instant may be neither.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let is = |said: &str, version: u32| {
             said.starts_with(&format!("{version}\n{}{}\n", version % 10, 3 << 20))
                 && said.ends_with("big deep ")
         };
-        assert!(is(there) || is(version), "neither {there} nor {version}: {said:?}");
-        there = if is(version) { version } else { there };
+        let said = loop {
+            let said = shell(&home, "w", VERSIONS);
+            if is(&said, there) || is(&said, version) {
+                break said;
+            }
+            assert!(Instant::now() < deadline, "neither {there} nor {version}: {said:?}");
+        };
+        there = if is(&said, version) { version } else { there };
     }
     succeed(&home, &push);
     succeed(&home, &["workspace", "delete", "w"]);
