@@ -115,13 +115,14 @@ impl Blueprint {
             rest.filter_map(|rest| rest.split(',').next()?.parse().ok()).collect()
         };
         let [channel, console] = ["socket,id=channel,fd=", "socket,id=console,fd="].map(numbers);
-        let ([channel], [console], [root, disk]) =
+        let ([channel], [console], [root, disk, seed]) =
             (&channel[..], &console[..], &numbers("fd=")[..])
         else {
             return Err("the VMM's arguments are not what they were: see boot.rs".into());
         };
         let (channel, console, root, disk) = (*channel, *console, *root, *disk);
         files.push((open_image(&process)?, root));
+        files.push((File::open(home.path().join("cache/disks/no-seed"))?, *seed));
         let scratch = tempfile::tempdir()?;
         files.push((copy_disk(home, scratch.path())?, disk));
         Ok(Self { program, arguments, channel, console, files, _scratch: scratch })
@@ -164,7 +165,7 @@ fn open_image(process: &Path) -> Result<File> {
 fn copy_disk(home: &Home, into: &Path) -> Result<File> {
     let entries = fs::read_dir(home.path().join("cache/disks"))?.flatten();
     let mut formatted: Vec<_> =
-        entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())).collect();
+        entries.filter(|entry| entry.path().extension().is_some_and(|end| end == "ext4")).collect();
     formatted.sort_by_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok());
     let newest = formatted.pop().ok_or("pyro keeps no formatted disk")?.path();
     let copy = into.join("disk.ext4");
