@@ -187,7 +187,14 @@ pub async fn serve_lease(
         () = terminate_signal() => Ok(None),
     };
     // Unless it is kept, the VMM was owned by the future above and is gone.
-    if let Err(error) = &outcome {
+    let kept = match outcome {
+        Ok(Some((guest, Keep { directory, expiry }))) => {
+            keep::settle(&guest, directory).map(|settled| Some((settled, guest, expiry)))
+        }
+        Ok(None) => Ok(None),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &kept {
         let report = Report::Failed {
             kind: error.kind(),
             message: error.chain(),
@@ -195,19 +202,21 @@ pub async fn serve_lease(
         };
         send(&mut reports, &report).await;
     }
-    if let Ok(Some((guest, Keep { directory, expiry }))) = outcome {
-        let kept = async move {
+    let outcome = match kept {
+        Ok(Some((settled, guest, expiry))) => {
             send(&mut reports, &Report::Kept).await;
             drop((lease, reports));
-        };
-        return keep::live(guest, directory, expiry, kept).await;
-    }
+            return settled.live(guest, expiry).await;
+        }
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
     match (assignment.lifetime, &outcome) {
         (Lifetime::Lease, _) | (Lifetime::Made, Ok(_)) => discard_dir(&assignment.directory)?,
         // Its maker may try again, and removes it else.
         (Lifetime::Made, Err(_)) | (Lifetime::Kept, _) => {}
     }
-    outcome.map(drop)
+    outcome
 }
 
 /// Boots, and lives as long as the lease; gives the guest when it is to be kept.

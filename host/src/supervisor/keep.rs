@@ -56,47 +56,56 @@ enum End {
     Crashed(String),
 }
 
-/// Lives with the guest of the workspace in `directory`; returns when both have
-/// ended. `kept` is called once everything is in place for others to find.
-pub(super) async fn live(
-    mut guest: Guest,
+/// A kept workspace's directory, with all in it by which others find its guest.
+pub(super) struct Settled {
     directory: PathBuf,
-    mut expiry: Option<Expiry>,
-    kept: impl Future<Output = ()>,
-) -> Result<()> {
+    handle: File,
+    control: Control,
+    log: EventLog,
+}
+
+/// Puts everything in place for others to find a guest.
+pub(super) fn settle(guest: &Guest, directory: PathBuf) -> Result<Settled> {
     let handle = File::open(&directory)
         .map_err(|error| Error::io(format!("cannot open {}", directory.display()), error))?;
     let control = Control::open(&handle)?;
     let log = EventLog::within(&directory);
     let running = Running { since: Timestamp::now(), ready: guest.ready };
     record::write(&directory.join(RUNNING_NAME), &running)?;
-    note(
-        &log,
-        Happening::Started { boot_ms: (guest.ready.boot_us + guest.ready.activate_us) / 1000 },
-    );
-    kept.await;
-    let busy = guest.busy.clone();
-    let end = loop {
-        tokio::select! {
-            how = guest.run_until_end() => break End::Crashed(how),
-            ordered = control.next() => match ordered.order {
-                Order::Stop { .. } | Order::Kill => break End::Ordered(ordered),
-                Order::Expire { expiry: renewed } => {
-                    expiry = renewed;
-                    ordered.answer(Answer::Noted).await;
-                }
-            },
-            delete = over(expiry, &busy) => break End::Expired { delete },
-            () = super::terminate_signal() => break End::Signalled,
+    let boot_ms = (guest.ready.boot_us + guest.ready.activate_us) / 1000;
+    note(&log, Happening::Started { boot_ms });
+    Ok(Settled { directory, handle, control, log })
+}
+
+impl Settled {
+    /// Lives with the guest; returns when both have ended.
+    pub(super) async fn live(self, mut guest: Guest, mut expiry: Option<Expiry>) -> Result<()> {
+        let Self { directory, handle, control, log } = self;
+        let busy = guest.busy.clone();
+        let mut signalled = std::pin::pin!(super::terminate_signal());
+        let end = loop {
+            tokio::select! {
+                how = guest.run_until_end() => break End::Crashed(how),
+                ordered = control.next() => match ordered.order {
+                    Order::Stop { .. } | Order::Kill => break End::Ordered(ordered),
+                    Order::Expire { expiry: renewed } => {
+                        expiry = renewed;
+                        ordered.answer(Answer::Noted).await;
+                    }
+                },
+                delete = over(expiry, &busy) => break End::Expired { delete },
+                () = &mut signalled => break End::Signalled,
+            }
+        };
+        // Nobody else is to find it; and one that somebody ends has not crashed.
+        // Whatever cannot be removed, the guest still goes off in good order.
+        if !matches!(end, End::Crashed(_)) {
+            drop(remove(&directory.join(RUNNING_NAME)));
         }
-    };
-    // Nobody else is to find it; and one that somebody ends has not crashed.
-    if !matches!(end, End::Crashed(_)) {
-        remove(&directory.join(RUNNING_NAME))?;
+        drop(renew(&handle, crate::vsock::SOCKET_NAME, "vsock endpoint"));
+        drop(renew(&handle, super::control::SOCKET_NAME, "control socket"));
+        carry_out(end, guest, &directory, &log).await
     }
-    renew(&handle, crate::vsock::SOCKET_NAME, "vsock endpoint")?;
-    renew(&handle, super::control::SOCKET_NAME, "control socket")?;
-    carry_out(end, guest, &directory, &log).await
 }
 
 async fn carry_out(end: End, mut guest: Guest, directory: &Path, log: &EventLog) -> Result<()> {
