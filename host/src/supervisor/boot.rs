@@ -173,8 +173,13 @@ async fn come_up(
         announced,
         busy.clone(),
     );
-    let mut endpoint: Endpoint = Box::pin(async move {
-        tokio::select! { ended = driver => drop(ended), ended = serving => drop(ended) }
+    // Gives the reason for its end.
+    let mut carrying = Box::pin(async move {
+        tokio::select! {
+            ended = driver => ended.err(),
+            ended = serving => ended.err().map(channel::ChannelError::Io),
+        }
+        .unwrap_or(channel::ChannelError::Closed)
     });
     let greeting = async {
         let stream =
@@ -194,8 +199,9 @@ async fn come_up(
     };
     let ready = tokio::select! {
         ready = greeting => ready?,
-        () = &mut endpoint => return Err(broken(channel::ChannelError::Closed)),
+        reason = &mut carrying => return Err(broken(reason)),
     };
+    let endpoint: Endpoint = Box::pin(async move { drop(carrying.await) });
     Ok(Up { endpoint, ready, opener, busy })
 }
 
