@@ -7,6 +7,7 @@
 use crate::error::{Error, Result};
 use crate::guest_text;
 use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -123,23 +124,27 @@ impl EventLog {
         let line = Line { v: VERSION, at: Timestamp::now(), happening };
         let mut bytes = serde_json::to_vec(&line).map_err(|error| refused(error.into()))?;
         bytes.push(b'\n');
-        let mut file = File::options()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&self.path)
-            .map_err(refused)?;
-        if file.metadata().map_err(refused)?.size() > LOG_MAX {
-            // Whoever has it open still writes to the part before: nothing is lost.
-            fs::rename(&self.path, self.before()).map_err(refused)?;
-            file = File::options()
-                .append(true)
-                .create(true)
-                .mode(0o600)
-                .open(&self.path)
-                .map_err(refused)?;
+        let mut file = self.open_to_append().map_err(refused)?;
+        if file.metadata().map_err(refused)?.size() > LOG_MAX && self.set_aside(&file) {
+            file = self.open_to_append().map_err(refused)?;
         }
         file.write_all(&bytes).map_err(refused)
+    }
+
+    fn open_to_append(&self) -> std::io::Result<File> {
+        File::options().append(true).create(true).mode(0o600).open(&self.path)
+    }
+
+    /// Makes the log the part before, unless somebody else does: a second one
+    /// would replace it by the first lines of the new log. Whoever has it open
+    /// still writes to it, and nothing is lost.
+    fn set_aside(&self, file: &File) -> bool {
+        if flock(file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return false;
+        }
+        let id = |meta: std::io::Result<fs::Metadata>| meta.ok().map(|m| (m.dev(), m.ino()));
+        id(file.metadata()) == id(self.path.metadata())
+            && fs::rename(&self.path, self.before()).is_ok()
     }
 
     fn before(&self) -> PathBuf {
@@ -319,5 +324,26 @@ mod tests {
             }
         });
         assert_eq!(log.newest(1000).expect("read").len(), 400);
+    }
+
+    /// Two who both find it too long must not set the new one aside as well.
+    #[test]
+    fn r2_a_log_that_is_too_long_is_set_aside_once() {
+        let home = tempfile::tempdir().expect("a directory");
+        let log = EventLog::within(home.path());
+        let long = vec![b'\n'; usize::try_from(LOG_MAX).expect("fits") + 1];
+        fs::write(log.path(), long).expect("written");
+        let (start, writers) = (std::sync::Barrier::new(8), 0..8);
+        std::thread::scope(|scope| {
+            for writer in writers {
+                let (log, start) = (log.clone(), &start);
+                scope.spawn(move || {
+                    start.wait();
+                    log.append(happened(&writer.to_string())).expect("appended");
+                });
+            }
+        });
+        assert!(log.before().metadata().expect("set aside").len() > LOG_MAX);
+        assert_eq!(log.newest(100).expect("read").len(), 8, "every line is somewhere");
     }
 }
