@@ -25,6 +25,20 @@ impl Default for Home {
     }
 }
 
+/// A story that fails leaves no machine running.
+impl Drop for Home {
+    fn drop(&mut self) {
+        for left in self.leftovers() {
+            let Some(id) = left.file_name().filter(|_| left.join("record.json").exists()) else {
+                continue;
+            };
+            let words = [OsStr::new("workspace"), OsStr::new("delete"), id];
+            // The story has failed already; this is only to clean up.
+            drop(self.pyro(words).output());
+        }
+    }
+}
+
 impl Home {
     /// A home that borrows the user's kernels and images.
     ///
