@@ -3,12 +3,34 @@
 use pyro::Deadlines;
 use pyro::agent::AgentClient;
 use pyro_agent::{Guest, Phase, serve_connection};
+use pyro_protocol::handshake::{GENERATION, MAGIC};
+use pyro_protocol::{Call, FrameKind, FrameReader, FrameWriter, Hello, Welcome};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
+
+/// A hostile guest's connection that was greeted and has read its call.
+pub async fn called(
+    stream: UnixStream,
+) -> (FrameReader<OwnedReadHalf>, FrameWriter<OwnedWriteHalf>) {
+    let (reader, writer) = stream.into_split();
+    let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
+    let _: Hello = reader.expect(FrameKind::Hello).await.unwrap();
+    let welcome = Welcome {
+        magic: MAGIC,
+        generation: GENERATION,
+        agent_version: String::new(),
+        clock_ns: 0,
+        activated: true,
+    };
+    writer.send(FrameKind::Welcome, &welcome).await.unwrap();
+    let _: Call = reader.expect(FrameKind::Call).await.unwrap();
+    (reader, writer)
+}
 
 /// A guest and the way to it. Gone when dropped.
 pub struct Served {

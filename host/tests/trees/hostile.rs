@@ -2,16 +2,15 @@
 //! and nothing is left.
 
 use crate::exporting::{names, wanted};
-use crate::guest::Served;
+use crate::guest::{Served, called};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use pyro::ErrorKind;
 use pyro::workspace::export::export;
 use pyro_protocol::export::{ExportEnd, ExportEntry, ExportKind, Exporting};
 use pyro_protocol::file::{FileTime, FileType};
-use pyro_protocol::handshake::{GENERATION, MAGIC};
 use pyro_protocol::piece::PieceSink;
-use pyro_protocol::{ByteString, Call, FrameKind, FrameReader, FrameWriter, Hello, Welcome};
+use pyro_protocol::{ByteString, FrameKind};
 use std::convert::Infallible;
 use std::fs;
 use std::path::Path;
@@ -75,18 +74,7 @@ impl Stream {
 
 /// Greets, and answers an export by these bytes.
 async fn answer(stream: UnixStream, file_type: FileType, bytes: Vec<u8>) {
-    let (reader, writer) = stream.into_split();
-    let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
-    let _: Hello = reader.expect(FrameKind::Hello).await.unwrap();
-    let welcome = Welcome {
-        magic: MAGIC,
-        generation: GENERATION,
-        agent_version: String::new(),
-        clock_ns: 0,
-        activated: true,
-    };
-    writer.send(FrameKind::Welcome, &welcome).await.unwrap();
-    let _: Call = reader.expect(FrameKind::Call).await.unwrap();
+    let (mut reader, mut writer) = called(stream).await;
     writer.send(FrameKind::Reply, &Exporting { file_type }).await.unwrap();
     for chunk in bytes.chunks(FrameKind::Data.limit()) {
         if writer.send_raw(FrameKind::Data, chunk).await.is_err() {
@@ -224,18 +212,7 @@ async fn s1_what_is_told_must_be_what_is_sent() {
 #[tokio::test]
 async fn s4_a_tree_without_end_ends() {
     let served = Served::hostile(|stream| async move {
-        let (reader, writer) = stream.into_split();
-        let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
-        let _: Hello = reader.expect(FrameKind::Hello).await.unwrap();
-        let welcome = Welcome {
-            magic: MAGIC,
-            generation: GENERATION,
-            agent_version: String::new(),
-            clock_ns: 0,
-            activated: true,
-        };
-        writer.send(FrameKind::Welcome, &welcome).await.unwrap();
-        let _: Call = reader.expect(FrameKind::Call).await.unwrap();
+        let (_reader, mut writer) = called(stream).await;
         let file_type = FileType::Directory;
         writer.send(FrameKind::Reply, &Exporting { file_type }).await.unwrap();
         let mut stream = Stream::default().directory(b"");

@@ -1,15 +1,14 @@
 //! Pushes to an honest guest.
 
-use crate::guest::Served;
+use crate::guest::{Served, called};
 use crate::tree::{look, plant, steps};
 use proptest::prelude::*;
 use pyro::seed::Source;
 use pyro::workspace::push::{Pushed, push};
 use pyro::{ErrorKind, Result};
+use pyro_protocol::FrameKind;
 use pyro_protocol::GuestPath;
-use pyro_protocol::handshake::{GENERATION, MAGIC};
 use pyro_protocol::push::{Push, PushAction, PushEnd};
-use pyro_protocol::{Call, FrameKind, FrameReader, FrameWriter, Hello, Welcome};
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -230,18 +229,7 @@ async fn s4_answers_that_make_no_sense_are_refused() {
         let served = Served::hostile(move |stream| {
             let answers = answers.clone();
             async move {
-                let (reader, writer) = stream.into_split();
-                let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
-                let _: Hello = reader.expect(FrameKind::Hello).await.unwrap();
-                let welcome = Welcome {
-                    magic: MAGIC,
-                    generation: GENERATION,
-                    agent_version: String::new(),
-                    clock_ns: 0,
-                    activated: true,
-                };
-                writer.send(FrameKind::Welcome, &welcome).await.unwrap();
-                let _: Call = reader.expect(FrameKind::Call).await.unwrap();
+                let (mut reader, mut writer) = called(stream).await;
                 while reader.next().await.is_ok_and(|frame| frame.kind == FrameKind::Data) {}
                 writer.send_raw(FrameKind::Reply, &[2, 1]).await.unwrap();
                 drop(writer.send_raw(FrameKind::Data, &answers).await);
