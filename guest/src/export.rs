@@ -13,9 +13,8 @@ use pyro_protocol::file::FileType;
 use pyro_protocol::piece::PieceSink;
 use pyro_protocol::transfer::Outgoing;
 use pyro_protocol::{AgentError, ByteString, Lost};
-use rustix::fs::{
-    Advice, Mode, OFlags, SeekFrom, Stat, fadvise, fstat, openat, readlinkat, seek, statat,
-};
+use rustix::buffer::spare_capacity;
+use rustix::fs::{Mode, OFlags, SeekFrom, Stat, fstat, openat, readlinkat, seek, statat};
 use rustix::io::{Errno, pread};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,10 +23,6 @@ use std::os::fd::{AsFd, OwnedFd};
 /// become links to it. Beyond that, each name is a file of its own: some 300
 /// bytes each are 3 MiB.
 const LINKED_MAX: usize = 10_000;
-
-/// How much of the kernel's cache an export leaves behind: as much as it reads
-/// at a time.
-const CACHE_STEP: u64 = 8 * 1024 * 1024;
 
 /// Answers `Export`: the reply, the stream, the end.
 pub(crate) async fn run<R: Fetch, W: Carry>(
@@ -199,15 +194,14 @@ impl Sending<'_> {
         // Whole blocks of 512 bytes: fewer than the size takes means holes.
         let is_sparse = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) < size;
         let mut at = 0;
-        let mut forgotten = 0;
         while at < size {
             let end = if is_sparse { self.data(file, &mut at, size)? } else { size };
             while at < end {
-                let read = self.outgoing.bytes_from(end - at, |room| {
+                let read = self.outgoing.bytes_appended(end - at, |frame| {
                     loop {
-                        match pread(file, &mut *room, at) {
+                        match pread(file, spare_capacity(frame), at) {
                             Err(Errno::INTR) => {}
-                            read => return read,
+                            read => return read.map(drop),
                         }
                     }
                 })?;
@@ -215,13 +209,6 @@ impl Sending<'_> {
                     Ok(0) => return Ok(()),
                     Ok(length) => at += length as u64,
                     Err(errno) => return Err(refused(self.path.join(path), errno).into()),
-                }
-                if at - forgotten >= CACHE_STEP {
-                    // A large file would push all else out of the guest's cache.
-                    let step = std::num::NonZeroU64::new(at - forgotten);
-                    // A hint; nothing hangs on it.
-                    let _ = fadvise(file, forgotten, step, Advice::DontNeed);
-                    forgotten = at;
                 }
             }
         }

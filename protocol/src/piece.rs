@@ -239,8 +239,7 @@ pub trait PieceSink {
             Err(error) => return Ok(Err(error)),
         };
         if length > 0 {
-            header[0] = BYTES;
-            header[1..].copy_from_slice(&(length as u32).to_le_bytes());
+            header.copy_from_slice(&bytes_header(length));
             self.advance(BYTES_HEADER + length);
         }
         Ok(Ok(length))
@@ -278,6 +277,12 @@ pub trait PieceSink {
     fn keep(&mut self) -> Result<(), Self::Error> {
         self.push(&[KEEP])
     }
+}
+
+/// What stands before so many bytes of a content.
+pub(crate) fn bytes_header(length: usize) -> [u8; BYTES_HEADER] {
+    let [first, second, third, fourth] = (length as u32).to_le_bytes();
+    [BYTES, first, second, third, fourth]
 }
 
 /// The least room that a [`PieceSink`] gives: a piece's header, and some bytes.

@@ -2,7 +2,7 @@
 //! read and written there.
 //!
 //! ```text
-//! thread ── Outgoing ══ FRAMES_AHEAD ══▶ Outlet ── frames ──▶ connection
+//! thread ── Outgoing ══ BATCHES_AHEAD ═▶ Outlet ── frames ──▶ connection
 //! connection ── frames ──▶ Inlet ══ FRAMES_AHEAD ══▶ Incoming ── thread
 //! ```
 
@@ -10,14 +10,21 @@ use crate::carry::Carry;
 use crate::channel::STREAM_UNIT;
 use crate::frame::{Frame, FrameKind, HEADER_LEN};
 use crate::io::{FRAME_ROOM, FrameReader, FrameWriter, Lost};
-use crate::piece::{BadPiece, Piece, PieceReader, PieceSink, SPARE_MIN};
+use crate::piece::{self, BadPiece, Piece, PieceReader, PieceSink, SPARE_MIN};
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 
-/// Frames between the two ends of a transfer, so that neither waits for the
-/// other's every breath.
+/// Frames between the two ends of a transfer to here, so that neither waits for
+/// the other's every breath.
 const FRAMES_AHEAD: usize = 3;
+
+/// Frames that are handed over at once by a thread: where the processor is
+/// translated, waking the connection costs as much as filling one.
+const BATCH: usize = 4;
+
+/// Batches that wait to be sent.
+const BATCHES_AHEAD: usize = 1;
 
 /// The other side of the transfer has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -33,29 +40,38 @@ const _: () = assert!(PAYLOAD <= FrameKind::Data.limit() && PAYLOAD >= 2 * SPARE
 /// The thread's end of a transfer out of here.
 #[derive(Debug)]
 pub struct Outgoing {
-    /// A frame in the making: [`FRAME_ROOM`], then room for [`PAYLOAD`] bytes.
+    /// A frame in the making: [`FRAME_ROOM`], then at most [`PAYLOAD`] bytes, of
+    /// which those behind `end` are only there to be written over.
     frame: Vec<u8>,
     /// Where the room begins.
     end: usize,
-    frames: mpsc::Sender<Vec<u8>>,
+    /// Frames that are complete.
+    batch: Vec<Vec<u8>>,
+    batches: mpsc::Sender<Vec<Vec<u8>>>,
 }
 
 /// The connection's end of a transfer out of here.
 #[derive(Debug)]
 pub struct Outlet {
-    frames: mpsc::Receiver<Vec<u8>>,
+    batches: mpsc::Receiver<Vec<Vec<u8>>>,
 }
 
 /// A transfer out of here.
 #[must_use]
 pub fn outgoing() -> (Outgoing, Outlet) {
-    let (sender, frames) = mpsc::channel(FRAMES_AHEAD);
-    let outgoing = Outgoing { frame: empty_frame(), end: FRAME_ROOM, frames: sender };
-    (outgoing, Outlet { frames })
+    let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
+    let outgoing =
+        Outgoing { frame: empty_frame(), end: FRAME_ROOM, batch: Vec::new(), batches: sender };
+    (outgoing, Outlet { batches })
 }
 
+/// The longest frame that leaves here.
+const FULL: usize = FRAME_ROOM + PAYLOAD;
+
 fn empty_frame() -> Vec<u8> {
-    vec![0; FRAME_ROOM + PAYLOAD]
+    let mut frame = Vec::with_capacity(FULL);
+    frame.resize(FRAME_ROOM, 0);
+    frame
 }
 
 impl Outgoing {
@@ -64,12 +80,56 @@ impl Outgoing {
     /// # Errors
     /// When nobody takes it any more.
     pub fn flush(&mut self) -> Result<(), CutOff> {
-        if self.end == FRAME_ROOM {
+        self.complete();
+        if self.batch.is_empty() {
             return Ok(());
         }
-        let mut frame = std::mem::replace(&mut self.frame, empty_frame());
-        frame.truncate(std::mem::replace(&mut self.end, FRAME_ROOM));
-        self.frames.blocking_send(frame).map_err(|_| CutOff)
+        self.batches.blocking_send(std::mem::take(&mut self.batch)).map_err(|_| CutOff)
+    }
+
+    /// The same as [`PieceSink::bytes_from`] for what appends to a buffer. No
+    /// room has to be cleared for that, which costs as much as copying.
+    ///
+    /// # Errors
+    /// When nobody takes it any more, or when `append` fails.
+    pub fn bytes_appended<R>(
+        &mut self,
+        at_most: u64,
+        append: impl FnOnce(&mut Vec<u8>) -> Result<(), R>,
+    ) -> Result<Result<usize, R>, CutOff> {
+        self.make_room()?;
+        self.frame.truncate(self.end);
+        self.frame.extend_from_slice(&piece::bytes_header(0));
+        let begin = self.frame.len();
+        let appended = append(&mut self.frame);
+        let room = usize::try_from(at_most).unwrap_or(usize::MAX).min(FULL - begin);
+        self.frame.truncate(begin + room);
+        let length = self.frame.len() - begin;
+        if let (Ok(()), 1..) = (&appended, length) {
+            self.frame[self.end..begin].copy_from_slice(&piece::bytes_header(length));
+            self.end = self.frame.len();
+        }
+        Ok(appended.map(|()| length))
+    }
+
+    /// Sees to it that there is room for [`SPARE_MIN`] bytes.
+    fn make_room(&mut self) -> Result<(), CutOff> {
+        if FULL - self.end < SPARE_MIN {
+            self.complete();
+            if self.batch.len() == BATCH {
+                return self.flush();
+            }
+        }
+        Ok(())
+    }
+
+    /// The frame is as long as it will be.
+    fn complete(&mut self) {
+        if self.end > FRAME_ROOM {
+            let mut frame = std::mem::replace(&mut self.frame, empty_frame());
+            frame.truncate(std::mem::replace(&mut self.end, FRAME_ROOM));
+            self.batch.push(frame);
+        }
     }
 }
 
@@ -77,14 +137,27 @@ impl PieceSink for Outgoing {
     type Error = CutOff;
 
     fn spare(&mut self) -> Result<&mut [u8], CutOff> {
-        if self.frame.len() - self.end < SPARE_MIN {
-            self.flush()?;
-        }
+        self.make_room()?;
+        self.frame.resize(FULL, 0);
         Ok(&mut self.frame[self.end..])
     }
 
     fn advance(&mut self, length: usize) {
         self.end += length;
+    }
+
+    fn push(&mut self, mut bytes: &[u8]) -> Result<(), CutOff> {
+        while !bytes.is_empty() {
+            self.make_room()?;
+            let (now, later) = bytes.split_at(bytes.len().min(FULL - self.end));
+            // What lies behind the end is written over, then it is appended to.
+            let (over, behind) = now.split_at(now.len().min(self.frame.len() - self.end));
+            self.frame[self.end..self.end + over.len()].copy_from_slice(over);
+            self.frame.extend_from_slice(behind);
+            self.end += now.len();
+            bytes = later;
+        }
+        Ok(())
     }
 }
 
@@ -94,8 +167,10 @@ impl Outlet {
     /// # Errors
     /// When the connection is lost.
     pub async fn forward<W: Carry>(&mut self, writer: &mut FrameWriter<W>) -> Result<(), Lost> {
-        while let Some(frame) = self.frames.recv().await {
-            writer.send_buffer(FrameKind::Data, frame).await?;
+        while let Some(batch) = self.batches.recv().await {
+            for frame in batch {
+                writer.send_buffer(FrameKind::Data, frame).await?;
+            }
         }
         Ok(())
     }
