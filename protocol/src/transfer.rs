@@ -21,7 +21,7 @@ const FRAMES_AHEAD: usize = 3;
 
 /// Frames that are handed over at once by a thread: where the processor is
 /// translated, waking the connection costs as much as filling one.
-const BATCH: usize = 4;
+const BATCH: usize = 8;
 
 /// Batches that wait to be sent.
 const BATCHES_AHEAD: usize = 1;
