@@ -9,7 +9,8 @@ use pyro::operation::workspace::{
 };
 use pyro::operation::{
     Answer, Operation, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite,
-    WorkspaceCreate, WorkspaceDelete, WorkspaceExec, WorkspaceLogs, WorkspaceStart, WorkspaceStop,
+    WorkspaceCreate, WorkspaceDelete, WorkspaceExec, WorkspaceLogs, WorkspaceStart,
+    WorkspaceStatus, WorkspaceStop,
 };
 use pyro::{Context, ErrorKind, Events, Pyro};
 use serde_json::{Value, json};
@@ -98,6 +99,32 @@ fn listening() -> (Context, Arc<Mutex<Vec<String>>>) {
         }
     });
     (Context { events, ..Context::default() }, heard)
+}
+
+#[tokio::test]
+async fn the_status_has_the_last_command() {
+    let bench = Bench::new().await;
+    let last = async || bench.ask::<WorkspaceStatus>(json!({})).await.unwrap().last_command;
+    assert_eq!(last().await, None);
+    bench.exec(json!({ "command": "exit 1" })).await;
+    let line = format!("exit 7 # {}", "ä".repeat(1000));
+    let detached = json!({ "command": "sleep 1000", "detach": true });
+    bench.exec(json!({ "command": &*line, "cwd": "/tmp" })).await;
+    let seen = last().await.unwrap();
+    assert_eq!((seen.sequence, seen.exit_code, &*seen.cwd), (2, Some(7), "/tmp"));
+    assert_eq!(seen.state, LogState::Exited);
+    assert!(seen.duration_ms.is_some() && line.starts_with(&seen.command), "{seen:?}");
+    assert!((990..=1000).contains(&seen.command.len()), "{}", seen.command.len());
+    bench.exec(detached).await;
+    let seen = last().await.unwrap();
+    assert_eq!((seen.sequence, seen.state, seen.exit_code), (3, LogState::Detached, None));
+    // One whose record is torn is in nobody's way.
+    fs::write(bench.directory().join("history/3/record.json"), "{ torn").unwrap();
+    assert_eq!(last().await.unwrap().sequence, 2);
+    // It is known of one that is stopped, too.
+    let stopped = bench.ask::<WorkspaceStop>(json!({})).await.unwrap();
+    assert_eq!(stopped.last_command.unwrap().sequence, 2);
+    bench.end().await;
 }
 
 #[tokio::test]
