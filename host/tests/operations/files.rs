@@ -123,6 +123,61 @@ async fn a_list_goes_on_where_it_ended() {
     done(home, pyro).await;
 }
 
+/// What an export tells its caller, byte by byte.
+async fn streamed(pyro: &Pyro, more: Value) -> (Value, Vec<u8>) {
+    let (events, mut told) = pyro::Events::channel();
+    let context = Context { events, takes_output: true, ..Context::default() };
+    let mut asked = json!({ "output_path": "-" });
+    asked.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let hearing = async {
+        let mut bytes = Vec::new();
+        while let Some(event) = told.recv().await {
+            if let pyro::Event::Output { stream: pyro::event::Stream::Stdout, bytes: more } = event
+            {
+                bytes.extend(more);
+            }
+        }
+        bytes
+    };
+    let (answer, bytes) = tokio::join!(ask_with::<WorkspaceExport>(pyro, asked, context), hearing);
+    (answer.unwrap(), bytes)
+}
+
+#[tokio::test]
+async fn an_export_goes_to_standard_output_as_bytes() {
+    let (home, pyro, guest) = workspace().await;
+    let content: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
+    fs::create_dir(guest.join("d")).unwrap();
+    fs::write(guest.join("d/big"), &content).unwrap();
+    fs::write(guest.join("empty"), "").unwrap();
+    std::os::unix::fs::symlink("d/big", guest.join("link")).unwrap();
+    fs::File::create(guest.join("hole")).unwrap().set_len(1 << 20).unwrap();
+    let (answer, bytes) = streamed(&pyro, json!({ "path": "d/big" })).await;
+    assert_eq!(
+        (&answer["output_path"], &answer["bytes_written"]),
+        (&json!("-"), &json!(3_000_000))
+    );
+    assert!(bytes == content);
+    assert_eq!(streamed(&pyro, json!({ "path": "empty" })).await.1, b"");
+    assert_eq!(streamed(&pyro, json!({ "path": "hole" })).await.1, vec![0; 1 << 20]);
+    for (path, format, member) in
+        [("d", "auto", "./\nbig\n"), ("link", "auto", "link\n"), ("d/big", "tar", "big\n")]
+    {
+        let asked = json!({ "path": path, "format": format });
+        let archive = home.path("archive.tar");
+        fs::write(&archive, streamed(&pyro, asked).await.1).unwrap();
+        let listed = std::process::Command::new("tar").arg("-tf").arg(&archive).output().unwrap();
+        assert_eq!(String::from_utf8(listed.stdout).unwrap(), member, "{path}");
+    }
+    // Who asks for JSON, and a model, has no standard output to give.
+    let to_nobody = json!({ "path": "empty", "output_path": "-" });
+    let error = ask::<WorkspaceExport>(&pyro, to_nobody).await.expect_err("nobody takes it");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.next_step().is_some_and(|hint| hint.contains("--output")), "{error:?}");
+    assert!(!std::path::Path::new("-").exists());
+    done(home, pyro).await;
+}
+
 #[tokio::test]
 async fn trees_go_in_and_come_out() {
     let (home, pyro, guest) = workspace().await;
