@@ -5,6 +5,7 @@ use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::workspace::Live;
 use crate::workspace::export::{Existing, Exported, Format, Limits, Wanted, export, stream};
 use crate::{Error, ErrorKind, Pyro, Result, guest_text};
+use pyro_protocol::GuestPath;
 use pyro_protocol::guest_path::PATH_MAX;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,10 @@ impl Operation for WorkspaceExport {
 
     fn about(&self) -> Option<String> {
         Some(format!("{} to {}", self.path.0, self.output_path.as_path().display()))
+    }
+
+    fn guest_path(&self) -> Option<&GuestPath> {
+        Some(&self.path.0)
     }
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceExportAnswer> {
