@@ -151,12 +151,12 @@ impl Error {
     /// A file of the caller's that cannot be read.
     pub fn unreadable(path: &Path, error: std::io::Error) -> Self {
         let message = format!("cannot read {}", path.display());
-        match error.kind() {
-            std::io::ErrorKind::NotFound => Self::new(ErrorKind::NotFound, message)
-                .because(error)
-                .hint("name what is there; a relative path counts from where `pyro` was started"),
-            _ => Self::io(message, error),
+        if error.kind() != std::io::ErrorKind::NotFound {
+            return Self::io(message, error);
         }
+        Self::new(ErrorKind::NotFound, message)
+            .because(error)
+            .hint("name what is there; a relative path counts from where `pyro` was started")
     }
 
     /// What went wrong, for programs.

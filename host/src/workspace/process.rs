@@ -145,9 +145,11 @@ async fn complete(live: &Live, id: ProcessId, state: ProcessState, context: &Con
     }
 }
 
-/// A process that the guest does not know any more has ended somehow.
-/// Says where to look when the guest has no such process any more, and writes
-/// down that nobody knows how it ended.
+/// A process that the guest does not know any more has ended somehow: that is
+/// written down, and the error says which there are.
+///
+/// # Errors
+/// Those of what was asked.
 pub fn forgotten<T>(live: &Live, id: ProcessId, asked: Result<T>) -> Result<T> {
     let error = match asked {
         Err(error) if error.kind() == ErrorKind::NotFound => error,

@@ -2,7 +2,7 @@
 //! what of them goes on.
 
 use crate::fake_vmm::FakeVmm;
-use crate::home::{ENVIRONMENT, Home};
+use crate::home::{DEADLINES, ENVIRONMENT, Home};
 use pyro::event::{Event, Stream};
 use pyro::operation::workspace::{
     ConditionState, ExecState, LogEntry, LogState, ProcessPollAnswer, WorkspaceExecAnswer,
@@ -454,5 +454,23 @@ async fn a_stranger_is_named_with_what_to_do() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.message().contains("0123456789ab"), "{error}");
     assert!(error.next_step().is_some_and(|hint| hint.contains("process list")));
+    bench.end().await;
+}
+
+/// One that was forgotten would keep its workspace for ever.
+#[tokio::test]
+async fn r8_a_detached_process_does_not_defer_the_end_of_a_workspace() {
+    let bench = Bench::new().await;
+    let detached = bench.exec(json!({ "command": "exec sleep 1000", "detach": true })).await;
+    assert!(detached.process_id.is_some());
+    let place = pyro::workspace::find::find(&bench.pyro.config, "w").unwrap();
+    let expiry = pyro::supervisor::keep::Expiry { at: jiff::Timestamp::UNIX_EPOCH, delete: false };
+    let order = pyro::supervisor::control::Order::Expire { expiry: Some(expiry) };
+    pyro::supervisor::control::order(place.path(), order, DEADLINES.reply).await.unwrap();
+    // The lock is free when the machine is gone.
+    drop(place.take_run(std::time::Duration::from_secs(60)).await.unwrap());
+    assert_eq!(place.state(), pyro::workspace::State::Stopped);
+    let events = fs::read_to_string(bench.directory().join("events.jsonl")).unwrap();
+    assert!(events.contains(r#""event":"stopped","by":"ttl","clean":true"#), "{events}");
     bench.end().await;
 }
