@@ -23,6 +23,8 @@ mod exec;
 mod expiring;
 #[path = "operations/files.rs"]
 mod files;
+#[path = "operations/forcing.rs"]
+mod forcing;
 #[path = "operations/leftovers.rs"]
 mod leftovers;
 #[path = "operations/run.rs"]
