@@ -11,6 +11,8 @@ mod footprint;
 #[path = "machinery/home.rs"]
 mod home;
 
+#[path = "operations/admission.rs"]
+mod admission;
 #[path = "operations/boot.rs"]
 mod boot;
 #[path = "operations/cancel.rs"]

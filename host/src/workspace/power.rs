@@ -190,9 +190,11 @@ pub async fn delete(place: &Place, context: &Context) -> Result<()> {
 /// with it if that does not obey; gives the lock that it had.
 async fn kill(place: &Place, context: &Context) -> Result<Lock> {
     Caller::from(context).stage("stopping", place.id().to_string()).await;
-    // What comes of it, the lock tells.
-    drop(order(place.path(), Order::Kill, KILL_DEADLINE).await);
-    if let Ok(run) = place.take_run(KILL_DEADLINE).await {
+    let ordered = order(place.path(), Order::Kill, KILL_DEADLINE).await;
+    // Whether it obeyed, or was going down already, the lock tells.
+    if ordered.is_ok()
+        && let Ok(run) = place.take_run(KILL_DEADLINE).await
+    {
         return Ok(run);
     }
     let ended = force::end(&place.open_run()?, END_DEADLINE).await?;
