@@ -15,6 +15,7 @@
 pub mod create;
 pub mod directory;
 pub mod exec;
+pub mod expired;
 pub mod export;
 pub mod find;
 pub mod history;
@@ -31,6 +32,7 @@ pub mod reset;
 pub mod shape;
 pub mod update;
 
+mod admission;
 mod machine;
 
 pub use live::Live;
