@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/alone.rs"]
+mod alone;
 #[path = "machinery/fake_vmm.rs"]
 #[allow(dead_code, reason = "shared with the hostile agents")]
 mod fake_vmm;
@@ -10,11 +12,15 @@ mod fake_vmm;
 mod footprint;
 #[path = "machinery/home.rs"]
 mod home;
+#[path = "support/watch.rs"]
+mod watch;
 
 #[path = "operations/boot.rs"]
 mod boot;
 #[path = "operations/cancel.rs"]
 mod cancel;
+#[path = "operations/costs.rs"]
+mod costs;
 #[path = "operations/differing.rs"]
 mod differing;
 #[path = "operations/exec.rs"]
@@ -23,6 +29,8 @@ mod exec;
 mod files;
 #[path = "operations/leftovers.rs"]
 mod leftovers;
+#[path = "operations/reboot.rs"]
+mod reboot;
 #[path = "operations/run.rs"]
 mod run;
 #[path = "operations/streams.rs"]

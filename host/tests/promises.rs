@@ -13,6 +13,9 @@ mod fake_vmm;
 #[path = "machinery/home.rs"]
 #[allow(dead_code, reason = "shared with whole operations")]
 mod home;
+#[path = "support/watch.rs"]
+#[allow(dead_code, reason = "shared with whole operations")]
+mod watch;
 
 #[path = "promises/failures.rs"]
 mod failures;

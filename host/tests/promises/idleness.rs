@@ -4,38 +4,11 @@ use crate::alone::start_no_process;
 use crate::fake_vmm::FakeVmm;
 use crate::home::{ENVIRONMENT, Home};
 use crate::pyro;
+use crate::watch::Watch;
 use pyro::operation::{WorkspaceCreate, WorkspaceStop};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use serde_json::{Value, json};
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
 use std::process::Command;
-
-/// Hears of every opening of files.
-struct Watch(OwnedFd);
-
-impl Watch {
-    fn over<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
-        let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
-        for file in files {
-            inotify::add_watch(&watch, file, WatchFlags::OPEN).unwrap();
-        }
-        Self(watch)
-    }
-
-    fn opened(&self) -> bool {
-        let mut room = [MaybeUninit::uninit(); 4096];
-        match Reader::new(&self.0, &mut room).next() {
-            Ok(_) => true,
-            Err(error) => {
-                assert_eq!(error, rustix::io::Errno::AGAIN);
-                false
-            }
-        }
-    }
-}
 
 fn alone(mut command: Command) -> Command {
     // SAFETY: it may be called between fork and exec.
@@ -60,7 +33,7 @@ async fn i6_looking_opens_no_image_and_starts_no_process() {
     let workspace = home.workspaces().remove(0);
     let files =
         [image.join("root.erofs"), workspace.join("seed.erofs"), workspace.join("disk-0.ext4")];
-    let watch = Watch::over(files.iter().map(|file| &**file));
+    let watch = Watch::for_opening(files.iter().map(|file| &**file));
     // `env inspect` is not among them: to verify an image is what it is for.
     for words in [
         "--version",
@@ -74,14 +47,14 @@ async fn i6_looking_opens_no_image_and_starts_no_process() {
         let mut command = alone(pyro(&home.path("")));
         let output = command.args(words.split(' ')).output().unwrap();
         assert!(output.status.success(), "{words}: {output:?}");
-        assert!(!watch.opened(), "{words} opens an image or a disk");
+        assert!(!watch.heard(), "{words} opens an image or a disk");
         if words.ends_with("--json") {
             serde_json::from_slice::<Value>(&output.stdout).unwrap();
         }
     }
     // The eye and the leash work.
     drop(std::fs::File::open(&files[0]).unwrap());
-    assert!(watch.opened());
+    assert!(watch.heard());
     let mut shell = Command::new("sh");
     shell.args(["-c", "true | true"]);
     assert_eq!(alone(shell).status().unwrap().signal(), Some(libc::SIGSYS));
