@@ -6,16 +6,18 @@ use crate::home::{ENVIRONMENT, Home};
 use crate::watch::Watch;
 use futures::future::BoxFuture;
 use pyro::operation::{
-    Operation, ProcessPoll, ProcessWrite, WorkspaceCreate, WorkspaceDelete, WorkspaceExec,
-    WorkspaceList, WorkspaceReset, WorkspaceStart, WorkspaceStatus, WorkspaceStop,
+    FileList, FileRead, FileSearch, FileStat, Operation, ProcessList, ProcessPoll, ProcessWait,
+    ProcessWrite, WorkspaceCreate, WorkspaceDelete, WorkspaceEvents, WorkspaceExec, WorkspaceList,
+    WorkspaceLogs, WorkspaceReset, WorkspaceStart, WorkspaceStatus, WorkspaceStop,
 };
 use pyro::vmm::{Machine, Started, Vmm};
 use pyro::{Pyro, Result};
 use pyro_agent::{Guest, Phase, serve_connection};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -65,14 +67,14 @@ async fn create(pyro: &Pyro, home: &Home, name: &str) -> Value {
     json!({ "workspace_id": name })
 }
 
-fn image(pyro: &Pyro) -> std::path::PathBuf {
+fn image(pyro: &Pyro) -> PathBuf {
     let images = pyro.config.cache_dir.join("images");
     fs::read_dir(images).unwrap().next().unwrap().unwrap().path().join("root.erofs")
 }
 
 fn bytes_below(directory: &Path) -> u64 {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    let bytes = |path: std::path::PathBuf| match path.is_dir() {
+    let bytes = |path: PathBuf| match path.is_dir() {
         true => bytes_below(&path),
         false => path.symlink_metadata().unwrap().blocks() * 512,
     };
@@ -206,4 +208,53 @@ async fn p10_waiting_takes_one_connection_however_long() {
     assert_eq!(polled.stdout, "news");
     assert_eq!(made() - before, of_exec + 2, "the poll and the write are one each");
     ask::<WorkspaceDelete>(&pyro, json!({ "workspace_id": "w" })).await;
+}
+
+/// Every file of a workspace's directory with what changes when it is written;
+/// that it was asked is a line in its log.
+fn written(directory: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let meta = path.symlink_metadata().unwrap();
+        if meta.is_dir() {
+            files.extend(written(&path));
+        }
+        if meta.is_dir() || path.ends_with("events.jsonl") {
+            continue;
+        }
+        files.insert(path, (meta.ino(), meta.ctime(), meta.ctime_nsec()));
+    }
+    files
+}
+
+#[tokio::test]
+async fn p11_who_only_asks_writes_nothing_down() {
+    let home = Home::new();
+    let pyro = home.pyro(Recorded::honest(&home));
+    let this = create(&pyro, &home, "w").await;
+    let own = rustix::process::geteuid().as_raw();
+    let user = format!("{own}:{}", rustix::process::getegid().as_raw());
+    let of = |more: Value| {
+        let mut all = this.clone();
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        all
+    };
+    let exec = json!({ "command": "echo > file; exec cat", "user": user, "detach": true });
+    let id = ask::<WorkspaceExec>(&pyro, of(exec)).await.process_id.unwrap();
+    ask::<ProcessWait>(&pyro, of(json!({ "process_id": id }))).await;
+    let before = written(&home.workspaces().remove(0));
+    assert!(before.keys().any(|path| path.ends_with("record.json")), "{before:?}");
+    ask::<WorkspaceList>(&pyro, json!({})).await;
+    ask::<WorkspaceStatus>(&pyro, this.clone()).await;
+    ask::<WorkspaceLogs>(&pyro, this.clone()).await;
+    ask::<WorkspaceEvents>(&pyro, this.clone()).await;
+    ask::<ProcessList>(&pyro, this.clone()).await;
+    ask::<ProcessPoll>(&pyro, of(json!({ "process_id": id }))).await;
+    ask::<FileList>(&pyro, this.clone()).await;
+    ask::<FileRead>(&pyro, of(json!({ "path": "file" }))).await;
+    ask::<FileStat>(&pyro, of(json!({ "path": "file" }))).await;
+    ask::<FileSearch>(&pyro, of(json!({ "pattern": "x" }))).await;
+    assert_eq!(written(&home.workspaces().remove(0)), before);
+    ask::<WorkspaceDelete>(&pyro, this).await;
 }

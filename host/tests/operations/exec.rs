@@ -8,8 +8,9 @@ use pyro::operation::workspace::{
     ConditionState, ExecState, LogEntry, LogState, ProcessPollAnswer, WorkspaceExecAnswer,
 };
 use pyro::operation::{
-    Answer, Operation, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite,
-    WorkspaceCreate, WorkspaceDelete, WorkspaceExec, WorkspaceLogs, WorkspaceStart, WorkspaceStop,
+    Answer, FileEdit, FileWrite, Operation, ProcessList, ProcessPoll, ProcessSignal, ProcessWait,
+    ProcessWrite, WorkspaceCreate, WorkspaceDelete, WorkspaceExec, WorkspaceLogs, WorkspaceStart,
+    WorkspaceStop,
 };
 use pyro::{Context, ErrorKind, Events, Pyro};
 use serde_json::{Value, json};
@@ -357,13 +358,25 @@ async fn s6_values_of_variables_are_written_nowhere() {
     let secret = "hunter2-of-the-tests";
     let asked = json!({ "command": "test -n \"$TOKEN\"", "env": { "TOKEN": secret } });
     assert_eq!(bench.exec(asked).await.exit_code, Some(0));
-    let asked = json!({ "command": "cat", "detach": true, "keep_stdin": true });
+    let script = "cat > /dev/null";
+    let env = json!({ "TOKEN": secret });
+    let asked = json!({ "command": script, "detach": true, "keep_stdin": true, "env": env });
     let id = bench.exec(asked).await.process_id.unwrap();
-    let refused = json!({ "process_id": id });
-    assert_eq!(
-        bench.ask::<ProcessWrite>(refused).await.expect_err("nothing to write").kind(),
-        ErrorKind::InvalidInput
-    );
+    let input = json!({ "process_id": id, "text": secret, "end": true });
+    bench.ask::<ProcessWrite>(input).await.unwrap();
+    bench.ask::<ProcessWait>(json!({ "process_id": id })).await.unwrap();
+    bench.ask::<FileWrite>(json!({ "path": "key", "text": secret })).await.unwrap();
+    let edit = json!({ "path": "key", "old": secret, "new": "gone" });
+    bench.ask::<FileEdit>(edit).await.unwrap();
+    // Nor of what fails, with and without a guest.
+    let never = json!({ "command": ["no-such-program"], "env": { "TOKEN": secret } });
+    bench.ask::<WorkspaceExec>(never.clone()).await.expect_err("it cannot run");
+    bench.ask::<WorkspaceStop>(json!({})).await.unwrap();
+    bench.ask::<WorkspaceExec>(never).await.expect_err("it is stopped");
+    let told = fs::read_to_string(bench.directory().join("events.jsonl")).unwrap();
+    for operation in ["workspace exec", "workspace process write", "workspace file edit"] {
+        assert!(told.contains(operation), "{told}");
+    }
     for entry in walk(&bench.directory()) {
         let bytes = fs::read(&entry).unwrap_or_default();
         let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
