@@ -15,6 +15,8 @@ mod home;
 #[path = "support/watch.rs"]
 mod watch;
 
+#[path = "operations/access.rs"]
+mod access;
 #[path = "operations/boot.rs"]
 mod boot;
 #[path = "operations/cancel.rs"]
