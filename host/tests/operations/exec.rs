@@ -120,6 +120,21 @@ async fn a_command_answers_and_is_remembered() {
 }
 
 #[tokio::test]
+async fn r25_output_and_names_are_told_as_they_are() {
+    let bench = Bench::new().await;
+    for stay in [json!(null), json!(60)] {
+        let script = r"printf 'a\r\nb\r'; printf ' \r' >&2";
+        let asked = json!({ "command": script, "yield_seconds": stay });
+        let output = bench.exec(asked).await.output;
+        assert_eq!((&*output.stdout, &*output.stderr), ("a\r\nb\r", " \r"));
+    }
+    assert!(bench.logs().await.iter().all(|entry| entry.output.stdout == "a\r\nb\r"));
+    bench.ask::<FileWrite>(json!({ "path": " blanks ", "text": " x\r\n" })).await.unwrap();
+    assert_eq!(fs::read_to_string(bench.file(" blanks ")).unwrap(), " x\r\n");
+    bench.end().await;
+}
+
+#[tokio::test]
 async fn what_never_ran_is_an_error_and_not_remembered() {
     let bench = Bench::new().await;
     let never = [
