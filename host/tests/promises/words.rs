@@ -57,3 +57,18 @@ fn i4_what_stands_after_the_dashes_is_the_programs() {
     }
     assert_eq!(seen, 2, "`run` and `exec` take programs");
 }
+
+/// A list, an option, a patch: content begins as it likes.
+#[test]
+fn i4_content_may_begin_with_a_dash() {
+    for words in [
+        &["workspace", "file", "write", "w", "file", "--text", "- item"][..],
+        &["workspace", "file", "edit", "w", "file", "--old", "-x", "--new", "--y"],
+        &["workspace", "process", "write", "w", "0123456789ab", "--text", "-n\n"],
+        &["workspace", "patch", "apply", "w", "--patch", "--- a/x\n+++ b/x\n"],
+    ] {
+        let given = taken(words);
+        let content = words.last().map(OsString::from);
+        assert!(given.values().any(|values| values.last() == content.as_ref()), "{given:?}");
+    }
+}
