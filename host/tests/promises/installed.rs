@@ -54,4 +54,5 @@ fn i1_a_missing_agent_is_named() {
     assert_eq!(output.status.code(), Some(125));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("no-agent") && said.contains("\nhint: "), "{said}");
+    assert!(!home.path().join("cache/trees").exists());
 }

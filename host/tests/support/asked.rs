@@ -60,7 +60,7 @@ impl Asked {
     /// All words, with more put in before word `at` of those after the path.
     pub fn with<'a>(&'a self, more: &[&'a str], at: usize) -> Vec<&'a str> {
         let (before, after) = self.words.split_at(at);
-        [&self.entry.path[..], before, more, after].concat()
+        [self.entry.path, before, more, after].concat()
     }
 
     /// Before which words options may stand: all, up to a `--`, but for those
