@@ -1,8 +1,9 @@
 //! Processes that the benchmark starts, and their end whatever happens.
 
 use crate::Result;
+use std::io::{BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -75,6 +76,17 @@ impl Drop for Kept {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Runs a command to its end, which must be a success, and gives what it wrote.
+pub fn output(mut command: Command) -> Result<String> {
+    command.stdout(Stdio::piped());
+    let mut kept = start(command, libc::SIGTERM)?;
+    let mut text = String::new();
+    let stdout = kept.child().stdout.take().ok_or("no stdout")?;
+    BufReader::new(stdout).read_to_string(&mut text)?;
+    kept.succeed()?;
+    Ok(text)
 }
 
 /// From now on a signal ends what runs; what waits for it then fails, and the

@@ -127,13 +127,13 @@ fn is_pyro(pid: libc::pid_t) -> bool {
 }
 
 /// A traced process that has stopped or ended, and stays so until reaped.
-struct Change {
+pub struct Change {
     pid: libc::pid_t,
     ended: bool,
 }
 
 /// Waits for one process, or with 0 for any, and leaves it as it is.
-fn wait(pid: libc::pid_t, what: libc::c_int) -> Result<Change> {
+pub fn wait(pid: libc::pid_t, what: libc::c_int) -> Result<Change> {
     let kind = if pid == 0 { libc::P_ALL } else { libc::P_PID };
     // SAFETY: siginfo_t is plain old data, and is there for the call to fill in.
     unsafe {
@@ -169,7 +169,7 @@ fn trace(request: libc::c_int, pid: libc::pid_t, data: libc::c_int) -> Result<()
 }
 
 /// What all threads of a process have used, the ended ones too.
-fn processor_time(pid: libc::pid_t) -> Option<Duration> {
+pub fn processor_time(pid: libc::pid_t) -> Option<Duration> {
     // SAFETY: both values are there for the calls to fill in.
     unsafe {
         let mut clock = 0;

@@ -85,24 +85,29 @@ impl Guest {
 
     /// A connection to a vsock port of the guest, with no `pyro` in between.
     pub fn connect(&self, port: VsockPort) -> Result<UnixStream> {
-        use std::os::fd::AsRawFd;
-        let path = format!("/proc/self/fd/{}/vsock.sock", self.directory.as_raw_fd());
-        let mut stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(STALL))?;
-        stream.set_write_timeout(Some(STALL))?;
-        stream.write_all(format!("CONNECT {}\n", port.0).as_bytes())?;
-        let mut answer = Vec::new();
-        while answer.last() != Some(&b'\n') {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).map_err(|_| {
-                format!("the guest does not listen on {port}: build the environment again, its agent is older")
-            })?;
-            answer.push(byte[0]);
-        }
-        match answer.starts_with(b"OK ") {
-            true => Ok(stream),
-            false => Err(format!("the endpoint refuses {port}").into()),
-        }
+        connect(&self.directory, port)
+    }
+}
+
+/// A connection to a vsock port of the guest that lives in a directory.
+pub fn connect(directory: &fs::File, port: VsockPort) -> Result<UnixStream> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fd/{}/vsock.sock", directory.as_raw_fd());
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(STALL))?;
+    stream.set_write_timeout(Some(STALL))?;
+    stream.write_all(format!("CONNECT {}\n", port.0).as_bytes())?;
+    let mut answer = Vec::new();
+    while answer.last() != Some(&b'\n') {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).map_err(|_| {
+            format!("the guest does not listen on {port}: build the environment again, its agent is older")
+        })?;
+        answer.push(byte[0]);
+    }
+    match answer.starts_with(b"OK ") {
+        true => Ok(stream),
+        false => Err(format!("the endpoint refuses {port}").into()),
     }
 }
 

@@ -11,13 +11,20 @@
 mod boot;
 mod children;
 mod cost;
+mod diff;
+mod exec;
+mod export;
 mod footprint;
 mod guest;
 mod host;
+mod push;
 mod report;
 mod sample;
+mod seed;
 mod throughput;
+mod tree;
 mod version;
+mod workspace;
 
 use pyro_smoke::Home;
 use report::Figure;
@@ -34,6 +41,11 @@ const PARTS: &[Part] = &[
     ("cost", cost::measure),
     ("throughput", throughput::measure),
     ("memory", footprint::measure),
+    ("exec", exec::measure),
+    ("seed", seed::measure),
+    ("push", push::measure),
+    ("diff", diff::measure),
+    ("export", export::measure),
     ("version", version::measure),
 ];
 

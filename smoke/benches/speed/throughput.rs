@@ -47,7 +47,7 @@ pub fn measure(home: &Home) -> Result<Vec<Figure>> {
     let (mut out, mut into) = (Pairs::default(), Pairs::default());
     let mut pipe = Series::default();
     for round in 0..=PAIRS {
-        let (ours, bare) = (give(&mut guest)?, bare_source(&mut source)?);
+        let (ours, bare) = (give(&mut guest)?, bare_source(&mut source, BYTES)?);
         let (ours_in, bare_in) = (take(&mut guest)?, bare_sink(&mut sink)?);
         let piped = through_a_pipe(&mut guest)?;
         // The first round warms the emulator's translations up.
@@ -100,13 +100,14 @@ fn figure(title: &'static str, ours: &str, bare: &str, pairs: Pairs, pipe: &Seri
     }
 }
 
-fn rate(started: Instant, bytes: usize) -> f64 {
+/// MiB a second.
+pub fn rate(started: Instant, bytes: usize) -> f64 {
     bytes as f64 / f64::from(1 << 20) / started.elapsed().as_secs_f64()
 }
 
 fn give(guest: &mut Guest) -> Result<f64> {
     guest.say(&format!("give {}\n", BYTES / CHUNK))?;
-    swallow(&mut guest.stdout)
+    swallow(&mut guest.stdout, BYTES)
 }
 
 /// Four times as much, for the start of the two programs counts here.
@@ -117,17 +118,18 @@ fn through_a_pipe(guest: &mut Guest) -> Result<f64> {
     Ok(rate(started, 4 * BYTES))
 }
 
-fn bare_source(source: &mut UnixStream) -> Result<f64> {
-    source.write_all(&(BYTES as u64).to_le_bytes())?;
-    swallow(source)
+/// So many bytes out of a stream that begins in the agent.
+pub fn bare_source(source: &mut UnixStream, bytes: usize) -> Result<f64> {
+    source.write_all(&(bytes as u64).to_le_bytes())?;
+    swallow(source, bytes)
 }
 
 /// Reads all of it, and counts from the first of it.
-fn swallow(from: &mut impl Read) -> Result<f64> {
+fn swallow(from: &mut impl Read, bytes: usize) -> Result<f64> {
     let mut chunk = vec![0; CHUNK];
     let first = from.read(&mut chunk)?;
     let started = Instant::now();
-    let mut left = BYTES - first;
+    let mut left = bytes - first;
     while left > 0 {
         let length = from.read(&mut chunk[..left.min(CHUNK)])?;
         if length == 0 {
@@ -135,7 +137,7 @@ fn swallow(from: &mut impl Read) -> Result<f64> {
         }
         left -= length;
     }
-    Ok(rate(started, BYTES - first))
+    Ok(rate(started, bytes - first))
 }
 
 fn take(guest: &mut Guest) -> Result<f64> {
