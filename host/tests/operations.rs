@@ -37,5 +37,7 @@ mod reboot;
 mod run;
 #[path = "operations/streams.rs"]
 mod streams;
+#[path = "operations/told.rs"]
+mod told;
 #[path = "operations/workspaces.rs"]
 mod workspaces;
