@@ -92,7 +92,14 @@ pub async fn create(config: &Config, path: &Path, mib: u64, durability: Durabili
         .hint(format!("choose between {MIN_MIB} and {max} MiB")));
     }
     let formatted = formatted(config, mib, durability).await?;
-    copy_sparse(&formatted, path)
+    copy_sparse(&formatted, path)?;
+    match durability {
+        Durability::Scratch => Ok(()),
+        // A record that outlives a power failure is to name a disk that did too.
+        Durability::Kept => File::open(path)
+            .and_then(|disk| disk.sync_all())
+            .map_err(|error| Error::io(format!("cannot write {}", path.display()), error)),
+    }
 }
 
 /// The cached empty file system of this size, made if need be.

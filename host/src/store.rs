@@ -93,7 +93,7 @@ pub fn disk_usage(path: &Path) -> u64 {
 }
 
 /// Makes a directory's entries survive a power failure.
-fn sync_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 

@@ -102,7 +102,7 @@ fn wrong_words_are_json_for_who_asks_for_json() {
 
 /// I4: flags stand before and after the environment.
 #[test]
-fn flags_stand_anywhere_before_the_program() {
+fn i4_flags_stand_anywhere_before_the_program() {
     let home = Home::new();
     for words in [
         ["run", "--vcpu-count", "2", "debian:12-none", "--", "true"],
@@ -131,7 +131,7 @@ fn a_forgotten_separator_is_pointed_out() {
 
 /// I7: an unknown name is an error with a next step, in both formats.
 #[test]
-fn an_unknown_environment_is_an_error_of_pyro() {
+fn i7_an_unknown_environment_is_an_error_of_pyro() {
     let home = Home::new();
     for words in [vec!["env", "inspect", "nonsense"], vec!["run", "nonsense", "--", "true"]] {
         let output = home.run(&words);
@@ -162,7 +162,7 @@ fn answers_are_text_or_one_document() {
 
 /// I5: whatever is broken, the doctor reports.
 #[test]
-fn the_doctor_reports_on_a_bare_host() {
+fn i5_the_doctor_reports_on_a_bare_host() {
     let home = Home::new();
     for path in ["", "/nonexistent"] {
         let mut command = home.pyro(&["doctor", "--json"]);

@@ -123,3 +123,41 @@ fn nothing_leaves_the_process_from_the_middle() {
     let found = offences(&["process::exit(", "process::abort("], |_, _| false);
     assert!(found.is_empty(), "{found:#?}");
 }
+
+/// I3: a guest is reached by what its VMM hands out, a Unix socket on every
+/// host; a socket of the host's own AF_VSOCK would need a module and rights.
+#[test]
+fn i3_guests_are_reached_without_the_hosts_vsock() {
+    let found =
+        offences(&["AF_VSOCK", "VMADDR", "sockaddr_vm", "AddressFamily::VSOCK"], |_, _| false);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// P1, P10: who waits is woken by what it waits for. These are the places that
+/// let time pass, each for the sake of time itself.
+const SLEEPS: &[(&str, &str)] = &[
+    // A rate is measured over a while.
+    ("host/src/facts.rs", "MEASURE"),
+    // A workspace's time is over when it is.
+    ("host/src/supervisor/keep.rs", "CLOCK_STEP"),
+    // Deadlines, beside what is waited for.
+    ("host/src/workspace/exec.rs", "timeout_grace"),
+    ("host/src/workspace/exec.rs", "patience"),
+    ("host/src/environment/script.rs", "self.deadline"),
+    ("host/src/cli/session.rs", "LAST_WORDS"),
+    // Out of descriptors; nobody tells when there are some.
+    ("host/src/supervisor/control.rs", "from_millis(10)"),
+];
+
+#[test]
+fn p1_p10_nobody_sleeps_until_something_may_have_happened() {
+    let allowed = |path: &str, line: &str| {
+        SLEEPS.iter().any(|(place, what)| path == *place && line.contains(what))
+    };
+    let found = offences(&["sleep(", "sleep_until(", "interval("], |path, line| {
+        // Of a program that is no Rust.
+        let shell = path == "host/src/environment/script.rs" && line.starts_with("read ");
+        allowed(path, line) || shell || path.contains("/tests/") || path.ends_with("/tests.rs")
+    });
+    assert!(found.is_empty(), "{found:#?}");
+}

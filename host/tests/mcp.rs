@@ -4,6 +4,8 @@
 
 #[path = "support/client.rs"]
 mod client;
+#[path = "support/sources.rs"]
+mod sources;
 
 use client::Client;
 use serde_json::{Value, json};
@@ -121,6 +123,49 @@ fn s9_tools_reach_files_of_the_host_below_the_roots_only() {
     let arguments = json!({ "environment": "debian:12-none", "seed_path": "." });
     assert_failed(&client.call("workspace_create", arguments), "debian:12-none");
     assert!(client.leave().status.success());
+}
+
+/// Every argument that names a file of the host, in a call that lacks nothing
+/// else; whether the workspace is there does not come into it.
+fn host_paths() -> Vec<(&'static str, &'static str, Value)> {
+    let of = |more: Value| {
+        let mut all = json!({ "workspace_id": "no-such" });
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        all
+    };
+    vec![
+        ("workspace_create", "seed_path", json!({ "environment": "debian:12" })),
+        ("workspace_create", "seed_git", json!({ "environment": "debian:12" })),
+        ("workspace_sync_push", "source_path", of(json!({}))),
+        ("workspace_export", "output_path", of(json!({ "path": "file" }))),
+        ("workspace_patch_apply", "patch_file", of(json!({}))),
+        ("workspace_file_write", "text_file", of(json!({ "path": "file" }))),
+    ]
+}
+
+#[test]
+fn s9_no_argument_names_a_file_outside_the_roots() {
+    let marked = |source: &sources::Source| {
+        let ours = source.path.starts_with("host/src/operation/");
+        if ours { source.text.matches(r#"#[schemars(with = "HostPath")]"#).count() } else { 0 }
+    };
+    let marked: usize = sources::sources_of_workspace().iter().map(marked).sum();
+    assert_eq!(marked, host_paths().len(), "each is tried below");
+    let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(outside.path().join("file"), "secret").unwrap();
+    std::os::unix::fs::symlink(outside.path(), root.path().join("way-out")).unwrap();
+    let words = ["--profile", "workspace-full", "--root", root.path().to_str().unwrap()];
+    let mut client = greeted(&words);
+    let absolute = outside.path().join("file");
+    for (tool, argument, arguments) in host_paths() {
+        for path in [absolute.to_str().unwrap(), "way-out/file", "../file", "way-out/new"] {
+            let mut arguments = arguments.clone();
+            arguments[argument] = path.into();
+            assert_failed(&client.call(tool, arguments), "is outside the roots");
+        }
+    }
+    assert!(client.leave().status.success());
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
 }
 
 #[test]

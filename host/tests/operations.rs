@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/alone.rs"]
+mod alone;
 #[path = "machinery/fake_vmm.rs"]
 #[allow(dead_code, reason = "shared with the hostile agents")]
 mod fake_vmm;
@@ -10,13 +12,19 @@ mod fake_vmm;
 mod footprint;
 #[path = "machinery/home.rs"]
 mod home;
+#[path = "support/watch.rs"]
+mod watch;
 
+#[path = "operations/access.rs"]
+mod access;
 #[path = "operations/admission.rs"]
 mod admission;
 #[path = "operations/boot.rs"]
 mod boot;
 #[path = "operations/cancel.rs"]
 mod cancel;
+#[path = "operations/costs.rs"]
+mod costs;
 #[path = "operations/differing.rs"]
 mod differing;
 #[path = "operations/exec.rs"]
@@ -29,9 +37,13 @@ mod files;
 mod forcing;
 #[path = "operations/leftovers.rs"]
 mod leftovers;
+#[path = "operations/reboot.rs"]
+mod reboot;
 #[path = "operations/run.rs"]
 mod run;
 #[path = "operations/streams.rs"]
 mod streams;
+#[path = "operations/told.rs"]
+mod told;
 #[path = "operations/workspaces.rs"]
 mod workspaces;

@@ -2,12 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "trees/asked_once.rs"]
+mod asked_once;
 #[path = "trees/exporting.rs"]
 mod exporting;
+#[path = "machinery/footprint.rs"]
+mod footprint;
 #[path = "trees/guest.rs"]
 mod guest;
 #[path = "trees/hostile.rs"]
 mod hostile;
+#[path = "trees/memory.rs"]
+mod memory;
 #[path = "trees/pushing.rs"]
 mod pushing;
 #[path = "trees/tree.rs"]

@@ -38,7 +38,7 @@ fn the_computer_is_a_whole_one() {
 }
 
 #[test]
-fn a_run_has_no_network() {
+fn s7_a_run_has_no_network() {
     let home = Home::new();
     let said = stdout(&home.run(&["ls", "/sys/class/net"]));
     assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["lo"]);

@@ -92,6 +92,18 @@ fn same(one: &Path, other: &Path) -> bool {
     status.expect("diff starts").success()
 }
 
+/// The most that the agent has needed so far, of all its processes.
+const AGENT_MIB: u64 = 32;
+
+fn agent_mib(home: &Home) -> u64 {
+    let script = "for agent in $(pgrep pyro-agent); do grep VmHWM /proc/$agent/status; done";
+    let said = succeed(home, &["workspace", "exec", "w", "--shell", script]);
+    let kib = |line: &str| line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
+    let peaks: Vec<_> = said.lines().filter_map(kib).collect();
+    assert!(!peaks.is_empty(), "{said}");
+    peaks.iter().sum::<u64>() / 1024
+}
+
 #[test]
 fn p6_a_large_tree_goes_in_is_compared_and_comes_out() {
     let home = Home::new();
@@ -113,6 +125,8 @@ fn p6_a_large_tree_goes_in_is_compared_and_comes_out() {
     assert_eq!((&sync["created"], &sync["updated"]), (&1.into(), &2.into()), "{sync}");
     succeed(&home, &["workspace", "export", "w", ".", "--output", out_path]);
     assert!(same(&seed, &out), "the same trees");
+    let needed = agent_mib(&home);
+    assert!(needed <= AGENT_MIB, "the agent needed {needed} MiB");
     succeed(&home, &["workspace", "delete", "w"]);
     home.expect_clean_within(Duration::from_secs(5));
 }

@@ -133,7 +133,7 @@ async fn a_page_has_no_more_than_fits_a_reply() {
 }
 
 #[tokio::test]
-async fn p6_what_is_deeper_than_a_path_is_counted() {
+async fn r6_what_is_deeper_than_a_path_is_counted() {
     let host = Host::new();
     let mut directory = fs::File::open(host.workspace.path()).expect("open");
     for _ in 0..40 {

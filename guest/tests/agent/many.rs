@@ -31,7 +31,7 @@ async fn calls_run_side_by_side() {
 }
 
 #[tokio::test]
-async fn all_of_them_live_at_the_same_time() {
+async fn p3_all_of_them_live_at_the_same_time() {
     let host = Arc::new(Host::new());
     let mut calls = JoinSet::new();
     let all_started = Arc::new(tokio::sync::Barrier::new(CONCURRENT));

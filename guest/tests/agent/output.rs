@@ -54,7 +54,7 @@ async fn a_program_that_closes_its_output_runs_on() {
 }
 
 #[tokio::test]
-async fn output_need_not_be_text() {
+async fn r25_output_need_not_be_text() {
     let host = Host::new();
     let ended = host.script("printf 'a\\r\\nb\\000\\300\\200'").await;
     assert_eq!(ended.stdout, b"a\r\nb\0\xc0\x80");

@@ -193,7 +193,7 @@ async fn an_unknown_user_is_refused() {
 }
 
 #[tokio::test]
-async fn it_runs_as_the_user_it_is_told_to() {
+async fn s11_it_runs_as_the_user_it_is_told_to() {
     let host = Host::new();
     let (user, uid) = match is_root() {
         true => ("65534:65534".to_owned(), 65534),

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::id::WorkspaceId;
-use crate::store::{DISCARDED_PREFIX, discard_dir, private_dir};
+use crate::store::{DISCARDED_PREFIX, discard_dir, private_dir, sync_dir};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{self, File};
@@ -41,7 +41,7 @@ impl Directory {
         let mut made = Self::stage(config)?;
         let failed = |error| Error::io(format!("cannot make {}", made.path.display()), error);
         File::create(made.path.join(EPHEMERAL_NAME)).map_err(failed)?;
-        made.settle(config)?;
+        made.rename(config)?;
         Ok(made)
     }
 
@@ -71,8 +71,14 @@ impl Directory {
         Ok(Some(Self { id, path, lock, owned: true }))
     }
 
-    /// Puts it where workspaces are, by one rename.
+    /// Puts it where workspaces are, by one rename that outlives a power failure.
     pub fn settle(&mut self, config: &Config) -> Result<()> {
+        self.rename(config)?;
+        let failed = |error| Error::io(format!("cannot make {}", self.path.display()), error);
+        sync_dir(&self.path).and_then(|()| sync_dir(&parent(config))).map_err(failed)
+    }
+
+    fn rename(&mut self, config: &Config) -> Result<()> {
         let settled = parent(config).join(self.id.to_string());
         fs::rename(&self.path, &settled)
             .map_err(|error| Error::io(format!("cannot make {}", settled.display()), error))?;

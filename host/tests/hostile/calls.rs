@@ -192,7 +192,7 @@ const ANY: [ErrorKind; 7] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn endless_frames_where_one_is_due() {
+async fn s4_endless_frames_where_one_is_due() {
     for turns in EVERYWHERE {
         let full = frame(FrameKind::Stdout, &[b'x'; 64 * 1024]);
         let flood = turning(turns, move |mut turned| {

@@ -216,7 +216,7 @@ fn flood(console: std::os::unix::net::UnixStream) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_endless_console_beside_an_honest_agent() {
+async fn s4_an_endless_console_beside_an_honest_agent() {
     let home = Home::new();
     let vmm = FakeVmm::new(|inside| async move {
         flood(inside.console);
@@ -243,7 +243,7 @@ async fn an_endless_console_beside_an_honest_agent() {
 
 /// The boot's deadline holds even when the console never falls silent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_endless_console_and_nothing_else() {
+async fn s4_an_endless_console_and_nothing_else() {
     let started = Instant::now();
     let vmm = FakeVmm::new(|inside| async move {
         flood(inside.console);

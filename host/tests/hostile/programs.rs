@@ -100,7 +100,7 @@ async fn output_after_the_exit_is_nobodys() {
 
 /// Half a gigabyte goes through, and little of it is ever here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn endless_output_takes_no_memory() {
+async fn s4_endless_output_takes_no_memory() {
     let home = Home::new();
     let full = frame(FrameKind::Stderr, &[b'x'; 64 * 1024]);
     let pyro = home.pyro(turning(Where::Running, move |mut turned| {

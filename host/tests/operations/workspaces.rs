@@ -300,20 +300,6 @@ async fn r2_concurrent_changes_are_all_there() {
 }
 
 #[tokio::test]
-async fn p11_who_only_asks_writes_nothing_down() {
-    let home = Home::new();
-    let pyro = home.pyro(honest(&home));
-    let made = create(&pyro, json!({})).await.unwrap();
-    let place = pyro::workspace::find::find(&pyro.config, &made.workspace_id).unwrap();
-    let written = || place.path().join("record.json").metadata().unwrap().modified().unwrap();
-    let before = written();
-    state(&pyro, &made.workspace_id).await;
-    pyro.call(WorkspaceList::default()).await.unwrap();
-    Live::open(&pyro, &made.workspace_id, &Context::default()).await.unwrap();
-    assert_eq!(written(), before);
-}
-
-#[tokio::test]
 async fn r8_its_time_stops_it_and_can_be_renewed() {
     let home = Home::new();
     let pyro = home.pyro(honest(&home));

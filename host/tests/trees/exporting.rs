@@ -80,6 +80,23 @@ async fn r6_links_of_any_kind_and_holes_survive_and_special_files_are_left_out()
 }
 
 #[tokio::test]
+async fn s8_no_link_leads_an_export_out_of_the_workspace() {
+    let served = Served::honest();
+    let (home, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(outside.path().join("secret"), "secret").unwrap();
+    symlink(outside.path(), served.at("out")).unwrap();
+    fs::create_dir(served.at("in")).unwrap();
+    symlink("../out", served.at("in/out")).unwrap();
+    for path in ["out/secret", "in/out/secret", "in/../out/secret"] {
+        run(&served, path, &home.path().join("output")).await.expect_err(path);
+        assert_eq!(names(home.path()), [""; 0], "{path}");
+    }
+    // What is in the way is a link in the output too.
+    run(&served, ".", &home.path().join("all")).await.unwrap();
+    assert_eq!(fs::read_link(home.path().join("all/out")).unwrap(), outside.path());
+}
+
+#[tokio::test]
 async fn r16_what_is_not_there_fails_at_once_and_leaves_nothing() {
     let served = Served::honest();
     let home = tempfile::tempdir().unwrap();

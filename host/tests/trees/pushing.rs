@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-fn to(dest: &str) -> Push {
+pub fn to(dest: &str) -> Push {
     let dest = GuestPath::new(dest).unwrap();
     Push { dest, delete: false, dry_run: false, checksum: false }
 }
@@ -25,7 +25,7 @@ fn exactly() -> Push {
     Push { delete: true, ..to(".") }
 }
 
-async fn run(served: &Served, source: &Path, call: Push) -> Result<Pushed> {
+pub async fn run(served: &Served, source: &Path, call: Push) -> Result<Pushed> {
     let scratch = tempfile::tempdir().unwrap();
     let source = Source::from_path(source)?;
     push(&served.agent, source, call, scratch.path(), &CancellationToken::new()).await

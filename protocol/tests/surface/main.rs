@@ -7,3 +7,4 @@ mod pieces;
 mod roundtrip;
 mod schema;
 mod transfer;
+mod weight;

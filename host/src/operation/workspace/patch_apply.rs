@@ -28,7 +28,7 @@ pub struct PatchApply {
     #[arg(value_name = "WORKSPACE")]
     pub workspace_id: WorkspaceRef,
     /// The patch itself.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     #[serde(default)]
     #[schemars(with = "String")]
     pub patch: Option<String>,

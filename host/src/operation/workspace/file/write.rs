@@ -32,7 +32,7 @@ pub struct FileWrite {
     #[schemars(with = "PathInGuest")]
     pub path: PathInGuest,
     /// The content, as text.
-    #[arg(long, value_name = "TEXT", group = "content")]
+    #[arg(long, value_name = "TEXT", group = "content", allow_hyphen_values = true)]
     #[serde(default)]
     #[schemars(with = "String")]
     pub text: Option<String>,

@@ -32,7 +32,7 @@ pub struct ProcessWrite {
     #[schemars(with = "ProcessRef")]
     pub process_id: ProcessRef,
     /// The input, as it is.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     #[serde(default)]
     #[schemars(with = "String")]
     pub text: Option<String>,
