@@ -39,8 +39,9 @@ pub(super) fn run(plan: &Plan, contents: Incoming, dry_run: bool) -> Result<Stag
     }
     if let Some(mut commit) = commit {
         let _pending = plan.commits.pend();
+        let _turn = plan.commits.turn()?;
         plan.write_down(&mut commit, &staged)?;
-        let _turn = plan.commits.turn();
+        plan.check()?;
         commit.run().map_err(AgentError::from)?;
     }
     Ok(staged)

@@ -3,13 +3,13 @@
 use crate::commit::Commits;
 use crate::file::names;
 use crate::file::root::NOFOLLOW;
-use crate::push::plan::{Deed, Planned, Was};
+use crate::push::plan::{Deed, Planned, Seen};
 use crate::push::refused;
 use crate::push::spool::Log;
 use crate::work::Stop;
 use pyro_protocol::ByteString;
 use pyro_protocol::file::FileTime;
-use rustix::fs::{FileType, statat};
+use rustix::fs::statat;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -25,11 +25,20 @@ pub(super) struct Level {
     /// What is there; `None` when it is yet to be made.
     pub(super) directory: Option<OwnedFd>,
     pub(super) beside: Beside,
-    /// What it was, and the mode and time that it is to have; `None` for the
-    /// destination itself.
-    pub(super) wanted: Option<(Was, u32, FileTime)>,
-    /// Whether names in it change, and with them its time.
+    /// `None` for the destination itself.
+    pub(super) wanted: Option<Wanted>,
+    /// Whether names in it may change, and with them its time.
     pub(super) changed: bool,
+}
+
+/// What a directory of the source is to be.
+pub(super) struct Wanted {
+    /// What was there.
+    pub(super) seen: Seen,
+    /// Another mode than it has.
+    pub(super) mode: Option<u32>,
+    /// Its time, if names in it change.
+    pub(super) modified: FileTime,
 }
 
 /// The names that are there, in order, to find those that the source does not
@@ -107,13 +116,14 @@ impl Beside {
             true => name.to_vec(),
             false => [self.path.as_slice(), b"/", name].concat(),
         };
-        let is_directory = match statat(directory, name, NOFOLLOW) {
-            Ok(stat) => FileType::from_raw_mode(stat.st_mode).is_dir(),
+        let seen = match statat(directory, name, NOFOLLOW) {
+            Ok(stat) => Seen::of(Some(&stat)),
             Err(Errno::NOENT) => return Ok(()),
             Err(errno) => return Err(refused(&path, errno).into()),
         };
         *changed = true;
-        planned.push(&Planned { path: ByteString(path), deed: Deed::Delete { is_directory } })
+        let deed = Deed::Delete { is_directory: seen == Seen::Directory };
+        planned.push(&Planned { path: ByteString(path), seen, deed })
     }
 
     fn peek(&mut self) -> Result<Option<&Vec<u8>>, Stop> {
