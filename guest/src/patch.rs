@@ -76,8 +76,8 @@ fn apply(
         };
         return Err(AgentError::new(AgentErrorKind::InvalidArgument, text));
     }
-    let _pending = commits.pend();
     let _turn = commits.turn()?;
+    let _pending = commits.pend();
     let ApplyPatch { strip, dry_run, reverse } = call;
     let begun = if dry_run { commits.rehearse() } else { commits.begin() };
     let commit = begun.map_err(|error| tree::fault(b"beginning", &error))?;

@@ -2,9 +2,10 @@
 
 use super::apply::{self, Place, Round};
 use super::ballast::Ballast;
+use super::making::removed;
 use super::{
-    CommitError, Commits, MAGIC, Stage, ballast, is_id, journal, rehearsal, remove, removed,
-    staging, unfinished,
+    CommitError, Commits, MAGIC, Stage, ballast, is_id, journal, rehearsal, remove, staging,
+    unfinished,
 };
 use crate::beneath;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, renameat, unlinkat};

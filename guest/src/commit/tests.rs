@@ -2,7 +2,8 @@
 
 mod failing;
 
-use super::apply::Place as Places;
+use super::apply::{Place as Places, Round};
+use super::ballast::Ballast;
 use super::recovery::steps_done;
 use super::*;
 use proptest::collection::vec;

@@ -358,7 +358,9 @@ impl Comparing<'_> {
         let hides = self.dest.is_empty() && path.is_empty();
         let target = self.target(&path);
         let commits = hides.then(|| self.commits.clone());
-        let beside = Beside::new(directory.as_ref().filter(|_| self.call.delete), target, commits)?;
+        let (listed, budget) =
+            (directory.as_ref().filter(|_| self.call.delete), level::budget(&self.levels));
+        let beside = Beside::new(listed, target, budget, commits)?;
         if let (Some(level), false) = (self.levels.last_mut(), directory.is_some()) {
             level.changed = true;
         }

@@ -38,8 +38,8 @@ pub(super) fn run(plan: &Plan, contents: Incoming, dry_run: bool) -> Result<Stag
         return Err(out_of_place());
     }
     if let Some(mut commit) = commit {
-        let _pending = plan.commits.pend();
         let _turn = plan.commits.turn()?;
+        let _pending = plan.commits.pend();
         plan.write_down(&mut commit, &staged)?;
         plan.check()?;
         commit.run().map_err(AgentError::from)?;

@@ -14,9 +14,20 @@ use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-/// What the names of one directory may take in memory at a time. There are as
-/// many directories as the path of an entry has names.
-const NAMES: usize = 64 * 1024;
+/// What the names of directories may take in memory at a time, in bytes. Each
+/// directory may take half of what those above it have left, as in a walk: a
+/// huge one is read again for each part of its names that fits.
+const NAMES_MAX: usize = 2 * 1024 * 1024;
+
+/// What a directory may take in any case. There are as many as the path of an
+/// entry has names.
+const NAMES_MIN: usize = 4 * 1024;
+
+/// What the next directory may take, within these.
+pub(super) fn budget(levels: &[Level]) -> usize {
+    let held = levels.iter().map(|level| level.beside.budget).sum::<usize>();
+    (NAMES_MAX.saturating_sub(held) / 2).max(NAMES_MIN)
+}
 
 /// A directory that entries are being compared in.
 pub(super) struct Level {
@@ -51,6 +62,7 @@ pub(super) struct Beside {
     next: Option<Vec<u8>>,
     last: Vec<u8>,
     more: bool,
+    budget: usize,
     /// What they stage here is not the source's to delete.
     commits: Option<Arc<Commits>>,
 }
@@ -59,6 +71,7 @@ impl Beside {
     pub(super) fn new(
         directory: Option<&OwnedFd>,
         path: Vec<u8>,
+        budget: usize,
         commits: Option<Arc<Commits>>,
     ) -> Result<Self, Stop> {
         let directory = match directory.map(OwnedFd::try_clone).transpose() {
@@ -67,7 +80,7 @@ impl Beside {
         };
         let more = directory.is_some();
         let (names, last) = (Vec::new().into_iter(), Vec::new());
-        Ok(Self { directory, path, names, next: None, last, more, commits })
+        Ok(Self { directory, path, names, next: None, last, more, budget, commits })
     }
 
     /// Goes past a name that the source has: what comes before it is deleted.
@@ -132,7 +145,7 @@ impl Beside {
                 && self.more
                 && let Some(directory) = &self.directory
             {
-                let page = names::page(directory.as_fd(), &self.last, NAMES);
+                let page = names::page(directory.as_fd(), &self.last, self.budget);
                 let page = page.map_err(|errno| refused(&self.path, errno))?;
                 (self.names, self.more) = (page.names.into_iter(), page.more);
             }
