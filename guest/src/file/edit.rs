@@ -7,7 +7,7 @@ use super::root::{Root, TreePath};
 use super::status;
 use crate::work::{Cancel, Stop};
 use memchr::memmem;
-use pyro_protocol::file::{EDIT_MAX, Edit, FileEdit, FileEdited, Occurrences};
+use pyro_protocol::file::{EDIT_MAX, EDITS_MAX, Edit, FileEdit, FileEdited, Occurrences};
 use pyro_protocol::{AgentError, AgentErrorKind};
 use rustix::fs::{Stat, fstat};
 use std::fs::File;
@@ -15,9 +15,6 @@ use std::io::Read;
 
 /// Lines of an ambiguous text that the error names.
 const LINES_TOLD: usize = 8;
-
-/// The most edits of one call: each goes over the whole file.
-const EDITS_MAX: usize = 1000;
 
 /// How much of a text an error shows.
 const TEXT_TOLD: usize = 60;

@@ -67,10 +67,11 @@ async fn push(delete: bool, program: impl FnOnce(&Path)) -> (Host, Result<(), Ag
     connection.writer.send_raw(FrameKind::DataEnd, &[]).await.expect("sent");
     let done = loop {
         let frame = connection.next().await;
-        match frame.kind {
-            FrameKind::Data => {}
-            FrameKind::Error => break Err(frame.decode(FrameKind::Error).expect("an error")),
-            _ => break Ok(()),
+        if frame.kind == FrameKind::Error {
+            break Err(frame.decode(FrameKind::Error).expect("an error"));
+        }
+        if frame.kind != FrameKind::Data {
+            break Ok(());
         }
     };
     (host, done)
