@@ -17,27 +17,28 @@
 //! replaces would make the overlay copy every file that is to be overwritten.
 //! What it builds on must be checked before [`Commit::run`]; a program that
 //! changes the same paths in the instant of the renames can make single steps
-//! fail, which is reported.
+//! fail, which is reported. Where the system itself fails a step, the commit
+//! stops there, and is completed before anything else is changed.
 
 mod apply;
 mod ballast;
+mod making;
+mod recovery;
 pub(crate) mod remove;
 mod step;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use making::Commit;
 pub(crate) use step::{Slot, Step};
 
 use crate::beneath;
-use ballast::Ballast;
 use pyro_protocol::{AgentError, AgentErrorKind};
-use rustix::fs::{
-    AtFlags, Dir, Mode, OFlags, fsync, mkdirat, openat, renameat, symlinkat, unlinkat,
-};
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -46,7 +47,8 @@ use tokio::sync::watch;
 /// digits follow.
 const STAGING: &str = ".pyro-commit-";
 
-/// What a journal begins with.
+/// What a journal begins with; eight bytes follow that say how many of its steps
+/// are not to be done again.
 const MAGIC: &[u8] = b"pyro-commit-1\n";
 
 /// Up to so many staged files are written out one by one; with more it is
@@ -62,21 +64,19 @@ pub(crate) const STEPS_MAX: u64 = 4_000_000;
 pub(crate) struct Commits {
     tree: OwnedFd,
     private: OwnedFd,
-    active: Mutex<BTreeSet<String>>,
+    active: Mutex<BTreeMap<String, Stage>>,
     turn: Mutex<()>,
     /// How many are about to be done, or are being done.
     pending: watch::Sender<usize>,
 }
 
-/// A commit in the making. Dropping it undoes everything.
-#[derive(Debug)]
-pub(crate) struct Commit {
-    commits: Arc<Commits>,
-    id: String,
-    staging: OwnedFd,
-    journal: BufWriter<File>,
-    staged: u64,
-    steps: u64,
+/// How far a commit has come that is not over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Not decided; or done, and being swept.
+    Making,
+    /// Decided, and stopped midway.
+    Interrupted,
 }
 
 /// A step that could not be done.
@@ -96,8 +96,10 @@ pub(crate) enum CommitError {
     /// All but this was changed, and perhaps more that it stands for.
     #[error("a program changed the same files in the same moment; the rest is done")]
     Interfered(#[source] Failed),
-    /// What was begun will be completed when the agent starts again.
-    #[error("the change was interrupted and is completed at the next start")]
+    /// What was begun will be completed before anything else is changed.
+    #[error(
+        "the change was interrupted midway; the next one, or the next start, completes it first"
+    )]
     Midway(#[source] io::Error),
 }
 
@@ -131,10 +133,17 @@ impl Commits {
     }
 
     /// Waits until no other call is between reading the tree and committing
-    /// what it makes of it.
-    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+    /// what it makes of it. Completes first what was interrupted: whatever comes
+    /// after would be undone by completing it later.
+    pub(crate) fn turn(&self) -> Result<MutexGuard<'_, ()>, AgentError> {
         // It guards no data, so there is none to be half written.
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.complete().map_err(|error| {
+            let error = AgentError::from(error);
+            let text = format!("completing a change that was interrupted: {}", error.message);
+            AgentError::new(error.kind, text)
+        })?;
+        Ok(turn)
     }
 
     /// Says that a commit is about to be done, until this is dropped.
@@ -154,61 +163,47 @@ impl Commits {
     /// nobody is to see. A program's directory is not, whatever its name.
     pub(crate) fn is_staging(&self, name: &[u8]) -> bool {
         name.starts_with(STAGING.as_bytes())
-            && self.active().iter().any(|id| name[STAGING.len()..] == *id.as_bytes())
-    }
-
-    /// Completes what was decided and sweeps what was not, after an agent or a
-    /// machine that died. To be called before anything else happens to the tree.
-    pub(crate) fn recover(&self) -> io::Result<()> {
-        let mut ids = BTreeSet::new();
-        for entry in Dir::read_from(&self.private)? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if let Some((id, _)) = name.split_once('.').filter(|(id, _)| is_id(id)) {
-                ids.insert(id.to_owned());
-            }
-        }
-        let mut worst = Ok(());
-        for id in ids {
-            // One that cannot be completed is kept, and keeps no other from it.
-            match self.resume(&id).map_err(io::Error::other) {
-                Ok(()) => self.sweep(&id),
-                Err(error) => worst = Err(error),
-            }
-        }
-        worst
-    }
-
-    fn resume(&self, id: &str) -> Result<(), CommitError> {
-        match self.open(&journal(id)) {
-            Ok(file) => match self.carry_out(id, file) {
-                Err(CommitError::Interfered(failed)) => {
-                    crate::log::warn(format_args!("completing a commit: {failed}"));
-                    Ok(())
-                }
-                carried_out => carried_out,
-            },
-            Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(CommitError::Midway(error.into())),
-        }
+            && self.active().keys().any(|id| name[STAGING.len()..] == *id.as_bytes())
     }
 
     /// Begins one. Names what it stages by an id that is written down first, so
     /// that no staging directory is ever left that nobody knows of.
     pub(crate) fn begin(self: &Arc<Self>) -> io::Result<Commit> {
         let id = fresh_id()?;
+        let name = staging(&id);
+        self.begin_in(&self.tree, id, &name)
+    }
+
+    /// Begins one that is only staged and never run: nothing of it is in the
+    /// tree.
+    pub(crate) fn rehearse(self: &Arc<Self>) -> io::Result<Commit> {
+        let id = fresh_id()?;
+        let name = rehearsal(&id);
+        self.begin_in(&self.private, id, &name)
+    }
+
+    fn begin_in(
+        self: &Arc<Self>,
+        directory: &OwnedFd,
+        id: String,
+        name: &str,
+    ) -> io::Result<Commit> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let file = openat(&self.private, unfinished(&id), flags, Mode::RUSR | Mode::WUSR)?;
-        self.active().insert(id.clone());
+        self.active().insert(id.clone(), Stage::Making);
         let begun = || {
-            mkdirat(&self.tree, staging(&id), Mode::RWXU)?;
-            let staging = beneath::directory(&self.tree, staging(&id).as_bytes())?;
+            mkdirat(directory, name, Mode::RWXU)?;
+            let staging = beneath::directory(directory, name.as_bytes())?;
             let mut journal = BufWriter::new(File::from(file));
             journal.write_all(MAGIC)?;
+            journal.write_all(&0_u64.to_le_bytes())?;
             Ok((staging, journal))
         };
         match begun() {
             Ok((staging, journal)) => {
-                Ok(Commit { commits: self.clone(), id, staging, journal, staged: 0, steps: 0 })
+                let (commits, prepared) = (self.clone(), None);
+                let (staged, steps, room) = (0, 0, 0);
+                Ok(Commit { commits, id, staging, journal, staged, steps, room, prepared })
             }
             Err(error) => {
                 self.sweep(&id);
@@ -217,165 +212,9 @@ impl Commits {
         }
     }
 
-    fn carry_out(&self, id: &str, journal_file: OwnedFd) -> Result<(), CommitError> {
-        let mut reader = BufReader::new(File::from(journal_file));
-        let mut magic = [0; MAGIC.len()];
-        reader.read_exact(&mut magic).map_err(CommitError::Midway)?;
-        if magic != MAGIC {
-            let error = io::Error::new(io::ErrorKind::InvalidData, "an unknown kind of journal");
-            return Err(CommitError::Midway(error));
-        }
-        let staging = match beneath::directory(&self.tree, staging(id).as_bytes()) {
-            Ok(staging) => staging,
-            // Swept already: only the journal had still to go.
-            Err(Errno::NOENT) => return Ok(()),
-            Err(error) => return Err(CommitError::Midway(error.into())),
-        };
-        let ballast = ballast(id);
-        let mut ballast = Ballast::named(self.private.as_fd(), &ballast);
-        match apply::all(&mut reader, self.tree(), staging.as_fd(), &mut ballast) {
-            Ok(None) => Ok(()),
-            Ok(Some(failed)) => Err(CommitError::Interfered(failed)),
-            Err(error) => Err(CommitError::Midway(error)),
-        }
-    }
-
-    /// Removes all of a commit but what it did. The journal goes last: as long
-    /// as there is a staging directory, somebody knows of it.
-    fn sweep(&self, id: &str) {
-        let swept = remove::directory(&self.tree, staging(id).as_bytes());
-        if let Err(error) = swept
-            && error != Errno::NOENT
-        {
-            crate::log::warn(format_args!("removing what a commit staged: {error}"));
-            return;
-        }
-        for name in [ballast(id), unfinished(id), journal(id)] {
-            match unlinkat(&self.private, &name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => crate::log::warn(format_args!("removing {name}: {error}")),
-            }
-        }
-        self.active().remove(id);
-    }
-
-    fn open(&self, name: &str) -> rustix::io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        openat(&self.private, name, flags, Mode::empty())
-    }
-
-    fn active(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        // No code panics while it holds the lock; were it so, the set is whole.
+    fn active(&self) -> MutexGuard<'_, BTreeMap<String, Stage>> {
+        // No code panics while it holds the lock; were it so, the map is whole.
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Commit {
-    /// A new, empty file to be put somewhere: mode 0600, whatever is wanted is
-    /// set through the file.
-    pub(crate) fn stage_file(&mut self) -> io::Result<(Slot, File)> {
-        let slot = self.slot();
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-        let file = openat(&self.staging, slot.name(), flags, Mode::RUSR | Mode::WUSR)?;
-        Ok((slot, File::from(file)))
-    }
-
-    /// A file that was staged, to be read from its beginning.
-    pub(crate) fn staged_file(&self, slot: Slot) -> io::Result<File> {
-        Ok(File::from(beneath::open(&self.staging, slot.name().as_bytes(), OFlags::RDONLY)?))
-    }
-
-    /// A new symbolic link to be put somewhere.
-    pub(crate) fn stage_link(&mut self, target: &[u8]) -> io::Result<Slot> {
-        let slot = self.slot();
-        symlinkat(target, &self.staging, slot.name())?;
-        Ok(slot)
-    }
-
-    /// A new file that is the same as one staged before, under one more name.
-    pub(crate) fn stage_hard_link(&mut self, of: Slot) -> io::Result<Slot> {
-        let slot = self.slot();
-        let (from, to) = (of.name(), slot.name());
-        rustix::fs::linkat(&self.staging, from, &self.staging, to, AtFlags::empty())?;
-        Ok(slot)
-    }
-
-    /// A file of the tree, under one more name.
-    pub(crate) fn stage_existing(&mut self, path: &[u8]) -> io::Result<Slot> {
-        let slot = self.slot();
-        let (parent, name) = beneath::parent(&self.commits.tree, path)?;
-        rustix::fs::linkat(&parent, name, &self.staging, slot.name(), AtFlags::empty())?;
-        Ok(slot)
-    }
-
-    /// Adds what is to be done next.
-    pub(crate) fn step(&mut self, step: &Step) -> io::Result<()> {
-        beneath::check(step.path())?;
-        if self.steps >= STEPS_MAX {
-            let text = format!("more than {STEPS_MAX} changes at once");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
-        self.steps += 1;
-        step.write(&mut self.journal)
-    }
-
-    /// Decides, and does it. After this, whatever happens, all of it is done or
-    /// will be.
-    pub(crate) fn run(mut self) -> Result<(), CommitError> {
-        self.decide().map_err(CommitError::Before)?;
-        let done = match self.commits.open(&journal(&self.id)) {
-            Ok(file) => self.commits.carry_out(&self.id, file),
-            Err(error) => Err(CommitError::Midway(error.into())),
-        };
-        if matches!(done, Err(CommitError::Midway(_))) {
-            // The next start needs what is there: nothing is to be swept.
-            self.id.clear();
-        }
-        done
-    }
-
-    fn decide(&mut self) -> io::Result<()> {
-        self.journal.write_all(&step::end(self.steps))?;
-        self.journal.flush()?;
-        if self.staged <= FSYNCS_MAX {
-            self.write_out_each()?;
-        } else {
-            rustix::fs::syncfs(&self.staging)?;
-        }
-        let private = self.commits.private.as_fd();
-        Ballast::named(private, &ballast(&self.id)).take(self.steps)?;
-        fsync(self.journal.get_ref())?;
-        renameat(private, unfinished(&self.id), private, journal(&self.id))?;
-        Ok(fsync(private)?)
-    }
-
-    fn write_out_each(&self) -> io::Result<()> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        for number in 0..self.staged {
-            match openat(&self.staging, Slot(number).name(), flags, Mode::empty()) {
-                Ok(file) => fsync(file)?,
-                // A link; it goes out with its directory.
-                Err(Errno::LOOP) => {}
-                // One that could not be made, and was not needed.
-                Err(Errno::NOENT) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(fsync(&self.staging)?)
-    }
-
-    fn slot(&mut self) -> Slot {
-        let slot = Slot(self.staged);
-        self.staged += 1;
-        slot
-    }
-}
-
-impl Drop for Commit {
-    fn drop(&mut self) {
-        if !self.id.is_empty() {
-            self.commits.sweep(&self.id);
-        }
     }
 }
 
@@ -387,13 +226,14 @@ impl Failed {
 
 impl From<CommitError> for AgentError {
     fn from(error: CommitError) -> Self {
+        use io::ErrorKind::{NotFound, QuotaExceeded, StorageFull};
         let kind = match &error {
-            CommitError::Before(cause)
-                if [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded]
-                    .contains(&cause.kind()) =>
+            CommitError::Before(cause) | CommitError::Midway(cause)
+                if matches!(cause.kind(), StorageFull | QuotaExceeded) =>
             {
                 AgentErrorKind::OutOfResources
             }
+            CommitError::Before(cause) if cause.kind() == NotFound => AgentErrorKind::Conflict,
             CommitError::Before(_) | CommitError::Midway(_) => AgentErrorKind::System,
             CommitError::Interfered(_) => AgentErrorKind::Conflict,
         };
@@ -403,6 +243,10 @@ impl From<CommitError> for AgentError {
 
 fn staging(id: &str) -> String {
     format!("{STAGING}{id}")
+}
+
+fn rehearsal(id: &str) -> String {
+    format!("{id}.rehearsal")
 }
 
 fn unfinished(id: &str) -> String {

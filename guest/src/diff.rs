@@ -14,7 +14,7 @@ mod report;
 mod scope;
 mod similar;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod walk;
 mod xattr;
 

@@ -111,7 +111,11 @@ impl Sending<'_> {
             if self.one(walk.directory(), &name, walk.path())? == Sent::Directory {
                 match walk.enter() {
                     Entered::Yes | Entered::Gone => {}
-                    Entered::Unreadable | Entered::TooDeep => {
+                    // As for a file that cannot be read.
+                    Entered::Unreadable(errno) => {
+                        return Err(refused(self.path.join(walk.path()), errno).into());
+                    }
+                    Entered::TooDeep => {
                         self.end.too_deep += 1;
                         self.example(walk.path());
                     }

@@ -14,6 +14,8 @@ mod read;
 pub(crate) mod root;
 mod search;
 pub(crate) mod status;
+#[cfg(test)]
+mod tests;
 pub(crate) mod walk;
 mod write;
 

@@ -22,7 +22,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, watch};
 
 /// Where a workspace is, inside a guest.
@@ -47,8 +47,8 @@ pub struct Guest {
     off: watch::Sender<bool>,
     /// Who may read or write a great deal at once.
     pub(crate) bulk: Semaphore,
-    /// Once there is a workspace.
-    commits: OnceLock<Arc<Commits>>,
+    /// Once there is a workspace, and what was interrupted in it was looked at.
+    commits: Mutex<Option<Arc<Commits>>>,
 }
 
 /// Where a new [`Guest`] begins.
@@ -169,7 +169,7 @@ impl Guest {
             state: Mutex::new(state),
             off,
             bulk: Semaphore::new(BULK_MAX),
-            commits: OnceLock::new(),
+            commits: Mutex::default(),
         }
     }
 
@@ -279,39 +279,44 @@ impl Guest {
         workspace.join(path.strip_prefix(WORKSPACE).unwrap_or(path))
     }
 
-    /// What changes many files of the workspace at once.
+    /// What changes many files of the workspace at once. The first time completes
+    /// what an agent that died was about to do; if that cannot even be looked
+    /// for, nothing is to be changed, and the next call tries again.
     pub(crate) fn commits(&self) -> Result<Arc<Commits>, AgentError> {
         self.require_activated()?;
-        if let Some(commits) = self.commits.get() {
+        // It is empty or whole, whatever happened to who held it.
+        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(commits) = &*commits {
             return Ok(commits.clone());
         }
-        let (tree, private) = self.open_commits().map_err(|error| {
+        let opened = self.open_commits().map_err(|error| {
             let text = format!("opening the workspace: {error}");
             AgentError::new(AgentErrorKind::System, text)
         })?;
-        Ok(self.commits.get_or_init(|| Commits::new(tree, private)).clone())
+        Ok(commits.insert(opened).clone())
     }
 
-    fn open_commits(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+    fn open_commits(&self) -> io::Result<Arc<Commits>> {
         let tree = File::open(self.directory(None))?.into();
         let private = self.private()?;
         match rustix::fs::mkdirat(&private, COMMITS, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok((tree, crate::beneath::directory(&private, COMMITS.as_bytes())?))
+        let private = crate::beneath::directory(&private, COMMITS.as_bytes())?;
+        let commits = Commits::new(tree, private);
+        commits.recover()?;
+        Ok(commits)
     }
 
-    /// Completes what an agent that died was about to do to the workspace, of
-    /// which no program has seen anything yet.
+    /// Completes what an agent that died was about to do to the workspace, before
+    /// any program is started.
     fn recover(&self) {
         if !self.activated() {
             return;
         }
-        let recovered =
-            self.commits().map_err(io::Error::other).and_then(|commits| commits.recover());
-        if let Err(error) = recovered {
-            log::warn(format_args!("completing what was interrupted: {}", log::Chain(&error)));
+        if let Err(error) = self.commits() {
+            log::warn(format_args!("completing what was interrupted: {error}"));
         }
     }
 

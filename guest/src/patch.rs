@@ -76,10 +76,11 @@ fn apply(
         };
         return Err(AgentError::new(AgentErrorKind::InvalidArgument, text));
     }
+    let _turn = commits.turn()?;
     let _pending = commits.pend();
-    let _turn = commits.turn();
-    let commit = commits.begin().map_err(|error| tree::fault(b"beginning", &error))?;
     let ApplyPatch { strip, dry_run, reverse } = call;
+    let begun = if dry_run { commits.rehearse() } else { commits.begin() };
+    let commit = begun.map_err(|error| tree::fault(b"beginning", &error))?;
     Plan::make(commits, commit, patch.bytes(), &files, strip, reverse)?.finish(dry_run)
 }
 

@@ -203,13 +203,16 @@ pub struct FileWritten {
 pub struct FileEdit {
     /// What to edit, at most [`EDIT_MAX`] bytes.
     pub path: GuestPath,
-    /// At least one.
+    /// At least one, at most [`EDITS_MAX`].
     pub edits: Vec<Edit>,
 }
 
 /// The longest file that can be edited, before and after: the agent holds it in
 /// memory twice.
 pub const EDIT_MAX: u64 = 4 * 1024 * 1024;
+
+/// The most edits of one call: each goes over the whole file.
+pub const EDITS_MAX: usize = 1000;
 
 /// One replacement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

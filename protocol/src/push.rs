@@ -103,8 +103,8 @@ pub struct PushContent {
     pub number: u64,
     /// The mode it is to have.
     pub mode: u32,
-    /// The modification time it is to have, unless its content is torn: then it
-    /// has the guest's, so that the next push looks at it again.
+    /// The modification time it is to have if it is written, unless its content
+    /// is torn: then it has the guest's, so that the next push looks at it again.
     pub modified: FileTime,
 }
 
@@ -129,7 +129,7 @@ pub enum PushAction {
     Created,
     /// It has another content, or is another thing.
     Updated,
-    /// It has another mode or modification time.
+    /// It has another mode.
     Attributes,
     /// It is there no more. What was in it is not told.
     Deleted,

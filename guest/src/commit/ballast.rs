@@ -1,19 +1,33 @@
 //! Room on the disk that a commit can fall back on: once it has been decided,
 //! its renames must not fail because a program has filled the disk.
 
+use super::step::Step;
+use crate::beneath;
 use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, ftruncate, openat};
 use rustix::io::Errno;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-/// What one step may take at the very most: a new block in a directory, the
-/// directory's own copy in the upper layer, and what leads to them.
-const PER_STEP: u64 = 16 * 1024;
-
 /// For the few blocks that any commit takes.
 const LEAST: u64 = 256 * 1024;
 
-/// Steps share directories; more than this is never needed.
-const MOST: u64 = 64 * 1024 * 1024;
+/// A block: of a new directory, or of attributes that do not fit into an inode.
+const BLOCK: u64 = 4096;
+
+/// What ext4 puts before a name in a directory, and rounds it up by.
+const ENTRY_HEAD: u64 = 12;
+
+/// What a step may take at the very most. What the overlay copies for it was
+/// copied when it was written down.
+pub(super) fn room(step: &Step) -> u64 {
+    let (_, name) = beneath::split(step.path());
+    // Twice: a block that is full is split into two that are half empty.
+    let entry = 2 * (name.len() as u64 + ENTRY_HEAD);
+    match step {
+        Step::MakeDirectory { .. } | Step::RemoveTree { .. } => entry + 2 * BLOCK,
+        Step::Put { .. } | Step::Unlink { .. } | Step::Prune { .. } => entry,
+        Step::SetMode { .. } | Step::SetModified { .. } => 0,
+    }
+}
 
 pub(super) struct Ballast<'a> {
     private: BorrowedFd<'a>,
@@ -25,9 +39,9 @@ impl<'a> Ballast<'a> {
         Self { private, name }
     }
 
-    /// Takes the room that so many steps may need.
-    pub(super) fn take(&self, steps: u64) -> rustix::io::Result<()> {
-        let room = steps.saturating_mul(PER_STEP).clamp(LEAST, MOST);
+    /// Takes so much room.
+    pub(super) fn take(&self, room: u64) -> rustix::io::Result<()> {
+        let room = room.saturating_add(LEAST);
         let file = self.open(OFlags::CREATE)?;
         match fallocate(&file, FallocateFlags::empty(), 0, room) {
             // A file system without the call; a test's.

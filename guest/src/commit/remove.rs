@@ -29,12 +29,12 @@ pub(crate) fn directory(parent: impl AsFd, name: &[u8]) -> rustix::io::Result<()
 
 /// Removes what is in a directory, or at least the deepest [`HELD_MAX`] levels.
 fn hollow(top: OwnedFd) -> rustix::io::Result<()> {
-    let mut held = VecDeque::from([(top, Vec::new())]);
+    let mut held = VecDeque::from([(Dir::new(top)?, Vec::new())]);
     let mut races = 0;
-    while let Some((directory, _)) = held.back() {
+    while let Some((directory, _)) = held.back_mut() {
         if let Some(child) = unlink_files(directory)? {
-            match open(directory, &child) {
-                Ok(opened) => held.push_back((opened, child)),
+            match open(directory.fd()?, &child) {
+                Ok(opened) => held.push_back((Dir::new(opened)?, child)),
                 // Gone or replaced since; the next look will tell.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => races += 1,
                 Err(error) => return Err(error),
@@ -49,7 +49,7 @@ fn hollow(top: OwnedFd) -> rustix::io::Result<()> {
         }
         let Some((_, name)) = held.pop_back() else { break };
         let Some((parent, _)) = held.back() else { break };
-        match unlinkat(parent, &name, AtFlags::REMOVEDIR) {
+        match unlinkat(parent.fd()?, &name, AtFlags::REMOVEDIR) {
             Ok(()) => {}
             Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => races += 1,
             Err(error) => return Err(error),
@@ -58,20 +58,21 @@ fn hollow(top: OwnedFd) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Unlinks all that can be; the first directory that has something in it.
-fn unlink_files(directory: &OwnedFd) -> rustix::io::Result<Option<Vec<u8>>> {
-    for entry in Dir::read_from(directory)? {
+/// Unlinks all that can be, from where it was; the next directory that has
+/// something in it.
+fn unlink_files(directory: &mut Dir) -> rustix::io::Result<Option<Vec<u8>>> {
+    while let Some(entry) = directory.read() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if matches!(name, b"." | b"..") {
             continue;
         }
-        match unlinkat(directory, name, AtFlags::empty()) {
+        match unlinkat(directory.fd()?, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => continue,
             Err(Errno::ISDIR) => {}
             Err(error) => return Err(error),
         }
-        match unlinkat(directory, name, AtFlags::REMOVEDIR) {
+        match unlinkat(directory.fd()?, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(Some(name.to_vec())),
             Err(error) => return Err(error),

@@ -56,11 +56,11 @@ pub(crate) enum Step {
         /// Where.
         path: Vec<u8>,
     },
-    /// Makes a directory, unless there is one.
+    /// Makes a directory, unless there is one. Either has the mode then.
     MakeDirectory {
         /// Where.
         path: Vec<u8>,
-        /// The mode of one that is made, whatever the umask.
+        /// Permissions, with set-id and sticky bits, whatever the umask.
         mode: u32,
     },
     /// Sets the mode of a file or directory.

@@ -1,7 +1,7 @@
 //! The walk against a comparison of everything, on real overlays.
 
 mod git;
-mod overlay;
+pub(crate) mod overlay;
 mod random;
 mod rules;
 

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 /// Answers `FileDelete`.
 pub(super) fn run(root: &Root, call: &FileDelete, _: &Cancel) -> Result<FileDeleted, Stop> {
+    let _turn = root.commits.turn()?;
     let path = TreePath::new(&call.path)?;
     let place = root.place(&path)?;
     let name = place.name.as_slice();

@@ -7,7 +7,7 @@ use super::root::{Root, TreePath};
 use super::status;
 use crate::work::{Cancel, Stop};
 use memchr::memmem;
-use pyro_protocol::file::{EDIT_MAX, Edit, FileEdit, FileEdited, Occurrences};
+use pyro_protocol::file::{EDIT_MAX, EDITS_MAX, Edit, FileEdit, FileEdited, Occurrences};
 use pyro_protocol::{AgentError, AgentErrorKind};
 use rustix::fs::{Stat, fstat};
 use std::fs::File;
@@ -20,10 +20,10 @@ const LINES_TOLD: usize = 8;
 const TEXT_TOLD: usize = 60;
 
 /// Answers `FileEdit`.
-pub(super) fn run(root: &Root, call: &FileEdit, _: &Cancel) -> Result<FileEdited, Stop> {
+pub(super) fn run(root: &Root, call: &FileEdit, cancel: &Cancel) -> Result<FileEdited, Stop> {
     // Two edits of one file at a time would lose one of them; and each holds a
     // file in memory twice.
-    let _turn = root.commits.turn();
+    let _turn = root.commits.turn()?;
     let path = root.target(&TreePath::new(&call.path)?)?;
     let (file, size) = read::regular(root, &path)?;
     let before = fstat(&file).map_err(|errno| refused(&path, errno))?;
@@ -35,7 +35,7 @@ pub(super) fn run(root: &Root, call: &FileEdit, _: &Cancel) -> Result<FileEdited
         .take(EDIT_MAX + 1)
         .read_to_end(&mut content)
         .map_err(|error| refused_io(&path, &error))?;
-    let edited = apply(content, &call.edits, &path)?;
+    let edited = apply(content, &call.edits, &path, cancel)?;
     replace(root, &path, &before, &edited.content)?;
     Ok(FileEdited {
         replacements: edited.replacements,
@@ -66,45 +66,56 @@ struct Edited {
 }
 
 /// All the edits, one after the other.
-fn apply(content: Vec<u8>, edits: &[Edit], path: &TreePath) -> Result<Edited, AgentError> {
+fn apply(
+    content: Vec<u8>,
+    edits: &[Edit],
+    path: &TreePath,
+    cancel: &Cancel,
+) -> Result<Edited, Stop> {
     if edits.is_empty() {
-        return Err(invalid("there is no edit to make"));
+        return Err(invalid("there is no edit to make").into());
+    }
+    if edits.len() > EDITS_MAX {
+        return Err(invalid(format!("more than {EDITS_MAX} edits at once")).into());
     }
     let mut edited = Edited { content, replacements: 0, first_line: u64::MAX };
     for edit in edits {
+        cancel.check()?;
         let (old, new) = (edit.old.0.as_slice(), edit.new.0.as_slice());
         if old.is_empty() {
-            return Err(invalid("the text to replace is empty"));
+            return Err(invalid("the text to replace is empty").into());
         }
-        let found: Vec<usize> = memmem::find_iter(&edited.content, old).collect();
-        let Some(first) = found.first() else {
-            return Err(conflict(path, absence(&edited.content, old)));
+        let Some(first) = memmem::find(&edited.content, old) else {
+            return Err(conflict(path, absence(&edited.content, old)).into());
         };
+        let found = memmem::find_iter(&edited.content, old).count();
         match edit.occurrences {
-            Occurrences::Exactly(count) if found.len() != count as usize => {
-                return Err(conflict(path, ambiguity(&edited.content, &found, count)));
+            Occurrences::Exactly(count) if found != count as usize => {
+                let text = ambiguity(&edited.content, old, found, count);
+                return Err(conflict(path, text).into());
             }
             Occurrences::Exactly(_) | Occurrences::All => {}
         }
-        edited.first_line = edited.first_line.min(line_of(&edited.content, *first));
-        edited.replacements += found.len() as u64;
-        let length = edited.content.len() - found.len() * old.len();
-        let length = length.saturating_add(found.len().saturating_mul(new.len()));
+        edited.first_line = edited.first_line.min(line_of(&edited.content, first));
+        edited.replacements += found as u64;
+        let length = edited.content.len() - found * old.len();
+        let length = length.saturating_add(found.saturating_mul(new.len()));
         if length as u64 > EDIT_MAX {
-            return Err(too_large(path));
+            return Err(too_large(path).into());
         }
-        edited.content = replaced(&edited.content, &found, old.len(), new, length);
+        edited.content = replaced(&edited.content, old, new, length);
     }
     Ok(edited)
 }
 
-fn replaced(content: &[u8], found: &[usize], old: usize, new: &[u8], length: usize) -> Vec<u8> {
+fn replaced(content: &[u8], old: &[u8], new: &[u8], length: usize) -> Vec<u8> {
     let mut result = Vec::with_capacity(length);
     let mut done = 0;
-    for at in found {
-        result.extend_from_slice(&content[done..*at]);
+    // Looked for again: where they all are could be eight times the content.
+    for at in memmem::find_iter(content, old) {
+        result.extend_from_slice(&content[done..at]);
         result.extend_from_slice(new);
-        done = at + old;
+        done = at + old.len();
     }
     result.extend_from_slice(&content[done..]);
     result
@@ -125,13 +136,13 @@ fn absence(content: &[u8], old: &[u8]) -> String {
     format!("the text to replace is not in it: {shown:?}{reason}")
 }
 
-fn ambiguity(content: &[u8], found: &[usize], wanted: u32) -> String {
-    let told = found.iter().take(LINES_TOLD).map(|at| line_of(content, *at).to_string());
-    let lines = told.collect::<Vec<_>>().join(", ");
-    let rest = if found.len() > LINES_TOLD { ", ..." } else { "" };
-    let times = if found.len() == 1 { "once" } else { "times" };
-    let count = if found.len() == 1 { String::new() } else { format!("{} ", found.len()) };
-    let plural = if found.len() == 1 { "line" } else { "lines" };
+fn ambiguity(content: &[u8], old: &[u8], found: usize, wanted: u32) -> String {
+    let told = memmem::find_iter(content, old).take(LINES_TOLD);
+    let lines = told.map(|at| line_of(content, at).to_string()).collect::<Vec<_>>().join(", ");
+    let rest = if found > LINES_TOLD { ", ..." } else { "" };
+    let times = if found == 1 { "once" } else { "times" };
+    let count = if found == 1 { String::new() } else { format!("{found} ") };
+    let plural = if found == 1 { "line" } else { "lines" };
     format!(
         "the text to replace is in it {count}{times}, at {plural} {lines}{rest}; {wanted} expected"
     )

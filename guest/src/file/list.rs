@@ -4,6 +4,7 @@ use super::fault::{invalid, refused};
 use super::root::{Root, TreePath};
 use super::status;
 use super::walk::Entered;
+use crate::beneath;
 use crate::work::{Cancel, Stop};
 use pyro_protocol::file::{FileEntry, FileList, FileListed, FileType, PAGE_MAX};
 use pyro_protocol::{AgentError, GuestPath};
@@ -22,7 +23,8 @@ pub(super) fn run(root: &Root, call: &FileList, cancel: &Cancel) -> Result<FileL
     }
     let mut walk = root.walk(&path, cancel)?;
     if let Some(after) = &call.after {
-        walk.skip_to(below(&path, after)?);
+        let after = below(&path, after)?;
+        if call.recursive { walk.skip_to(after) } else { walk.skip_past(after) }
     }
     let (mut listed, mut held) = (Vec::<FileEntry>::new(), 0);
     let mut too_deep = 0;
@@ -47,7 +49,7 @@ pub(super) fn run(root: &Root, call: &FileList, cancel: &Cancel) -> Result<FileL
         held += size;
         if call.recursive && entry.file_type == FileType::Directory {
             match walk.enter() {
-                Entered::Yes | Entered::Gone | Entered::Unreadable => {}
+                Entered::Yes | Entered::Gone | Entered::Unreadable(_) => {}
                 Entered::TooDeep => too_deep += 1,
             }
         }
@@ -63,5 +65,7 @@ pub(super) fn below<'a>(path: &TreePath, after: &'a GuestPath) -> Result<&'a [u8
         .as_bytes()
         .strip_prefix(beginning.as_slice())
         .and_then(|rest| rest.strip_prefix(b"/"))
+        // A walk opens name by name: with `..` it would lead out.
+        .filter(|rest| beneath::check(rest).is_ok())
         .ok_or_else(|| invalid(format!("the cursor {after} is not below {path}")))
 }

@@ -82,7 +82,7 @@ pub(super) fn run(root: &Root, call: &FileSearch, cancel: &Cancel) -> Result<Fil
         if is_directory {
             match walk.enter() {
                 Entered::Yes | Entered::Gone => {}
-                Entered::Unreadable | Entered::TooDeep => page.tally.unreadable += 1,
+                Entered::Unreadable(_) | Entered::TooDeep => page.tally.unreadable += 1,
             }
         }
     }

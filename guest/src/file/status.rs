@@ -2,6 +2,7 @@
 
 use super::fault::refused;
 use super::root::{NOFOLLOW, Root, TreePath};
+use crate::beneath;
 use crate::work::{Cancel, Stop};
 use pyro_protocol::file::{FileEntry, FileStat, FileTime, FileType};
 use pyro_protocol::{AgentError, ByteString};
@@ -16,7 +17,7 @@ pub(super) fn run(root: &Root, call: &FileStat, _: &Cancel) -> Result<FileEntry,
 
 /// What a path names, itself.
 pub(crate) fn look(root: &Root, path: &TreePath) -> Result<FileEntry, AgentError> {
-    let found = if path.is_root() || path.as_bytes().ends_with(b"..") {
+    let found = if path.is_root() || beneath::split(path.as_bytes()).1 == b".." {
         let directory = root.open_directory(path)?;
         fstat(&directory).map(|stat| entry(path, &stat, None))
     } else {

@@ -68,8 +68,8 @@ pub(crate) enum Entered {
     Yes,
     /// It is gone, or is no directory any more.
     Gone,
-    /// Nobody may look into it.
-    Unreadable,
+    /// It cannot be looked into.
+    Unreadable(Errno),
     /// What is in it has no path that could be told, or lies too deep.
     TooDeep,
 }
@@ -89,12 +89,17 @@ impl Walk {
         walk
     }
 
+    /// Goes on after a name where it began, without what is in it.
+    pub(crate) fn skip_past(&mut self, name: &[u8]) {
+        if let Some(level) = self.levels.last_mut() {
+            level.last = name.to_vec();
+        }
+    }
+
     /// Goes on after a path that it, or another walk, came by.
     pub(crate) fn skip_to(&mut self, after: &[u8]) {
         for name in after.split(|byte| *byte == b'/') {
-            if let Some(level) = self.levels.last_mut() {
-                level.last = name.to_vec();
-            }
+            self.skip_past(name);
             self.set_name(name);
             if self.enter() != Entered::Yes {
                 return;
@@ -182,7 +187,7 @@ impl Walk {
                 Entered::Yes
             }
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Entered::Gone,
-            Err(_) => Entered::Unreadable,
+            Err(errno) => Entered::Unreadable(errno),
         }
     }
 }

@@ -10,7 +10,10 @@ use pyro_protocol::transfer::Incoming;
 use pyro_protocol::{AgentError, AgentErrorKind};
 use rustix::fs::{Mode, OFlags, Stat, fchmod, fstat, fsync, openat};
 use std::fs::File;
-use std::io::Seek;
+use std::io::{ErrorKind, Read, Seek, Write};
+
+/// What is appended at a time.
+const COPY: usize = 64 * 1024;
 
 /// The permissions of a new file.
 const NEW: u32 = 0o644;
@@ -47,12 +50,14 @@ fn check(root: &Root, call: &FileWrite, path: &TreePath) -> Result<(), AgentErro
     }
 }
 
-fn publish(
+/// Puts what was written in its place.
+pub(super) fn publish(
     root: &Root,
     call: &FileWrite,
     path: &TreePath,
     draft: Draft,
 ) -> Result<FileWritten, AgentError> {
+    let _turn = root.commits.turn()?;
     let place = root.make_place(path)?;
     let there = existing(&place, path)?;
     let kept = there.as_ref().map_or(NEW, status::mode);
@@ -74,7 +79,8 @@ fn publish(
         }
         (Some(stat), Disposition::Append) => {
             regular(&stat, path)?;
-            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            let flags = flags | OFlags::CLOEXEC;
             let file = openat(&place.parent, place.name.as_slice(), flags, Mode::empty())
                 .map_err(|errno| refused(path, errno))?;
             let size_bytes = append(draft.into_file(), file.into(), call.mode)
@@ -84,13 +90,16 @@ fn publish(
     }
 }
 
-/// Adds one file to another; if that fails midway, the other is as before.
+/// Adds one file to another, which programs may be adding to as well; if that
+/// fails midway, what was added goes, unless something of theirs came after it.
 fn append(mut from: File, mut to: File, mode: Option<u32>) -> std::io::Result<u64> {
-    let before = to.seek(std::io::SeekFrom::End(0))?;
+    let before = to.metadata()?.len();
     from.rewind()?;
-    let appended = std::io::copy(&mut from, &mut to);
-    if let Err(error) = appended {
-        to.set_len(before)?;
+    let mut added = 0;
+    if let Err(error) = copy(&mut from, &mut to, &mut added) {
+        if to.metadata()?.len() == before + added {
+            to.set_len(before)?;
+        }
         return Err(error);
     }
     if let Some(mode) = mode {
@@ -98,6 +107,25 @@ fn append(mut from: File, mut to: File, mode: Option<u32>) -> std::io::Result<u6
     }
     fsync(&to)?;
     Ok(status::size(&fstat(&to)?))
+}
+
+fn copy(from: &mut File, to: &mut File, copied: &mut u64) -> std::io::Result<()> {
+    let mut buffer = vec![0; COPY];
+    loop {
+        let length = from.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(());
+        }
+        let mut rest = &buffer[..length];
+        while !rest.is_empty() {
+            let written = to.write(rest)?;
+            if written == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            *copied += written as u64;
+            rest = &rest[written..];
+        }
+    }
 }
 
 fn regular(stat: &Stat, path: &TreePath) -> Result<(), AgentError> {

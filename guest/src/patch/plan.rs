@@ -337,7 +337,7 @@ impl<'a> Plan<'a> {
             if target.is_empty() || target.contains(&0) {
                 return Err(conflict(path, "a link cannot lead nowhere"));
             }
-            let slot = self.commit.stage_link(&target).map_err(wrong)?;
+            let slot = self.commit.stage_link(&target, None).map_err(wrong)?;
             return Ok(Some(Made { slot, mode: 0o777, target: Some(target) }));
         }
         if let Some((user, group)) = source.owner {

@@ -29,8 +29,7 @@ pub(super) fn finish(plan: Plan<'_>, dry_run: bool) -> Result<PatchApplied, Agen
             }
             Now::Made(made) => {
                 if state.original == Original::Directory {
-                    check_emptied(tree, path, &paths)?;
-                    steps.unlink.push(Step::RemoveTree { path: path.clone() });
+                    steps.hollow.extend(check_emptied(tree, path, &paths)?);
                 }
                 steps.directories_for(tree, path, &paths)?;
                 steps.put.push(Step::Put { slot: made.slot, path: path.clone() });
@@ -47,6 +46,9 @@ pub(super) fn finish(plan: Plan<'_>, dry_run: bool) -> Result<PatchApplied, Agen
         if tree::look(tree, path)? != state.original {
             return Err(conflict(path, "a program has changed it meanwhile"));
         }
+        if matches!(state.now, Now::Made(_)) && state.original == Original::Directory {
+            check_emptied(tree, path, &paths)?;
+        }
     }
     commit.run()?;
     Ok(applied)
@@ -56,6 +58,8 @@ pub(super) fn finish(plan: Plan<'_>, dry_run: bool) -> Result<PatchApplied, Agen
 #[derive(Default)]
 struct Steps {
     unlink: Vec<Step>,
+    /// Directories where files are to be, and those in them: empty by then.
+    hollow: BTreeSet<Vec<u8>>,
     /// Parents come first in the order of paths.
     make: BTreeSet<Vec<u8>>,
     put: Vec<Step>,
@@ -79,13 +83,17 @@ impl Steps {
         path: &[u8],
         paths: &BTreeMap<Vec<u8>, State>,
     ) -> Result<(), AgentError> {
+        let now = |above: &[u8]| paths.get(above).map(|state| &state.now);
         let mut above = split(path).0;
-        while !above.is_empty() && !self.make.contains(above) {
-            let now = paths.get(above).map(|state| &state.now);
-            if matches!(now, Some(Now::Made(_))) {
+        while !above.is_empty() {
+            if matches!(now(above), Some(Now::Made(_))) {
                 return Err(conflict(above, "the patch makes it a file and a directory"));
             }
-            match (tree::look(tree, above)?, now) {
+            above = split(above).0;
+        }
+        let mut above = split(path).0;
+        while !above.is_empty() && !self.make.contains(above) {
+            match (tree::look(tree, above)?, now(above)) {
                 (Original::Directory, _) => return Ok(()),
                 (Original::Nothing, _) | (Original::Leaf(_), Some(Now::Nothing)) => {
                     self.make.insert(above.to_vec());
@@ -106,19 +114,23 @@ impl Steps {
     /// Removals make room, directories come before what is in them, and what is
     /// empty at the end goes last, the deepest first.
     fn in_order(self) -> impl Iterator<Item = Step> {
+        let prune =
+            |paths: BTreeSet<Vec<u8>>| paths.into_iter().rev().map(|path| Step::Prune { path });
         let make = self.make.into_iter().map(|path| Step::MakeDirectory { path, mode: 0o755 });
-        let prune = self.prune.into_iter().rev().map(|path| Step::Prune { path });
-        self.unlink.into_iter().chain(make).chain(self.put).chain(prune)
+        let room = self.unlink.into_iter().chain(prune(self.hollow));
+        room.chain(make).chain(self.put).chain(prune(self.prune))
     }
 }
 
 /// A directory that becomes a file must hold nothing but what the patch removes.
+/// It, and the directories in it.
 fn check_emptied(
     tree: std::os::fd::BorrowedFd<'_>,
     path: &[u8],
     paths: &BTreeMap<Vec<u8>, State>,
-) -> Result<(), AgentError> {
+) -> Result<Vec<Vec<u8>>, AgentError> {
     let mut pending = vec![path.to_vec()];
+    let mut found = Vec::new();
     let mut seen = 0;
     while let Some(directory) = pending.pop() {
         let wrong = |error: rustix::io::Errno| fault(&directory, &error.into());
@@ -145,8 +157,9 @@ fn check_emptied(
                 return Err(conflict(path, "it is a directory with too much in it"));
             }
         }
+        found.push(directory);
     }
-    Ok(())
+    Ok(found)
 }
 
 fn told(paths: &BTreeMap<Vec<u8>, State>) -> PatchApplied {

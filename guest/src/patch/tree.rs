@@ -30,8 +30,9 @@ pub(super) struct Leaf {
     pub(super) mode: u32,
     pub(super) owner: (u32, u32),
     pub(super) size: u64,
-    inode: u64,
-    changed: (i64, u64),
+    /// Not its inode nor when that changed: those are others when the overlay
+    /// has copied it.
+    modified: (i64, u64),
 }
 
 /// Looks at a path. Below a link or a file there is nothing.
@@ -48,8 +49,7 @@ pub(super) fn look(tree: BorrowedFd<'_>, path: &[u8]) -> Result<Original, AgentE
             mode: stat.st_mode & 0o7777,
             owner: (stat.st_uid, stat.st_gid),
             size: u64::try_from(stat.st_size).unwrap_or(0),
-            inode: stat.st_ino,
-            changed: (stat.st_ctime, stat.st_ctime_nsec),
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
         })
     };
     Ok(match FileType::from_raw_mode(stat.st_mode) {

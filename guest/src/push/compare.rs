@@ -2,7 +2,7 @@
 
 mod level;
 
-use super::plan::{Deed, Obstacle, Plan, Planned, Was};
+use super::plan::{Deed, Obstacle, Plan, Planned, Seen, Was};
 use super::spool::{Bytes, Log, Numbers};
 use super::{refused, spool, system};
 use crate::beneath;
@@ -11,8 +11,8 @@ use crate::file::fault::invalid;
 use crate::file::root::{NOFOLLOW, TreePath};
 use crate::file::status;
 use crate::work::Stop;
-use level::{Beside, Level};
-use pyro_protocol::file::{FileTime, FileType};
+use level::{Beside, Level, Wanted};
+use pyro_protocol::file::FileType;
 use pyro_protocol::piece::Piece;
 use pyro_protocol::push::{
     ANSWER_COMPARE, ANSWER_SAME, ANSWER_SEND, Push, PushCompared, PushEntry, PushKind,
@@ -119,7 +119,8 @@ impl Comparing<'_> {
                 Err(Errno::NOENT) => {
                     made = true;
                     let mode = if end == dest.len() { mode } else { 0o755 };
-                    self.plan(dest[..end].to_vec(), Deed::MakeDirectory { mode })?;
+                    let deed = Deed::MakeDirectory { mode };
+                    self.plan(dest[..end].to_vec(), Seen::Nothing, deed)?;
                 }
                 Err(Errno::LOOP) => {
                     let text = format!("{} goes through a symlink", shown(&dest[..end]));
@@ -148,28 +149,27 @@ impl Comparing<'_> {
         there: Option<Stat>,
         entry: &PushEntry,
     ) -> Result<(), Stop> {
-        let is_directory = |stat: &Stat| status::file_type(stat) == FileType::Directory;
-        let (directory, was) = match there {
-            Some(stat) if is_directory(&stat) => {
-                let was =
-                    Was::Alike { mode: status::mode(&stat), modified: status::modified(&stat) };
-                (Some(self.open(path, name)?), was)
+        let seen = Seen::of(there.as_ref());
+        let (directory, mode) = match there {
+            Some(stat) if seen == Seen::Directory => {
+                (Some(self.open(path, name)?), Some(status::mode(&stat)))
             }
             Some(_) => {
                 if !self.call.delete {
                     let text = format!("{} is in the way of a directory", self.shown(path));
                     return Err(AgentError::new(AgentErrorKind::Conflict, text).into());
                 }
-                self.plan(self.target(path), Deed::Clear(Obstacle::Name))?;
-                self.plan(self.target(path), Deed::MakeDirectory { mode: entry.mode })?;
-                (None, Was::Another)
+                self.plan(self.target(path), seen, Deed::Clear(Obstacle::Name))?;
+                self.plan(self.target(path), seen, Deed::MakeDirectory { mode: entry.mode })?;
+                (None, None)
             }
             None => {
-                self.plan(self.target(path), Deed::MakeDirectory { mode: entry.mode })?;
-                (None, Was::Nothing)
+                self.plan(self.target(path), seen, Deed::MakeDirectory { mode: entry.mode })?;
+                (None, None)
             }
         };
-        self.enter(path.to_vec(), directory, Some((was, entry.mode, entry.modified)))
+        let mode = mode.filter(|mode| *mode != entry.mode).map(|_| entry.mode);
+        self.enter(path.to_vec(), directory, Some(Wanted { seen, mode, modified: entry.modified }))
     }
 
     fn file(
@@ -180,11 +180,12 @@ impl Comparing<'_> {
         entry: &PushEntry,
         size: u64,
     ) -> Result<(), Stop> {
-        let was = match there {
+        let seen = Seen::of(there.as_ref());
+        let was = match &there {
             None => Was::Nothing,
-            Some(stat) => match status::file_type(&stat) {
-                FileType::File if status::size(&stat) == size => {
-                    Was::Alike { mode: status::mode(&stat), modified: status::modified(&stat) }
+            Some(stat) => match status::file_type(stat) {
+                FileType::File if status::size(stat) == size => {
+                    Was::Alike { mode: status::mode(stat) }
                 }
                 FileType::Directory => {
                     self.clear(path, name)?;
@@ -199,28 +200,27 @@ impl Comparing<'_> {
         };
         let file = self.files;
         self.files += 1;
+        let is_of_its_time =
+            there.as_ref().is_some_and(|stat| status::modified(stat) == entry.modified);
         match was {
-            Was::Alike { mode, modified } if modified == entry.modified && !self.call.checksum => {
+            Was::Alike { mode } if is_of_its_time && !self.call.checksum => {
                 self.answers.push(&[ANSWER_SAME])?;
                 if mode == entry.mode {
                     return Ok(());
                 }
-                let (mode, modified) = (Some(entry.mode), None);
-                let deed = Deed::Attributes { mode, modified, is_told: true };
-                return self.plan(self.target(path), deed);
+                return self.plan(self.target(path), seen, Deed::Mode(entry.mode));
             }
             Was::Alike { .. } => {
                 self.answers.push(&[ANSWER_COMPARE])?;
                 let digest = self.digest(path, name)?;
                 self.answers.push(&digest)?;
             }
-            Was::Nothing | Was::Another => self.answers.push(&[ANSWER_SEND])?,
+            Was::Nothing | Was::Another | Was::Linked => self.answers.push(&[ANSWER_SEND])?,
         }
         let number = self.compared.open;
         self.compared.open += 1;
         self.asked.set(file, number + 1)?;
-        let (mode, modified) = (entry.mode, entry.modified);
-        self.change(self.target(path), Deed::File { number, was, mode, modified })
+        self.change(self.target(path), seen, Deed::File { number, was, mode: entry.mode })
     }
 
     fn symlink(
@@ -231,17 +231,11 @@ impl Comparing<'_> {
         entry: &PushEntry,
         target: &ByteString,
     ) -> Result<(), Stop> {
+        let seen = Seen::of(there.as_ref());
         let was = match there {
             None => Was::Nothing,
             Some(stat) => match status::file_type(&stat) {
-                FileType::Symlink if self.link_target(path, name)? == target.0 => {
-                    if status::modified(&stat) == entry.modified {
-                        return Ok(());
-                    }
-                    let (mode, modified) = (None, Some(entry.modified));
-                    let deed = Deed::Attributes { mode, modified, is_told: true };
-                    return self.plan(self.target(path), deed);
-                }
+                FileType::Symlink if self.link_target(path, name)? == target.0 => return Ok(()),
                 FileType::Directory => {
                     self.clear(path, name)?;
                     Was::Another
@@ -254,7 +248,7 @@ impl Comparing<'_> {
             },
         };
         let (target, modified) = (target.clone(), entry.modified);
-        self.change(self.target(path), Deed::Symlink { target, modified, was })
+        self.change(self.target(path), seen, Deed::Symlink { target, modified, was })
     }
 
     fn hard_link(
@@ -270,6 +264,7 @@ impl Comparing<'_> {
         }
         let asked = self.asked.get(file)?.checked_sub(1);
         let first = self.target(first);
+        let seen = Seen::of(there.as_ref());
         let was = match there {
             None => Was::Nothing,
             Some(stat) => {
@@ -277,15 +272,15 @@ impl Comparing<'_> {
                     let (_, name) = beneath::split(path);
                     self.clear(path, name)?;
                 }
-                let is_linked = asked.is_none() && self.identity(&first) == Some(identity(&stat));
-                if is_linked {
-                    return Ok(());
+                match self.identity(&first) == Some(identity(&stat)) {
+                    true if asked.is_none() => return Ok(()),
+                    true => Was::Linked,
+                    false => Was::Another,
                 }
-                Was::Another
             }
         };
         let first = ByteString(first);
-        self.change(self.target(path), Deed::HardLink { first, asked, was })
+        self.change(self.target(path), seen, Deed::HardLink { first, asked, was })
     }
 
     /// What the directory has under a name.
@@ -351,19 +346,21 @@ impl Comparing<'_> {
                 return Err(AgentError::new(AgentErrorKind::Conflict, text).into());
             }
         }
-        self.plan(self.target(path), Deed::Clear(obstacle))
+        self.plan(self.target(path), Seen::Directory, Deed::Clear(obstacle))
     }
 
     fn enter(
         &mut self,
         path: Vec<u8>,
         directory: Option<OwnedFd>,
-        wanted: Option<(Was, u32, FileTime)>,
+        wanted: Option<Wanted>,
     ) -> Result<(), Stop> {
         let hides = self.dest.is_empty() && path.is_empty();
         let target = self.target(&path);
         let commits = hides.then(|| self.commits.clone());
-        let beside = Beside::new(directory.as_ref().filter(|_| self.call.delete), target, commits)?;
+        let (listed, budget) =
+            (directory.as_ref().filter(|_| self.call.delete), level::budget(&self.levels));
+        let beside = Beside::new(listed, target, budget, commits)?;
         if let (Some(level), false) = (self.levels.last_mut(), directory.is_some()) {
             level.changed = true;
         }
@@ -372,23 +369,20 @@ impl Comparing<'_> {
     }
 
     /// Leaves directories until so many are left: what they have and the source
-    /// does not goes, and they get their own mode and time.
+    /// does not goes, and they get their own mode and, if anything in them
+    /// changes, time.
     fn leave(&mut self, depth: usize) -> Result<(), Stop> {
         while self.levels.len() > depth {
             let Some(mut level) = self.levels.pop() else { break };
             if self.call.delete {
                 level.beside.rest(&mut self.planned, &mut level.changed)?;
             }
-            let Some((was, mode, modified)) = level.wanted else { continue };
-            let is_told = matches!(was, Was::Alike { .. });
-            let (mode, time) = Deed::attributes(was, mode, modified);
-            // Making a directory gives it its mode already.
-            let mode = mode.filter(|_| is_told);
-            let is_told = is_told && (mode.is_some() || time.is_some());
-            let time = time.or(level.changed.then_some(modified));
-            if mode.is_some() || time.is_some() {
-                let deed = Deed::Attributes { mode, modified: time, is_told };
-                self.plan(self.target(&level.path), deed)?;
+            let Some(Wanted { seen, mode, modified }) = level.wanted else { continue };
+            if let Some(mode) = mode {
+                self.plan(self.target(&level.path), seen, Deed::Mode(mode))?;
+            }
+            if level.changed || level.directory.is_none() {
+                self.plan(self.target(&level.path), seen, Deed::Modified(modified))?;
             }
         }
         Ok(())
@@ -408,16 +402,16 @@ impl Comparing<'_> {
     }
 
     /// As [`Self::plan`], for what changes the directory that it is in.
-    fn change(&mut self, path: Vec<u8>, deed: Deed) -> Result<(), Stop> {
+    fn change(&mut self, path: Vec<u8>, seen: Seen, deed: Deed) -> Result<(), Stop> {
         if let Some(level) = self.levels.last_mut() {
             level.changed = true;
         }
-        self.plan(path, deed)
+        self.plan(path, seen, deed)
     }
 
-    fn plan(&mut self, path: Vec<u8>, deed: Deed) -> Result<(), Stop> {
+    fn plan(&mut self, path: Vec<u8>, seen: Seen, deed: Deed) -> Result<(), Stop> {
         beneath::check(&path).map_err(|error| system("an entry", &error))?;
-        self.planned.push(&Planned { path: ByteString(path), deed })
+        self.planned.push(&Planned { path: ByteString(path), seen, deed })
     }
 }
 

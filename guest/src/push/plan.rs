@@ -1,15 +1,19 @@
 //! What a push is going to do.
 
 use super::spool::{Numbers, Records};
-use super::system;
+use super::{refused, system};
+use crate::beneath;
 use crate::commit::{Commit, Commits, Slot, Step};
+use crate::file::root::NOFOLLOW;
+use crate::file::status;
 use crate::work::Stop;
 use pyro_protocol::file::FileTime;
 use pyro_protocol::piece::PieceSink;
 use pyro_protocol::push::{PushAction, PushChange, PushCompared, PushEnd};
 use pyro_protocol::transfer::Outgoing;
-use pyro_protocol::{ByteString, GuestPath};
-use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
+use pyro_protocol::{AgentError, AgentErrorKind, ByteString, GuestPath};
+use rustix::fs::{FileType, Stat, Timespec, Timestamps, UTIME_OMIT, statat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -29,7 +33,48 @@ pub(super) struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Planned {
     pub(super) path: ByteString,
+    /// What it builds on.
+    pub(super) seen: Seen,
     pub(super) deed: Deed,
+}
+
+/// What was at a path when it was compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Seen {
+    Nothing,
+    Directory,
+    /// Anything else: its type, as the system numbers it, and what of it changes
+    /// when somebody writes to it.
+    Other {
+        file_type: u32,
+        size_bytes: u64,
+        modified: FileTime,
+    },
+}
+
+impl Seen {
+    pub(super) fn of(stat: Option<&Stat>) -> Self {
+        let Some(stat) = stat else { return Self::Nothing };
+        let file_type = FileType::from_raw_mode(stat.st_mode);
+        match file_type.is_dir() {
+            true => Self::Directory,
+            false => Self::Other {
+                file_type: file_type.as_raw_mode(),
+                size_bytes: status::size(stat),
+                modified: status::modified(stat),
+            },
+        }
+    }
+
+    fn at(commits: &Commits, path: &[u8]) -> rustix::io::Result<Self> {
+        let looked = beneath::parent(commits.tree(), path)
+            .and_then(|(parent, name)| statat(&parent, name, NOFOLLOW));
+        match looked {
+            Ok(stat) => Ok(Self::of(Some(&stat))),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(Self::Nothing),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// What is to be done.
@@ -49,7 +94,6 @@ pub(super) enum Deed {
         number: u64,
         was: Was,
         mode: u32,
-        modified: FileTime,
     },
     Symlink {
         target: ByteString,
@@ -62,12 +106,11 @@ pub(super) enum Deed {
         asked: Option<u64>,
         was: Was,
     },
-    /// Another mode or time of what is there.
-    Attributes {
-        mode: Option<u32>,
-        modified: Option<FileTime>,
-        is_told: bool,
-    },
+    /// Another mode of what is there.
+    Mode(u32),
+    /// The time of a directory, if any name in it changes. It comes after all
+    /// that is in it.
+    Modified(FileTime),
 }
 
 /// What is in the way of something else.
@@ -87,11 +130,12 @@ pub(super) enum Was {
     Nothing,
     /// Something with another content.
     Another,
-    /// A file that may have the same content, with this mode and time.
+    /// A file that may have the same content, with this mode.
     Alike {
         mode: u32,
-        modified: FileTime,
     },
+    /// Another name already of the file that it is to be a name of.
+    Linked,
 }
 
 /// What became of a file that was asked for.
@@ -156,11 +200,28 @@ impl Plan {
     /// Writes the plan down as the steps of a commit.
     pub(super) fn write_down(&self, commit: &mut Commit, staged: &Staged) -> Result<(), Stop> {
         let mut planned = self.planned.read();
-        while let Some(Planned { path: ByteString(path), deed }) = planned.next()? {
+        let mut changed = Changed::default();
+        while let Some(Planned { path: ByteString(path), deed, .. }) = planned.next()? {
             let said = format!("/workspace/{}", String::from_utf8_lossy(&path));
-            let steps = steps(path, deed, commit, staged)?;
-            for step in steps.map_err(|error| system(&said, &error))? {
-                commit.step(&step).map_err(|error| system(&said, &error))?;
+            let step = step(path, deed, commit, staged, &mut changed)?;
+            let Some(step) = step.map_err(|error| system(&said, &error))? else { continue };
+            changed.note(&step);
+            commit.step(&step).map_err(|error| system(&said, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses if a program has changed what the plan builds on.
+    pub(super) fn check(&self) -> Result<(), Stop> {
+        let mut planned = self.planned.read();
+        while let Some(Planned { path: ByteString(path), seen, .. }) = planned.next()? {
+            let now = Seen::at(&self.commits, &path).map_err(|errno| refused(&path, errno))?;
+            if now != seen {
+                let text = format!(
+                    "a program has changed /workspace/{} meanwhile; nothing was changed, push again",
+                    String::from_utf8_lossy(&path)
+                );
+                return Err(AgentError::new(AgentErrorKind::Conflict, text).into());
             }
         }
         Ok(())
@@ -174,7 +235,7 @@ impl Plan {
     ) -> Result<PushEnd, Stop> {
         let mut end = PushEnd { bytes_written: staged.bytes_written, ..PushEnd::default() };
         let mut planned = self.planned.read();
-        while let Some(Planned { path: ByteString(path), deed }) = planned.next()? {
+        while let Some(Planned { path: ByteString(path), deed, .. }) = planned.next()? {
             let Some(action) = action(&deed, staged)? else { continue };
             match action {
                 PushAction::Created => end.created += 1,
@@ -190,92 +251,125 @@ impl Plan {
     }
 }
 
-/// A planned thing as steps. The outer error is ours, the inner the path's.
-fn steps(
+/// Directories in which names have changed, and which are not left yet.
+#[derive(Default)]
+struct Changed(Vec<Vec<u8>>);
+
+impl Changed {
+    fn note(&mut self, step: &Step) {
+        match step {
+            Step::SetMode { .. } | Step::SetModified { .. } => {}
+            Step::MakeDirectory { path, .. } => {
+                self.push(beneath::split(path).0);
+                self.push(path);
+            }
+            Step::Put { path, .. }
+            | Step::Unlink { path }
+            | Step::RemoveTree { path }
+            | Step::Prune { path } => self.push(beneath::split(path).0),
+        }
+    }
+
+    fn push(&mut self, directory: &[u8]) {
+        if self.0.last().is_none_or(|last| last != directory) {
+            self.0.push(directory.to_vec());
+        }
+    }
+
+    /// Whether a directory is one; forgets it and those in it.
+    fn leave(&mut self, directory: &[u8]) -> bool {
+        let mut is_changed = false;
+        while let Some(rest) = self.0.last().and_then(|last| last.strip_prefix(directory)) {
+            match rest.first() {
+                None => is_changed = true,
+                Some(b'/') => {}
+                Some(_) => break,
+            }
+            self.0.pop();
+        }
+        is_changed
+    }
+}
+
+/// A planned thing as a step, if anything is to be done for it. The outer error
+/// is ours, the inner the path's.
+fn step(
     path: Vec<u8>,
     deed: Deed,
     commit: &mut Commit,
     staged: &Staged,
-) -> Result<io::Result<Vec<Step>>, Stop> {
-    Ok(match deed {
+    changed: &mut Changed,
+) -> Result<io::Result<Option<Step>>, Stop> {
+    let slot = match deed {
         Deed::Clear(Obstacle::Tree) | Deed::Delete { is_directory: true } => {
-            Ok(vec![Step::RemoveTree { path }])
+            return Ok(Ok(Some(Step::RemoveTree { path })));
         }
         Deed::Clear(Obstacle::Name) | Deed::Delete { is_directory: false } => {
-            Ok(vec![Step::Unlink { path }])
+            return Ok(Ok(Some(Step::Unlink { path })));
         }
-        Deed::Clear(Obstacle::Empty) => Ok(vec![Step::Prune { path }]),
-        Deed::MakeDirectory { mode } => Ok(vec![Step::MakeDirectory { path, mode }]),
-        Deed::File { number, was, mode, modified } => match staged.given(number)? {
-            Given::Staged(slot) => Ok(vec![Step::Put { slot, path }]),
-            Given::Kept => {
-                let is_same = |was| was == Was::Alike { mode, modified };
-                let change = Deed::attributes(was, mode, modified);
-                Ok(if is_same(was) { Vec::new() } else { change_steps(path, change) })
+        Deed::Clear(Obstacle::Empty) => return Ok(Ok(Some(Step::Prune { path }))),
+        Deed::MakeDirectory { mode } => return Ok(Ok(Some(Step::MakeDirectory { path, mode }))),
+        Deed::Mode(mode) => return Ok(Ok(Some(Step::SetMode { path, mode }))),
+        Deed::Modified(time) => {
+            let (is_changed, time) = (changed.leave(&path), timespec(time));
+            return Ok(Ok(is_changed.then_some(Step::SetModified { path, time })));
+        }
+        Deed::File { number, was, mode } => match staged.given(number)? {
+            Given::Staged(slot) => Ok(slot),
+            Given::Kept if was.has_another(mode) => {
+                return Ok(Ok(Some(Step::SetMode { path, mode })));
             }
-            Given::Missing | Given::Differs => Ok(Vec::new()),
+            Given::Missing | Given::Kept | Given::Differs => return Ok(Ok(None)),
         },
-        Deed::Symlink { target, modified, .. } => commit.stage_link(&target.0).map(|slot| {
-            vec![
-                Step::Put { slot, path: path.clone() },
-                Step::SetModified { path, time: timespec(modified) },
-            ]
-        }),
-        Deed::HardLink { first, asked, .. } => {
-            let given = asked.map(|number| staged.given(number)).transpose()?;
-            let slot = match given {
+        Deed::Symlink { target, modified, .. } => {
+            commit.stage_link(&target.0, Some(timespec(modified)))
+        }
+        Deed::HardLink { first, asked, was } => {
+            match asked.map(|number| staged.given(number)).transpose()? {
                 Some(Given::Staged(slot)) => commit.stage_hard_link(slot),
                 None | Some(Given::Missing | Given::Kept | Given::Differs) => {
+                    if was == Was::Linked {
+                        return Ok(Ok(None));
+                    }
                     commit.stage_existing(&first.0)
                 }
-            };
-            slot.map(|slot| vec![Step::Put { slot, path }])
-        }
-        Deed::Attributes { mode, modified, .. } => Ok(change_steps(path, (mode, modified))),
-    })
-}
-
-impl Deed {
-    /// What of mode and time is to change.
-    pub(super) fn attributes(
-        was: Was,
-        mode: u32,
-        modified: FileTime,
-    ) -> (Option<u32>, Option<FileTime>) {
-        match was {
-            Was::Nothing | Was::Another => (Some(mode), Some(modified)),
-            Was::Alike { mode: old, modified: then } => {
-                ((old != mode).then_some(mode), (then != modified).then_some(modified))
             }
         }
-    }
+    };
+    Ok(slot.map(|slot| Some(Step::Put { slot, path })))
 }
 
-fn change_steps(path: Vec<u8>, change: (Option<u32>, Option<FileTime>)) -> Vec<Step> {
-    let (mode, modified) = change;
-    let mode = mode.map(|mode| Step::SetMode { path: path.clone(), mode });
-    let modified = modified.map(|time| Step::SetModified { path, time: timespec(time) });
-    mode.into_iter().chain(modified).collect()
+impl Was {
+    /// Whether what may stay has another mode than it is to have.
+    fn has_another(self, mode: u32) -> bool {
+        match self {
+            Was::Alike { mode: old } => old != mode,
+            Was::Nothing | Was::Another | Was::Linked => false,
+        }
+    }
 }
 
 fn action(deed: &Deed, staged: &Staged) -> Result<Option<PushAction>, Stop> {
     let made = |was: &Was| match was {
         Was::Nothing => PushAction::Created,
-        Was::Another | Was::Alike { .. } => PushAction::Updated,
+        Was::Another | Was::Alike { .. } | Was::Linked => PushAction::Updated,
     };
     Ok(match deed {
         Deed::Delete { .. } => Some(PushAction::Deleted),
         Deed::MakeDirectory { .. } => Some(PushAction::Created),
-        Deed::Symlink { was, .. } | Deed::HardLink { was, .. } => Some(made(was)),
-        Deed::Attributes { is_told: true, .. } => Some(PushAction::Attributes),
-        Deed::Clear(_) | Deed::Attributes { is_told: false, .. } => None,
-        Deed::File { number, was, mode, modified } => match staged.given(*number)? {
+        Deed::Symlink { was, .. } => Some(made(was)),
+        Deed::Mode(_) => Some(PushAction::Attributes),
+        Deed::Clear(_) | Deed::Modified(_) => None,
+        Deed::File { number, was, mode } => match staged.given(*number)? {
             Given::Staged(_) | Given::Differs => Some(made(was)),
-            Given::Kept if Deed::attributes(*was, *mode, *modified) != (None, None) => {
-                Some(PushAction::Attributes)
-            }
+            Given::Kept if was.has_another(*mode) => Some(PushAction::Attributes),
             Given::Kept | Given::Missing => None,
         },
+        Deed::HardLink { asked, was, .. } => {
+            let given = asked.map(|number| staged.given(number)).transpose()?;
+            let is_kept = matches!(given, None | Some(Given::Kept | Given::Missing));
+            (!is_kept || *was != Was::Linked).then(|| made(was))
+        }
     })
 }
 

@@ -38,9 +38,10 @@ pub(super) fn run(plan: &Plan, contents: Incoming, dry_run: bool) -> Result<Stag
         return Err(out_of_place());
     }
     if let Some(mut commit) = commit {
+        let _turn = plan.commits.turn()?;
         let _pending = plan.commits.pend();
         plan.write_down(&mut commit, &staged)?;
-        let _turn = plan.commits.turn();
+        plan.check()?;
         commit.run().map_err(AgentError::from)?;
     }
     Ok(staged)

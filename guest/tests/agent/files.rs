@@ -5,7 +5,7 @@ use pyro_protocol::file::{
     Disposition, Edit, FileDelete, FileEdit, FileMove, FileRead, FileReadEnd, FileStat, FileType,
     FileWrite, FileWritten, Occurrences, ReadRange,
 };
-use pyro_protocol::{AgentError, AgentErrorKind, FrameKind};
+use pyro_protocol::{AgentError, AgentErrorKind, ByteString, FrameKind};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
@@ -107,6 +107,26 @@ async fn an_append_adds() {
         host.give(call, part).await.expect("written");
     }
     assert_eq!(read(&host, "log").await.expect("read"), b"one two");
+}
+
+#[tokio::test]
+async fn r2_appends_at_once_overwrite_nothing() {
+    let host = std::sync::Arc::new(Host::new());
+    host.write("log", "", 0o644);
+    let mut appends = tokio::task::JoinSet::new();
+    for number in 0..16_u8 {
+        let host = host.clone();
+        appends.spawn(async move {
+            let call = FileWrite { disposition: Disposition::Append, ..replace("log") };
+            host.give(call, &vec![number; 200_000]).await.expect("written");
+        });
+    }
+    appends.join_all().await;
+    let content = read(&host, "log").await.expect("read");
+    let mut parts: Vec<_> = content.chunks(200_000).map(|part| part[0]).collect();
+    assert!(content.chunks(200_000).all(|part| part.iter().all(|byte| *byte == part[0])));
+    parts.sort_unstable();
+    assert_eq!(parts, (0..16).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -272,6 +292,23 @@ async fn an_edit_is_exact() {
 }
 
 #[tokio::test]
+async fn s4_an_edit_takes_little_memory_and_has_an_end() {
+    let host = Host::new();
+    host.write("file", vec![b'a'; 4 << 20], 0o644);
+    let all = |count: usize| {
+        let edit = Edit {
+            old: ByteString(b"a".to_vec()),
+            new: ByteString(b"b".to_vec()),
+            occurrences: Occurrences::All,
+        };
+        FileEdit { path: guest_path("file"), edits: vec![edit; count] }
+    };
+    assert_eq!(host.call(all(1)).await.expect("edited").replacements, 4 << 20);
+    assert!(fs::read(host.at("file")).expect("read").iter().all(|byte| *byte == b'b'));
+    assert_eq!(kind(host.call(all(1001)).await), AgentErrorKind::InvalidArgument);
+}
+
+#[tokio::test]
 async fn edits_are_all_or_nothing() {
     let host = Host::new();
     host.write("file", "one two", 0o644);
@@ -332,6 +369,17 @@ async fn moving_replaces_only_when_told() {
     assert_eq!(fs::read(host.at("new/dir/c")).expect("read"), b"a");
     let into_itself = rename(&host, "new", "new/dir/x", false).await;
     assert_eq!(kind(into_itself), AgentErrorKind::InvalidArgument);
+}
+
+#[tokio::test]
+async fn between_two_names_of_a_file_one_goes() {
+    let host = Host::new();
+    host.write("a", "x", 0o644);
+    fs::hard_link(host.at("a"), host.at("b")).expect("linked");
+    rename(&host, "a", "a", true).await.expect("nothing to do");
+    rename(&host, "a", "b", true).await.expect("moved");
+    assert!(!host.at("a").exists());
+    assert_eq!(fs::read(host.at("b")).expect("read"), b"x");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use crate::host::{Host, guest_path};
 use proptest::collection::btree_set;
 use proptest::prelude::*;
 use pyro_protocol::file::{
-    FileList, FileListed, FileSearch, FileSearched, FileType, Pattern, SearchCursor,
+    FileList, FileListed, FileSearch, FileSearched, FileStat, FileType, Pattern, SearchCursor,
 };
 use pyro_protocol::{AgentError, AgentErrorKind, GuestPath};
 use std::fs;
@@ -88,6 +88,37 @@ async fn one_level_or_all_in_the_order_of_bytes() {
     assert_eq!(paths(&host.call(list("link", true)).await.expect("listed")), ["/workspace/link"]);
     let missing = host.call(list("missing", false)).await;
     assert_eq!(missing.expect_err("not there").kind, AgentErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_page_goes_on_after_a_directory() {
+    let host = Host::new();
+    fs::create_dir_all(host.at("b/sub")).expect("made");
+    for name in ["a", "b/inside", "b/sub/deep", "c", "dots.."] {
+        host.write(name, "x", 0o644);
+    }
+    for limit in 1..6 {
+        let shallow = all_pages(&host, FileList { limit, ..list(".", false) }).await;
+        let top = ["/workspace/a", "/workspace/b", "/workspace/c", "/workspace/dots.."];
+        assert_eq!(shallow, top, "{limit} a page");
+        let deep = all_pages(&host, FileList { limit, ..list(".", true) }).await;
+        assert_eq!(deep, paths(&host.call(list(".", true)).await.expect("listed")));
+        assert_eq!(deep.len(), 7);
+    }
+    let named = host.call(FileStat { path: guest_path("dots..") }).await.expect("there");
+    assert_eq!(named.path.to_string(), "/workspace/dots..");
+}
+
+#[tokio::test]
+async fn s8_a_cursor_does_not_lead_out() {
+    let host = Host::new();
+    for after in ["/workspace/../etc", "/workspace/a/../../etc"] {
+        for recursive in [false, true] {
+            let call = FileList { after: Some(guest_path(after)), ..list(".", recursive) };
+            let refused = host.call(call).await.expect_err("it leads out");
+            assert_eq!(refused.kind, AgentErrorKind::InvalidArgument, "{refused}");
+        }
+    }
 }
 
 #[tokio::test]

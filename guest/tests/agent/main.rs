@@ -14,4 +14,5 @@ mod kept;
 mod many;
 mod off;
 mod output;
+mod pushing;
 mod starting;

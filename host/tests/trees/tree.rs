@@ -30,6 +30,26 @@ pub enum Node {
     },
 }
 
+impl Node {
+    pub fn modified(&self) -> (i64, i64) {
+        match self {
+            Node::Directory { modified, .. }
+            | Node::Symlink { modified, .. }
+            | Node::File { modified, .. } => *modified,
+        }
+    }
+
+    /// The same of another time.
+    pub fn at(mut self, time: (i64, i64)) -> Self {
+        match &mut self {
+            Node::Directory { modified, .. }
+            | Node::Symlink { modified, .. }
+            | Node::File { modified, .. } => *modified = time,
+        }
+        self
+    }
+}
+
 pub type Look = BTreeMap<Vec<u8>, Node>;
 
 /// Something to be made, in place of what is there.

@@ -76,16 +76,8 @@ impl Overlay {
     }
 
     pub fn mount(&self) {
-        let at = |name: &str| self.directory.path().join(name).display().to_string();
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={},redirect_dir=on,index=on,metacopy=off,xino=auto",
-            at("seed"),
-            at("upper"),
-            at("work"),
-        );
-        let options = CString::new(options).unwrap();
-        mount("overlay", self.live(), "overlay", MountFlags::NOATIME, Some(options.as_c_str()))
-            .expect("an overlay");
+        let at = |name: &str| self.directory.path().join(name);
+        mount_layers(&self.seed(), &at("upper"), &at("work"), &self.live());
     }
 
     /// With a table of hard links, or without.
@@ -111,6 +103,19 @@ impl Drop for Overlay {
         // Left to the namespace's end if it was never mounted.
         let _ = rustix::mount::unmount(self.live(), rustix::mount::UnmountFlags::DETACH);
     }
+}
+
+/// Mounts an overlay as guests do.
+pub fn mount_layers(lower: &Path, upper: &Path, work: &Path, at: &Path) {
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={},redirect_dir=on,index=on,metacopy=off,xino=auto",
+        lower.display(),
+        upper.display(),
+        work.display(),
+    );
+    let options = CString::new(options).unwrap();
+    mount("overlay", at, "overlay", MountFlags::NOATIME, Some(options.as_c_str()))
+        .expect("an overlay");
 }
 
 /// The table that the builder of a seed writes.

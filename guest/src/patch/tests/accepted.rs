@@ -175,3 +175,13 @@ fn r7_a_directory_becomes_a_link() {
     apply_to(place.0.path(), patch.as_bytes(), BACKWARD).unwrap();
     assert_eq!(place.read("d/deep/x"), "a\n");
 }
+
+#[test]
+fn r7_a_directory_of_directories_becomes_a_file() {
+    let place = Place::new(&[("d/x", "a\n"), ("d/deep/er/y", "a\n")]);
+    std::fs::create_dir(place.0.path().join("d/empty")).unwrap();
+    let gone = |path: &str| format!("--- a/{path}\n+++ /dev/null\n@@ -1 +0,0 @@\n-a\n");
+    let made = "--- /dev/null\n+++ b/d\n@@ -0,0 +1 @@\n+file\n";
+    place.apply(&format!("{}{}{made}", gone("d/x"), gone("d/deep/er/y"))).unwrap();
+    assert_eq!(place.all(), [("d".to_owned(), "file\n".to_owned())]);
+}

@@ -32,6 +32,17 @@ fn r7_all_or_nothing_and_why_not() {
 }
 
 #[test]
+fn r7_nothing_is_a_file_and_a_directory() {
+    let place = Place::new(&[]);
+    std::fs::create_dir_all(place.0.path().join("d/sub")).unwrap();
+    let (kind, why) = place.refusal(
+        "--- /dev/null\n+++ b/d\n@@ -0,0 +1 @@\n+a\n--- /dev/null\n+++ b/d/sub/x\n@@ -0,0 +1 @@\n+a\n",
+    );
+    assert_eq!(kind, AgentErrorKind::Conflict);
+    assert!(why.contains("d: the patch makes it a file and a directory"), "{why}");
+}
+
+#[test]
 fn s8_nothing_beyond_a_link() {
     let outside = tempfile::tempdir().unwrap();
     std::fs::write(outside.path().join("x"), "a\n").unwrap();

@@ -3,20 +3,31 @@
 use crate::commit::Commits;
 use crate::file::names;
 use crate::file::root::NOFOLLOW;
-use crate::push::plan::{Deed, Planned, Was};
+use crate::push::plan::{Deed, Planned, Seen};
 use crate::push::refused;
 use crate::push::spool::Log;
 use crate::work::Stop;
 use pyro_protocol::ByteString;
 use pyro_protocol::file::FileTime;
-use rustix::fs::{FileType, statat};
+use rustix::fs::statat;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-/// What the names of one directory may take in memory at a time. There are as
-/// many directories as the path of an entry has names.
-const NAMES: usize = 64 * 1024;
+/// What the names of directories may take in memory at a time, in bytes. Each
+/// directory may take half of what those above it have left, as in a walk: a
+/// huge one is read again for each part of its names that fits.
+const NAMES_MAX: usize = 2 * 1024 * 1024;
+
+/// What a directory may take in any case. There are as many as the path of an
+/// entry has names.
+const NAMES_MIN: usize = 4 * 1024;
+
+/// What the next directory may take, within these.
+pub(super) fn budget(levels: &[Level]) -> usize {
+    let held = levels.iter().map(|level| level.beside.budget).sum::<usize>();
+    (NAMES_MAX.saturating_sub(held) / 2).max(NAMES_MIN)
+}
 
 /// A directory that entries are being compared in.
 pub(super) struct Level {
@@ -25,11 +36,20 @@ pub(super) struct Level {
     /// What is there; `None` when it is yet to be made.
     pub(super) directory: Option<OwnedFd>,
     pub(super) beside: Beside,
-    /// What it was, and the mode and time that it is to have; `None` for the
-    /// destination itself.
-    pub(super) wanted: Option<(Was, u32, FileTime)>,
-    /// Whether names in it change, and with them its time.
+    /// `None` for the destination itself.
+    pub(super) wanted: Option<Wanted>,
+    /// Whether names in it may change, and with them its time.
     pub(super) changed: bool,
+}
+
+/// What a directory of the source is to be.
+pub(super) struct Wanted {
+    /// What was there.
+    pub(super) seen: Seen,
+    /// Another mode than it has.
+    pub(super) mode: Option<u32>,
+    /// Its time, if names in it change.
+    pub(super) modified: FileTime,
 }
 
 /// The names that are there, in order, to find those that the source does not
@@ -42,6 +62,7 @@ pub(super) struct Beside {
     next: Option<Vec<u8>>,
     last: Vec<u8>,
     more: bool,
+    budget: usize,
     /// What they stage here is not the source's to delete.
     commits: Option<Arc<Commits>>,
 }
@@ -50,6 +71,7 @@ impl Beside {
     pub(super) fn new(
         directory: Option<&OwnedFd>,
         path: Vec<u8>,
+        budget: usize,
         commits: Option<Arc<Commits>>,
     ) -> Result<Self, Stop> {
         let directory = match directory.map(OwnedFd::try_clone).transpose() {
@@ -58,7 +80,7 @@ impl Beside {
         };
         let more = directory.is_some();
         let (names, last) = (Vec::new().into_iter(), Vec::new());
-        Ok(Self { directory, path, names, next: None, last, more, commits })
+        Ok(Self { directory, path, names, next: None, last, more, budget, commits })
     }
 
     /// Goes past a name that the source has: what comes before it is deleted.
@@ -107,13 +129,14 @@ impl Beside {
             true => name.to_vec(),
             false => [self.path.as_slice(), b"/", name].concat(),
         };
-        let is_directory = match statat(directory, name, NOFOLLOW) {
-            Ok(stat) => FileType::from_raw_mode(stat.st_mode).is_dir(),
+        let seen = match statat(directory, name, NOFOLLOW) {
+            Ok(stat) => Seen::of(Some(&stat)),
             Err(Errno::NOENT) => return Ok(()),
             Err(errno) => return Err(refused(&path, errno).into()),
         };
         *changed = true;
-        planned.push(&Planned { path: ByteString(path), deed: Deed::Delete { is_directory } })
+        let deed = Deed::Delete { is_directory: seen == Seen::Directory };
+        planned.push(&Planned { path: ByteString(path), seen, deed })
     }
 
     fn peek(&mut self) -> Result<Option<&Vec<u8>>, Stop> {
@@ -122,7 +145,7 @@ impl Beside {
                 && self.more
                 && let Some(directory) = &self.directory
             {
-                let page = names::page(directory.as_fd(), &self.last, NAMES);
+                let page = names::page(directory.as_fd(), &self.last, self.budget);
                 let page = page.map_err(|errno| refused(&self.path, errno))?;
                 (self.names, self.more) = (page.names.into_iter(), page.more);
             }

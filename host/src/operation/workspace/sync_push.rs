@@ -84,7 +84,7 @@ pub struct WorkspaceSync {
     pub created: u64,
     /// How many have another content, or became something else.
     pub updated: u64,
-    /// How many have another mode or time.
+    /// How many have another mode.
     pub attributes: u64,
     /// How many were deleted; a directory counts once.
     pub deleted: u64,
@@ -113,7 +113,7 @@ pub enum PushedAction {
     Created,
     /// It has another content, or is another thing.
     Updated,
-    /// It has another mode or time.
+    /// It has another mode.
     Attributes,
     /// It is gone, with all that was in it.
     Deleted,
