@@ -5,7 +5,7 @@ use crate::{activate, clock, diff, export, file, log, patch, power, process, pus
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::handshake::MAGIC;
 use pyro_protocol::kept::ListProcesses;
-use pyro_protocol::power::{Ping, Pong};
+use pyro_protocol::power::{Ping, Pong, PoweringOff};
 use pyro_protocol::{
     AgentError, AgentErrorKind, Call, FrameKind, FrameReader, FrameWriter, GENERATION, Generation,
     Hello, Lost, Welcome,
@@ -109,16 +109,15 @@ async fn converse<R: Fetch, W: Carry>(
         }
         Call::Diff(call) => diff::run(guest, call, connection).await?,
         Call::ApplyPatch(call) => patch::run(guest, call, connection).await?,
-        Call::PowerOff(call) => {
-            let off = power::run(guest, call).await;
-            let served = off.as_ref().map_or(Served::Answered, |_| Served::PoweredOff);
-            connection.reply(off).await.or_else(|lost| match served {
-                Served::Answered => Err(lost),
-                // Whoever asked has gone; the machine still goes off.
-                Served::PoweredOff => Ok(()),
-            })?;
-            return Ok(served);
-        }
+        Call::PowerOff(call) => match guest.begin_power_off() {
+            Err(error) => connection.reply::<PoweringOff>(Err(error)).await?,
+            Ok(disk) => {
+                let off = power::run(guest, disk, call).await;
+                // Whoever asked may have gone; the machine still goes off.
+                drop(connection.reply(off).await);
+                return Ok(Served::PoweredOff);
+            }
+        },
     }
     Ok(Served::Answered)
 }
