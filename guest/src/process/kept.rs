@@ -228,13 +228,14 @@ pub(crate) async fn forget(
     let shelf = guest.kept.shelf(guest).await?;
     let entry = guest.kept.find(guest, id).await?;
     let state = entry.status().state;
-    if entry.order(Order::Kill).await {
-        let mut status = entry.watch();
-        let ended = status.wait_for(|status| !status.is_running());
-        if timeout(END_DEADLINE, ended).await.is_err() {
-            let message = format!("process {id} does not die");
-            return Err(AgentError::new(AgentErrorKind::System, message));
-        }
+    // One that is just ending takes no order, and its end is still to be
+    // recorded: what is forgotten before that would come back.
+    let _ = entry.order(Order::Kill).await;
+    let mut status = entry.watch();
+    let ended = status.wait_for(|status| !status.is_running());
+    if timeout(END_DEADLINE, ended).await.is_err() {
+        let message = format!("process {id} does not die");
+        return Err(AgentError::new(AgentErrorKind::System, message));
     }
     guest.kept.registry().ended.retain(|entry| entry.id != id);
     guest.kept.remove_files(&shelf, id).await;
@@ -304,7 +305,8 @@ impl Kept {
         self.running.send_replace(registry.running.len());
     }
 
-    /// On disk first: an end that was told is not lost again.
+    /// In the file first: an agent that comes after this one knows of an end
+    /// that was told, unless the disk took no more.
     async fn record_end(
         &self,
         shelf: &Arc<Shelf>,
@@ -386,4 +388,37 @@ fn failed(what: &str, error: &io::Error) -> AgentError {
         _ => AgentErrorKind::System,
     };
     AgentError::new(kind, format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::Phase;
+
+    #[tokio::test]
+    async fn r10_what_is_forgotten_while_it_ends_does_not_come_back() {
+        let workspace = tempfile::tempdir().unwrap();
+        let guest = Guest::in_process(workspace.path(), Phase::Activated);
+        let shelf = guest.kept.shelf(&guest).await.unwrap();
+        let process = KeptProcess {
+            id: random_id().unwrap(),
+            argv: Vec::new(),
+            started_at_ns: 0,
+            state: ProcessState::Running { pid: 1 },
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+        };
+        let id = process.id;
+        guest.kept.create(&shelf, &process).await.unwrap();
+        // The one that waits for it has seen its end, and takes no more orders.
+        let (entry, _) = Entry::running(&shelf, process, None);
+        let entry = Arc::new(entry);
+        guest.kept.add(entry.clone());
+        let forgetting = forget(&guest, ForgetProcess { id });
+        let ending = guest.kept.record_end(&shelf, &entry, None);
+        let (forgotten, ()) = tokio::join!(forgetting, ending);
+        forgotten.unwrap();
+        assert_eq!(list(&guest).await.unwrap().processes, []);
+        assert!(shelf.load().unwrap().is_empty());
+    }
 }
