@@ -92,7 +92,8 @@ pub fn fuzz(patch: &[u8], file: &[u8]) {
         if let parse::Body::Hunks(hunks) = &part.body {
             for reverse in [false, true] {
                 // Whether it applies is not the question.
-                let _ = hunk::apply(patch, hunks, file, reverse);
+                let mut searching = hunk::Searching::default();
+                let _ = hunk::apply(patch, hunks, file, reverse, &mut searching, &mut Vec::new());
             }
         }
     }

@@ -22,6 +22,7 @@ pub(super) struct Plan<'a> {
     reverse: bool,
     /// What some part of the patch removes or moves away, in whatever order.
     vacated: BTreeSet<Vec<u8>>,
+    searching: hunk::Searching,
 }
 
 /// What is and will be at a path.
@@ -83,7 +84,8 @@ impl<'a> Plan<'a> {
     ) -> Result<Self, AgentError> {
         let paths = BTreeMap::new();
         let vacated = BTreeSet::new();
-        let mut plan = Self { commits, commit, paths, patch, reverse, vacated };
+        let searching = hunk::Searching::default();
+        let mut plan = Self { commits, commit, paths, patch, reverse, vacated, searching };
         let exists = |path: &[u8]| {
             crate::beneath::check(path).is_ok()
                 && tree::look(commits.tree(), path).is_ok_and(|found| found != Original::Nothing)
@@ -187,7 +189,7 @@ impl<'a> Plan<'a> {
         let is_there = self.is_there(&part.to)?;
         let from_nothing = match &part.file.body {
             Body::Hunks(hunks) => match hunks.as_slice() {
-                [only] => only.lines(self.patch).iter().all(|line| {
+                [only] => only.lines(self.patch).all(|line| {
                     line.mark == if self.reverse { hunk::Mark::Old } else { hunk::Mark::New }
                 }),
                 _ => false,
@@ -317,7 +319,7 @@ impl<'a> Plan<'a> {
             to: path,
             commits: self.commits,
         };
-        making.write(&mut source.content, &mut staged)?;
+        making.write(&mut source.content, &mut self.searching, &mut staged)?;
         let wrong = |error: io::Error| fault(path, &error);
         let size = staged.metadata().map_err(wrong)?.len();
         if kind == PatchKind::Delete {

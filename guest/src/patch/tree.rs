@@ -10,7 +10,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Files whose lines are to be changed are read as a whole; larger ones are
 /// refused.
-pub(super) const FILE_MAX: u64 = 16 * 1024 * 1024;
+pub(super) const FILE_MAX: u64 = 8 * 1024 * 1024;
 
 /// What there is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]

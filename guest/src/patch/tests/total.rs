@@ -53,7 +53,8 @@ fn take_apart(patch: &[u8], file: &[u8]) {
     for part in files {
         if let parse::Body::Hunks(hunks) = &part.body {
             for reverse in [false, true] {
-                drop(hunk::apply(patch, hunks, file, reverse));
+                let mut searching = hunk::Searching::default();
+                drop(hunk::apply(patch, hunks, file, reverse, &mut searching, &mut Vec::new()));
             }
         }
         if let parse::Body::Binary { forward, .. } = &part.body {
