@@ -31,6 +31,19 @@ pub(crate) struct Connection<R, W> {
     pub(crate) writer: FrameWriter<W>,
 }
 
+/// Does what a host waits for that has nothing to say meanwhile, unless it
+/// closes or speaks.
+pub(crate) async fn while_awaited<R: Fetch, F: Future>(
+    reader: &mut FrameReader<R>,
+    work: F,
+) -> Result<F::Output, Lost> {
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        frame = reader.next() => Err(Lost::OutOfPlace { got: frame?.kind, wanted: "nothing" }),
+    }
+}
+
 /// Serves one connection until it ends. Works over anything that reads and
 /// writes, for the machine's agent and for an in-process [`Guest`] alike;
 /// nothing the peer does makes it panic or go on for ever unseen.
@@ -46,9 +59,7 @@ where
 
 /// The same over the two directions of a connection.
 pub async fn serve_halves<R: Fetch, W: Carry>(reader: R, writer: W, guest: Arc<Guest>) {
-    let reader = FrameReader::new(reader);
-    let writer = FrameWriter::new(writer);
-    let mut connection = Connection { reader, writer };
+    let mut connection = Connection::new(FrameReader::new(reader), FrameWriter::new(writer));
     let ended = converse(&mut connection, &guest).await;
     match ended {
         Ok(Served::Answered) | Err(Lost::Closed) => connection.farewell().await,
@@ -98,9 +109,7 @@ async fn converse<R: Fetch, W: Carry>(
         }
         Call::PollProcess(call) => process::kept::poll(guest, call, connection).await?,
         Call::FollowProcess(call) => process::kept::follow(guest, call, connection).await?,
-        Call::WriteProcess(call) => {
-            connection.reply(process::kept::write(guest, call).await).await?;
-        }
+        Call::WriteProcess(call) => process::kept::write(guest, call, connection).await?,
         Call::SignalProcess(call) => {
             connection.reply(process::kept::signal(guest, call).await).await?;
         }
@@ -123,6 +132,10 @@ async fn converse<R: Fetch, W: Carry>(
 }
 
 impl<R: Fetch, W: Carry> Connection<R, W> {
+    pub(crate) fn new(reader: FrameReader<R>, writer: FrameWriter<W>) -> Self {
+        Self { reader, writer }
+    }
+
     /// Greets and takes the call.
     async fn opening(&mut self, guest: &Guest) -> Result<Call, Lost> {
         let hello: Hello = self.reader.expect(FrameKind::Hello).await?;

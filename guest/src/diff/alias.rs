@@ -8,6 +8,7 @@
 use super::layers::{Found, Layers, Place, join};
 use super::names;
 use crate::beneath;
+use crate::work::Cancel;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap};
@@ -38,9 +39,10 @@ pub(super) struct Aliases(BTreeMap<Vec<u8>, Vec<u8>>);
 impl Aliases {
     /// Finds them. Costs next to nothing when nothing was written through a
     /// hard link.
-    pub(super) fn find(layers: &Layers) -> io::Result<Self> {
+    pub(super) fn find(layers: &Layers, cancel: &Cancel) -> io::Result<Self> {
+        let copies = copies(layers, cancel)?;
         let mut search =
-            Search { layers, copies: copies(layers)?, found: Self::default(), room: BYTES_MAX };
+            Search { layers, cancel, copies, found: Self::default(), room: BYTES_MAX };
         if search.copies.is_empty() {
             return Ok(search.found);
         }
@@ -84,6 +86,7 @@ type Handle = (u8, Vec<u8>);
 
 struct Search<'a> {
     layers: &'a Layers,
+    cancel: &'a Cancel,
     copies: HashMap<Handle, Vec<u8>>,
     found: Aliases,
     room: usize,
@@ -96,6 +99,7 @@ impl Search<'_> {
         // The copy that the group at hand has in the index, once it is known.
         let mut group: Option<Option<Vec<u8>>> = None;
         loop {
+            self.cancel.check_errno()?;
             let mut name = Vec::new();
             if reader.read_until(0, &mut name)? == 0 {
                 return Ok(());
@@ -127,6 +131,7 @@ impl Search<'_> {
                 pending.push((path.clone(), names.last().cloned()));
             }
             for name in names {
+                self.cancel.check_errno()?;
                 let child = join(&path, &name);
                 let Found::Node(node) = self.layers.node(Place::Lower(child.clone()))? else {
                     continue;
@@ -163,11 +168,12 @@ impl Search<'_> {
 }
 
 /// What is in the index, by the handles of the lower files.
-fn copies(layers: &Layers) -> io::Result<HashMap<Handle, Vec<u8>>> {
+fn copies(layers: &Layers, cancel: &Cancel) -> io::Result<HashMap<Handle, Vec<u8>>> {
     let mut copies = HashMap::new();
     let Some(index) = &layers.index else { return Ok(copies) };
     let (mut room, mut after, mut more) = (BYTES_MAX, None::<Vec<u8>>, true);
     while more {
+        cancel.check_errno()?;
         let (names, rest) = names::next(index, after.as_deref(), LISTING)?;
         (after, more) = (names.last().cloned(), rest);
         for name in names {

@@ -17,6 +17,7 @@ use super::compare;
 use super::layers::{Found, Layers, Node, Place, join};
 use super::{names, xattr};
 use crate::beneath::PATH_MAX;
+use crate::work::Cancel;
 use rustix::io::Errno;
 use std::io;
 
@@ -36,6 +37,8 @@ pub(crate) struct Walk<'a, S> {
     pub(crate) layers: &'a Layers,
     /// Whether a path and what is below may matter.
     pub(crate) wanted: &'a dyn Fn(&[u8]) -> bool,
+    /// Asked at each step.
+    pub(crate) cancel: &'a Cancel,
     /// Hears each change, and may end the walk.
     pub(crate) sink: S,
 }
@@ -93,7 +96,7 @@ struct Walker<'w, 'a, S> {
 impl<S: FnMut(Change) -> io::Result<()>> Walk<'_, S> {
     /// Walks all of it.
     pub(crate) fn run(mut self) -> io::Result<Walked> {
-        let aliases = Aliases::find(self.layers)?;
+        let aliases = Aliases::find(self.layers, self.cancel)?;
         let root = Frame::new(Vec::new(), true, Some(Vec::new()), true);
         let mut walker = Walker {
             walk: &mut self,
@@ -122,6 +125,7 @@ impl Frame {
 impl<S: FnMut(Change) -> io::Result<()>> Walker<'_, '_, S> {
     /// Looks at one name; false when there is none left.
     fn step(&mut self) -> io::Result<bool> {
+        self.walk.cancel.check_errno()?;
         let Some(frame) = self.frames.last_mut() else { return Ok(false) };
         if frame.pass == Pass::Done {
             if let Some(Frame { children: 0, if_empty: Some(change), .. }) = self.frames.pop() {
@@ -270,7 +274,8 @@ impl<S: FnMut(Change) -> io::Result<()>> Walker<'_, '_, S> {
         match (&change.old, &change.new) {
             (None, None) => return Ok(()),
             (Some(old), Some(new)) => {
-                if !compare::same(self.walk.layers, old, new).map_err(at(&path))? {
+                let Walk { layers, cancel, .. } = &*self.walk;
+                if !compare::same(layers, old, new, cancel).map_err(at(&path))? {
                     self.tell(change.clone())?;
                 }
             }

@@ -8,6 +8,7 @@ use super::tree::{self, Leaf, Original, conflict, fault};
 use super::{hunk, steps};
 use crate::commit::{Commit, Commits, Slot};
 use crate::git::{LINK_MODE, file_mode};
+use crate::work::{Cancel, Stop};
 use pyro_protocol::AgentError;
 use rustix::fs::Mode;
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,7 +82,8 @@ impl<'a> Plan<'a> {
         files: &[FilePatch],
         strip: Option<u32>,
         reverse: bool,
-    ) -> Result<Self, AgentError> {
+        cancel: &Cancel,
+    ) -> Result<Self, Stop> {
         let paths = BTreeMap::new();
         let vacated = BTreeSet::new();
         let searching = hunk::Searching::default();
@@ -92,6 +94,7 @@ impl<'a> Plan<'a> {
         };
         let mut parts = Vec::new();
         for file in files {
+            cancel.check()?;
             let resolved = resolve(file, strip, &exists)?;
             parts.push(plan.part(file, resolved)?);
         }
@@ -103,7 +106,10 @@ impl<'a> Plan<'a> {
                 plan.vacated.insert(part.from.clone());
             }
         }
-        parts.iter().try_for_each(|part| plan.apply(part))?;
+        for part in &parts {
+            cancel.check()?;
+            plan.apply(part)?;
+        }
         Ok(plan)
     }
 

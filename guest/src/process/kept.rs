@@ -25,7 +25,7 @@ mod spool;
 
 use super::{command, fork};
 use crate::guest::Guest;
-use crate::server::Connection;
+use crate::server::{Connection, while_awaited};
 use crate::{clock, log};
 use entry::{Entry, Order};
 use life::Newborn;
@@ -172,12 +172,7 @@ pub(crate) async fn poll<R: Fetch, W: Carry>(
         let entry = guest.kept.find(guest, call.id).await?;
         reading::poll(&guest.kept, &entry, call).await
     };
-    let polled = tokio::select! {
-        polled = polled => polled,
-        frame = connection.reader.next() => {
-            return Err(Lost::OutOfPlace { got: frame?.kind, wanted: "nothing" });
-        }
-    };
+    let polled = while_awaited(&mut connection.reader, polled).await?;
     connection.reply(polled).await
 }
 
@@ -193,10 +188,20 @@ pub(crate) async fn follow<R: Fetch, W: Carry>(
     }
 }
 
-/// Answers `WriteProcess`.
-pub(crate) async fn write(guest: &Guest, call: WriteProcess) -> Result<ProcessWritten, AgentError> {
-    let entry = guest.kept.find(guest, call.id).await?;
-    input::write(&entry, call).await
+/// Answers `WriteProcess`; a host that hangs up gives no more, and lets the next
+/// one write.
+pub(crate) async fn write<R: Fetch, W: Carry>(
+    guest: &Guest,
+    call: WriteProcess,
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
+    let written = async {
+        let entry = guest.kept.find(guest, call.id).await?;
+        input::write(&entry, call).await
+    };
+    let written: Result<ProcessWritten, _> =
+        while_awaited(&mut connection.reader, written).await?;
+    connection.reply(written).await
 }
 
 /// Answers `SignalProcess`.

@@ -2,7 +2,9 @@
 
 use super::git::{guest, tell};
 use super::overlay::{Overlay, with_mounts};
-use super::{check, shown, walk};
+use super::{Place, check, shown, walk};
+use crate::diff::{compare, report};
+use crate::work::{Caller, Cancel};
 use pyro_protocol::diff::{DiffContent, DiffDetail, DiffStatus};
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -199,6 +201,28 @@ fn p7_a_walk_costs_what_has_changed_whatever_the_size_of_the_tree() {
 }
 
 #[test]
+fn p4_a_comparison_ends_in_the_middle_of_a_file_when_nobody_waits() {
+    with_mounts(|| {
+        let overlay = Overlay::new();
+        // Of one size and holes alone: they are the same to the last byte.
+        for layer in ["seed", "upper"] {
+            let path = overlay.directory.path().join(layer).join("huge");
+            File::create(path).unwrap().set_len(1 << 36).unwrap();
+        }
+        overlay.mount();
+        let layers = overlay.layers(false);
+        let node = |place| layers.node(place).unwrap().node().unwrap();
+        let old = node(Place::Lower(b"huge".to_vec()));
+        let new = node(Place::Upper(b"huge".to_vec()));
+        let caller = Caller::default();
+        let cancel = caller.cancel();
+        drop(caller);
+        let same = compare::same(&layers, &old, &new, &cancel);
+        assert_eq!(same, Err(rustix::io::Errno::CANCELED));
+    });
+}
+
+#[test]
 fn what_a_commit_stages_is_not_told() {
     with_mounts(|| {
         let overlay = Overlay::new();
@@ -213,9 +237,8 @@ fn what_a_commit_stages_is_not_told() {
             frames += 1;
             Ok(())
         };
-        let cancelled = std::sync::atomic::AtomicBool::new(false);
-        super::super::report::run(&scope.unwrap(), DiffDetail::Patch, &cancelled, &mut send)
-            .unwrap();
+        let cancel = Cancel::default();
+        report::run(&scope.unwrap(), DiffDetail::Patch, &cancel, &mut send).unwrap();
         assert_eq!(frames, 0);
     });
 }
