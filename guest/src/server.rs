@@ -1,6 +1,7 @@
 //! One connection: handshake, one call, its reply.
 
 use crate::guest::Guest;
+use crate::room::{self, Share};
 use crate::{activate, clock, diff, export, file, log, patch, power, process, push};
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::handshake::MAGIC;
@@ -29,6 +30,8 @@ const FIRST: Generation = Generation(1);
 pub(crate) struct Connection<R, W> {
     pub(crate) reader: FrameReader<R>,
     pub(crate) writer: FrameWriter<W>,
+    /// What the call takes, until its reply.
+    room: Option<Share>,
 }
 
 /// Does what a host waits for that has nothing to say meanwhile, unless it
@@ -133,7 +136,7 @@ async fn converse<R: Fetch, W: Carry>(
 
 impl<R: Fetch, W: Carry> Connection<R, W> {
     pub(crate) fn new(reader: FrameReader<R>, writer: FrameWriter<W>) -> Self {
-        Self { reader, writer }
+        Self { reader, writer, room: None }
     }
 
     /// Greets and takes the call.
@@ -150,13 +153,17 @@ impl<R: Fetch, W: Carry> Connection<R, W> {
             activated: guest.activated(),
         };
         self.writer.send(FrameKind::Welcome, &welcome).await?;
-        self.reader.expect(FrameKind::Call).await
+        let begun = self.reader.begin().await?;
+        self.room = Some(room::CALLS.take(begun.length).await);
+        self.reader.finish(begun).await?.decode(FrameKind::Call)
     }
 
     pub(crate) async fn reply<T: serde::Serialize>(
         &mut self,
         reply: Result<T, AgentError>,
     ) -> Result<(), Lost> {
+        // By now the call has become what it asked for.
+        self.room = None;
         match reply {
             Ok(reply) => self.writer.send(FrameKind::Reply, &reply).await,
             Err(error) => self.writer.send(FrameKind::Error, &error).await,
