@@ -7,7 +7,6 @@ mod compare;
 mod content;
 mod hunks;
 pub(crate) mod layers;
-mod names;
 mod pair;
 mod render;
 mod report;
@@ -70,9 +69,7 @@ pub(crate) async fn run<R: Fetch, W: Carry>(
 }
 
 fn failed(error: &io::Error) -> AgentError {
-    let full =
-        [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::OutOfMemory];
-    let kind = match full.contains(&error.kind()) {
+    let kind = match content::is_full(error) || error.kind() == io::ErrorKind::OutOfMemory {
         true => AgentErrorKind::OutOfResources,
         false => AgentErrorKind::System,
     };

@@ -177,8 +177,10 @@ mod tests {
         write(root.path(), &who());
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", who().machine_id));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o444);
-        let mut names: Vec<_> =
-            fs::read_dir(root.path().join("etc")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut names: Vec<_> = fs::read_dir(root.path().join("etc"))
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         names.sort();
         assert_eq!(names, ["hostname", "hosts", "machine-id", "resolv.conf"]);
     }

@@ -6,8 +6,8 @@
 //! The index names its files by the handles of the lower ones.
 
 use super::layers::{Found, Layers, Place, join};
-use super::names;
 use crate::beneath;
+use crate::file::names::{self, Page};
 use crate::work::Cancel;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -41,8 +41,7 @@ impl Aliases {
     /// hard link.
     pub(super) fn find(layers: &Layers, cancel: &Cancel) -> io::Result<Self> {
         let copies = copies(layers, cancel)?;
-        let mut search =
-            Search { layers, cancel, copies, found: Self::default(), room: BYTES_MAX };
+        let mut search = Search { layers, cancel, copies, found: Self::default(), room: BYTES_MAX };
         if search.copies.is_empty() {
             return Ok(search.found);
         }
@@ -126,7 +125,8 @@ impl Search<'_> {
         let mut pending = vec![(Vec::new(), None::<Vec<u8>>)];
         while let Some((path, after)) = pending.pop() {
             let directory = self.layers.directory(&Place::Lower(path.clone()))?;
-            let (names, more) = names::next(&directory, after.as_deref(), LISTING)?;
+            let after = after.unwrap_or_default();
+            let Page { names, more } = names::page(directory.as_fd(), &after, LISTING)?;
             if more {
                 pending.push((path.clone(), names.last().cloned()));
             }
@@ -171,11 +171,11 @@ impl Search<'_> {
 fn copies(layers: &Layers, cancel: &Cancel) -> io::Result<HashMap<Handle, Vec<u8>>> {
     let mut copies = HashMap::new();
     let Some(index) = &layers.index else { return Ok(copies) };
-    let (mut room, mut after, mut more) = (BYTES_MAX, None::<Vec<u8>>, true);
+    let (mut room, mut after, mut more) = (BYTES_MAX, Vec::new(), true);
     while more {
         cancel.check_errno()?;
-        let (names, rest) = names::next(index, after.as_deref(), LISTING)?;
-        (after, more) = (names.last().cloned(), rest);
+        let Page { names, more: rest } = names::page(index.as_fd(), &after, LISTING)?;
+        (after, more) = (names.last().cloned().unwrap_or_default(), rest);
         for name in names {
             let Some(handle) = named(&name) else { continue };
             let left = room.checked_sub(2 * name.len() + 64);

@@ -24,12 +24,7 @@ pub(super) fn same(
     }
 }
 
-fn same_now(
-    layers: &Layers,
-    old: &Node,
-    new: &Node,
-    cancel: &Cancel,
-) -> rustix::io::Result<bool> {
+fn same_now(layers: &Layers, old: &Node, new: &Node, cancel: &Cancel) -> rustix::io::Result<bool> {
     if old.place == new.place {
         return Ok(true);
     }

@@ -15,11 +15,13 @@
 use super::alias::Aliases;
 use super::compare;
 use super::layers::{Found, Layers, Node, Place, join};
-use super::{names, xattr};
+use super::xattr;
 use crate::beneath::PATH_MAX;
+use crate::file::names::{self, Page};
 use crate::work::Cancel;
 use rustix::io::Errno;
 use std::io;
+use std::os::fd::AsFd;
 
 /// What the names of all directories on the way down may take.
 const NAMES_ROOM: usize = 4 * 1024 * 1024;
@@ -163,21 +165,23 @@ impl<S: FnMut(Change) -> io::Result<()>> Walker<'_, '_, S> {
             Pass::Upper | Pass::Base | Pass::Done => None,
         };
         let after = frame.listing.last.as_deref();
-        let (names, more) = match place {
-            _ if frame.listing.exhausted => (Vec::new(), false),
+        let none = Page { names: Vec::new(), more: false };
+        let Page { names, more } = match place {
+            _ if frame.listing.exhausted => none,
             Some(place) => match self.walk.layers.directory(&place) {
                 Ok(directory) => {
-                    names::next(&directory, after, self.room / 2).map_err(at(&frame.path))?
+                    names::page(directory.as_fd(), after.unwrap_or_default(), self.room / 2)
+                        .map_err(at(&frame.path))?
                 }
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => (Vec::new(), false),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => none,
                 Err(error) => return Err(at(&frame.path)(error)),
             },
             None if frame.pass == Pass::Source && frame.in_place() => {
                 let child = self.aliases.child_after(&frame.path, after);
                 let more = child.is_some();
-                (child.into_iter().collect(), more)
+                Page { names: child.into_iter().collect(), more }
             }
-            None => (Vec::new(), false),
+            None => none,
         };
         if names.is_empty() {
             frame.listing = Listing::default();

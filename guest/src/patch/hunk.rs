@@ -369,9 +369,7 @@ pub(crate) fn apply(
         // Without lines it says after which line it goes.
         let said = if old.count == 0 { start } else { start.saturating_sub(1).max(0) };
         let wanted = usize::try_from(said.saturating_add(drift)).unwrap_or(0);
-        let wrong = |why| {
-            Failure::Mismatch(Mismatch { hunk: index + 1, line: hunk.line, why })
-        };
+        let wrong = |why| Failure::Mismatch(Mismatch { hunk: index + 1, line: hunk.line, why });
         let too_much = |TooMuch| wrong("there is too much to search for where it goes".to_owned());
         let Some(at) = place(&text, &old, wanted, done, searching).map_err(too_much)? else {
             let new = Side::new(hunk.lines(patch), gone);

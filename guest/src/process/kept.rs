@@ -199,8 +199,7 @@ pub(crate) async fn write<R: Fetch, W: Carry>(
         let entry = guest.kept.find(guest, call.id).await?;
         input::write(&entry, call).await
     };
-    let written: Result<ProcessWritten, _> =
-        while_awaited(&mut connection.reader, written).await?;
+    let written: Result<ProcessWritten, _> = while_awaited(&mut connection.reader, written).await?;
     connection.reply(written).await
 }
 

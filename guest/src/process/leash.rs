@@ -43,9 +43,7 @@ impl<'guest> Hold<'guest> {
     /// For a program that is about to be started.
     pub(super) fn new(guest: &'guest Guest) -> io::Result<Self> {
         match &guest.machine {
-            Machine::Virtual { cgroups } => {
-                Ok(Self::Cgroup { cgroup: cgroups.create()?, cgroups })
-            }
+            Machine::Virtual { cgroups } => Ok(Self::Cgroup { cgroup: cgroups.create()?, cgroups }),
             Machine::InProcess { .. } => Ok(Self::Group),
         }
     }

@@ -3,7 +3,7 @@
 use super::git::{guest, tell};
 use super::overlay::{Overlay, with_mounts};
 use super::{Place, check, shown, walk};
-use crate::diff::{compare, report};
+use crate::diff::{compare, content, report};
 use crate::work::{Caller, Cancel};
 use pyro_protocol::diff::{DiffContent, DiffDetail, DiffStatus};
 use std::fs::{self, File};
@@ -219,6 +219,36 @@ fn p4_a_comparison_ends_in_the_middle_of_a_file_when_nobody_waits() {
         drop(caller);
         let same = compare::same(&layers, &old, &new, &cancel);
         assert_eq!(same, Err(rustix::io::Errno::CANCELED));
+    });
+}
+
+#[test]
+fn r7_a_full_disk_leaves_out_what_it_has_no_room_for() {
+    with_mounts(|| {
+        let overlay = Overlay::new();
+        overlay.mount();
+        let large = vec![b'x'; usize::try_from(content::TEXT_MAX).unwrap() + 1];
+        fs::write(overlay.live().join("large"), large).unwrap();
+        let layers = overlay.layers(false);
+        let node = layers.node(Place::Upper(b"large".to_vec())).unwrap().node().unwrap();
+        let full = || Err(std::io::ErrorKind::StorageFull.into());
+        let loaded = content::load(&layers, &node, &full).unwrap();
+        assert!(matches!(loaded, Some(content::Content::Unread)));
+    });
+}
+
+#[test]
+fn r7_a_file_without_lines_has_no_sides_in_a_patch() {
+    with_mounts(|| {
+        let overlay = Overlay::new();
+        write(&overlay.seed(), "gone", "");
+        overlay.mount();
+        fs::remove_file(overlay.live().join("gone")).unwrap();
+        write(&overlay.live(), "new", "");
+        let patch = String::from_utf8(tell(&overlay, DiffDetail::Patch).patch).unwrap();
+        let head = "diff --git a/gone b/gone\ndeleted file mode 100644\nindex e69de29..0000000\n\
+                    diff --git a/new b/new\nnew file mode 100644\nindex 0000000..e69de29\n";
+        assert_eq!(patch, head);
     });
 }
 
