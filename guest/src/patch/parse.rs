@@ -7,9 +7,9 @@ use super::hunk::{Hunk, Lines};
 use crate::git::quote::unquoted;
 
 /// What all that a patch says of files may take in memory, without the lines,
-/// which stay in the patch: some ten thousand files, or hunks. With what is
-/// found out about each it comes to twice as much.
-const PARTS_MAX: usize = 4 * 1024 * 1024;
+/// which stay in the patch: some ten thousand files, or a hundred thousand
+/// hunks. What is found out about each file takes about as much again.
+const PARTS_MAX: usize = 8 * 1024 * 1024;
 
 /// The longest line with a name in it: two of the longest paths, every byte
 /// quoted in octal.
@@ -82,16 +82,16 @@ impl Malformed {
 struct Room(usize);
 
 impl Room {
+    /// For one more of a vector, which may have as much room to spare.
+    fn take_one<T>(&mut self, line: usize) -> Result<(), Malformed> {
+        self.take(line, 2 * size_of::<T>())
+    }
+
     fn take(&mut self, line: usize, bytes: usize) -> Result<(), Malformed> {
-        // A vector may have as much room to spare.
-        self.0 = self.0.checked_sub(2 * bytes).ok_or_else(|| {
+        self.0 = self.0.checked_sub(bytes).ok_or_else(|| {
             Malformed::new(line, "so many files and hunks are too much for one patch; split it")
         })?;
         Ok(())
-    }
-
-    fn take_name(&mut self, line: usize, name: &Option<Name>) -> Result<(), Malformed> {
-        self.take(line, name.as_ref().map_or(0, |name| name.path.len()))
     }
 }
 
@@ -111,9 +111,9 @@ pub(crate) fn parse(text: &[u8]) -> Result<Vec<FilePatch>, Malformed> {
             lines.next();
             continue;
         };
-        room.take(file.line, size_of::<FilePatch>())?;
-        room.take_name(file.line, &file.old)?;
-        room.take_name(file.line, &file.new)?;
+        room.take_one::<FilePatch>(file.line)?;
+        let names = [&file.old, &file.new].into_iter().flatten();
+        room.take(file.line, names.map(|name| name.path.len()).sum())?;
         files.push(file);
     }
     Ok(files)
@@ -267,7 +267,7 @@ fn git_file(
 fn hunks(lines: &mut Lines<'_>, room: &mut Room) -> Result<Vec<Hunk>, Malformed> {
     let mut hunks = Vec::new();
     while lines.peek().is_some_and(|line| line.starts_with(b"@@ -")) {
-        room.take(lines.number(), size_of::<Hunk>())?;
+        room.take_one::<Hunk>(lines.number())?;
         hunks.push(Hunk::parse(lines)?);
     }
     Ok(hunks)
