@@ -6,9 +6,9 @@
 //! "never ran" must be told apart: each step that can fail in the child says so
 //! on a pipe that closes when the program starts.
 
-use super::Process;
 use super::command::Command;
 use super::leash::{Hold, Leash};
+use super::{Process, failed, is_exhaustion};
 use crate::guest::Guest;
 use pyro_protocol::{AgentError, AgentErrorKind};
 use rustix::fs::{Mode, OFlags};
@@ -287,19 +287,8 @@ fn never_ran(step: u8, errno: i32, command: &Command) -> AgentError {
     AgentError::new(kind, format!("{what}: {reason}"))
 }
 
-fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC)
-    )
-}
-
 fn resources(error: &io::Error) -> AgentError {
-    let kind = match is_exhaustion(error) {
-        true => AgentErrorKind::OutOfResources,
-        false => AgentErrorKind::System,
-    };
-    AgentError::new(kind, format!("the process cannot be started: {error}"))
+    failed("the process cannot be started", error)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ mod reading;
 mod shelf;
 mod spool;
 
-use super::{command, fork};
+use super::{command, failed, fork};
 use crate::guest::Guest;
 use crate::server::{Connection, while_awaited};
 use crate::{clock, log};
@@ -382,16 +382,6 @@ fn shown(argv: &[ByteString]) -> Vec<ByteString> {
         ByteString(shown.to_vec())
     };
     argv.iter().take(words).map(cut).collect()
-}
-
-fn failed(what: &str, error: &io::Error) -> AgentError {
-    let kind = match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT | libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
-            AgentErrorKind::OutOfResources
-        }
-        _ => AgentErrorKind::System,
-    };
-    AgentError::new(kind, format!("{what}: {error}"))
 }
 
 #[cfg(test)]
