@@ -5,6 +5,7 @@ mod content;
 mod hunk;
 mod names;
 mod parse;
+mod place;
 mod plan;
 mod spool;
 mod steps;
@@ -86,8 +87,8 @@ pub fn fuzz(patch: &[u8], file: &[u8]) {
         if let parse::Body::Hunks(hunks) = &part.body {
             for reverse in [false, true] {
                 // Whether it applies is not the question.
-                let mut searching = hunk::Searching::default();
-                let _ = hunk::apply(patch, hunks, file, reverse, &mut searching, &mut Vec::new());
+                let mut searching = place::Searching::default();
+                let _ = place::apply(patch, hunks, file, reverse, &mut searching, &mut Vec::new());
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The new content of one file, from its old one and what the patch says.
 
-use super::hunk::{self, Failure, Mismatch, Searching};
 use super::parse::{Body, FilePatch};
+use super::place::{self, Failure, Mismatch, Searching};
 use super::tree::{self, conflict, fault};
 use crate::commit::Commits;
 use crate::git::{BlobHasher, NO_BLOB};
@@ -51,7 +51,7 @@ impl Making<'_> {
                 };
                 let mut new = BufWriter::new(staged);
                 let (patch, reverse) = (self.patch, self.reverse);
-                match hunk::apply(patch, hunks, &old, reverse, searching, &mut new) {
+                match place::apply(patch, hunks, &old, reverse, searching, &mut new) {
                     Ok(()) => new.flush().map_err(wrong),
                     Err(Failure::Write(error)) => Err(wrong(error)),
                     Err(Failure::Mismatch(Mismatch { hunk, line, why })) => Err(conflict(

@@ -4,6 +4,7 @@
 use super::content::{Content, Making};
 use super::names::{Resolved, resolve};
 use super::parse::{Body, FilePatch, PatchKind};
+use super::place::Searching;
 use super::tree::{self, Leaf, Original, conflict, fault};
 use super::{hunk, steps};
 use crate::commit::{Commit, Commits, Slot};
@@ -23,7 +24,7 @@ pub(super) struct Plan<'a> {
     reverse: bool,
     /// What some part of the patch removes or moves away, in whatever order.
     vacated: BTreeSet<Vec<u8>>,
-    searching: hunk::Searching,
+    searching: Searching,
 }
 
 /// What is and will be at a path.
@@ -86,7 +87,7 @@ impl<'a> Plan<'a> {
     ) -> Result<Self, Stop> {
         let paths = BTreeMap::new();
         let vacated = BTreeSet::new();
-        let searching = hunk::Searching::default();
+        let searching = Searching::default();
         let mut plan = Self { commits, commit, paths, patch, reverse, vacated, searching };
         let exists = |path: &[u8]| {
             crate::beneath::check(path).is_ok()
