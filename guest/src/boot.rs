@@ -152,14 +152,18 @@ fn link_devices() -> io::Result<()> {
 /// Makes the parent of all processes' cgroups, with every controller that the
 /// kernel has of those wanted.
 fn divide_cgroups() -> io::Result<()> {
+    match fs::create_dir(cgroup::PROCESSES) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     let present = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")?;
     let wanted = CONTROLLERS.iter().filter(|name| present.split_whitespace().any(|p| p == **name));
-    let enable: Vec<String> = wanted.map(|name| format!("+{name}")).collect();
-    fs::write("/sys/fs/cgroup/cgroup.subtree_control", enable.join(" "))?;
-    match fs::create_dir(cgroup::PROCESSES) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        Ok(()) | Err(_) => Ok(()),
+    // One by one: the kernel takes all of them or none.
+    for name in wanted {
+        fs::write("/sys/fs/cgroup/cgroup.subtree_control", format!("+{name}"))
+            .unwrap_or_else(|error| log::warn(format_args!("the {name} controller: {error}")));
     }
+    Ok(())
 }
 
 fn raise_loopback() -> io::Result<()> {

@@ -61,13 +61,11 @@ impl Cgroups {
     }
 
     /// Removes one whose process is gone, now or when what it left behind is.
-    pub(crate) fn retire(&self, cgroup: Cgroup) {
-        let Cgroup { directory, name } = cgroup;
-        drop(directory);
-        if unlinkat(&self.root, &*name, AtFlags::REMOVEDIR).is_err() {
+    pub(crate) fn retire(&self, cgroup: &Cgroup) {
+        if unlinkat(&self.root, &*cgroup.name, AtFlags::REMOVEDIR).is_err() {
             let mut left_behind = lock(&self.left_behind);
             if left_behind.len() < LEFT_BEHIND_MAX {
-                left_behind.push(name);
+                left_behind.push(cgroup.name.clone());
             }
         }
     }

@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Returns once the node is there. Blocks the thread: at boot there is nothing
-/// else to do, and later this runs on a thread of its own.
+/// Returns once the node is there. Blocks the thread: at boot, and while a
+/// workspace is mounted, there is nothing else to do.
 pub(crate) fn await_node(path: &Path, deadline: Duration) -> io::Result<()> {
     let until = Instant::now() + deadline;
     if path.exists() {

@@ -36,7 +36,7 @@ pub(crate) async fn run<R: Fetch, W: Carry>(
         Err(error) => connection.reply::<Exporting>(Err(error)).await,
         Ok(source) => {
             connection.reply(Ok(Exporting { file_type: source.file_type })).await?;
-            work::send(connection, move |outgoing| source.send(outgoing)).await
+            work::send(connection, move |outgoing, _| source.send(outgoing)).await
         }
     }
 }

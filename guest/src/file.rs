@@ -77,7 +77,7 @@ pub(crate) async fn read<R: Fetch, W: Carry>(
         Err(error) => connection.reply::<FileReading>(Err(error)).await,
         Ok(file) => {
             connection.reply(Ok(file.reading())).await?;
-            work::send(connection, move |outgoing| file.send(outgoing)).await
+            work::send(connection, move |outgoing, cancel| file.send(outgoing, cancel)).await
         }
     }
 }
@@ -90,7 +90,7 @@ pub(crate) async fn write<R: Fetch, W: Carry>(
 ) -> Result<(), Lost> {
     let root = root(guest);
     let written: Result<FileWritten, AgentError> =
-        work::receive(connection, move |content| -> Result<_, Stop> {
+        work::receive(connection, move |content, _| -> Result<_, Stop> {
             write::run(&root?, &call, content)
         })
         .await?;

@@ -23,14 +23,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 /// Where a workspace is, inside a guest.
 pub(crate) const WORKSPACE: &str = "/workspace";
-
-/// So many diffs and patches are worked on at a time; the others wait. Each may
-/// take about ten megabytes, and the agent is to stay under thirty-two.
-const BULK_MAX: usize = 2;
 
 /// Where on the workspace's disk the journals of commits are.
 const COMMITS: &str = "commits";
@@ -45,8 +41,6 @@ pub struct Guest {
     pub(crate) kept: Kept,
     state: Mutex<State>,
     off: watch::Sender<bool>,
-    /// Who may read or write a great deal at once.
-    pub(crate) bulk: Semaphore,
     /// Once there is a workspace, and what was interrupted in it was looked at.
     commits: Mutex<Option<Arc<Commits>>>,
 }
@@ -168,7 +162,6 @@ impl Guest {
             kept: Kept::default(),
             state: Mutex::new(state),
             off,
-            bulk: Semaphore::new(BULK_MAX),
             commits: Mutex::default(),
         }
     }

@@ -47,6 +47,7 @@ mod power;
 mod process;
 mod push;
 mod readiness;
+mod room;
 mod scratch;
 mod server;
 mod work;

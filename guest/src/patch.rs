@@ -5,6 +5,7 @@ mod content;
 mod hunk;
 mod names;
 mod parse;
+mod place;
 mod plan;
 mod spool;
 mod steps;
@@ -15,47 +16,36 @@ mod tree;
 use crate::commit::Commits;
 use crate::guest::Guest;
 use crate::server::Connection;
+use crate::work::{self, Cancel, Stop};
 use plan::Plan;
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::diff::{ApplyPatch, PATCH_MAX, PatchApplied};
-use pyro_protocol::{AgentError, AgentErrorKind, FrameKind, Lost};
+use pyro_protocol::{AgentError, AgentErrorKind, Lost};
 use spool::Spool;
 use std::sync::Arc;
 
-/// Answers `ApplyPatch`. Once the patch has arrived it is worked out to the end,
-/// also when nobody waits for it any more: it could be too late to stop.
+/// Answers `ApplyPatch`. A caller that goes away is told nothing and changes
+/// nothing, unless the changing has begun.
 pub(crate) async fn run<R: Fetch, W: Carry>(
     guest: &Guest,
     call: ApplyPatch,
     connection: &mut Connection<R, W>,
 ) -> Result<(), Lost> {
-    let begun = guest.commits().and_then(|commits| {
-        let spool = Spool::new(&commits).map_err(|error| tree::fault(b"the patch", &error))?;
+    let commits = guest.commits();
+    let received = work::receive(connection, move |mut content, _| {
+        let commits = commits?;
+        let mut spool = Spool::new(&commits).map_err(|error| tree::fault(b"the patch", &error))?;
+        while let Some(bytes) = content.bytes()? {
+            spool.take(&bytes)?;
+        }
         Ok((commits, spool))
     });
-    let (commits, mut spool) = match begun {
-        Ok(begun) => begun,
+    let (commits, spool) = match received.await? {
+        Ok(received) => received,
         Err(error) => return connection.reply::<PatchApplied>(Err(error)).await,
     };
-    loop {
-        let frame = connection.reader.next().await?;
-        if frame.kind == FrameKind::DataEnd && frame.payload.is_empty() {
-            break;
-        }
-        if frame.kind != FrameKind::Data {
-            return Err(Lost::OutOfPlace { got: frame.kind, wanted: "Data or an empty DataEnd" });
-        }
-        let taken = spool.take(&frame.payload);
-        if let Err(error) = taken {
-            return connection.reply::<PatchApplied>(Err(error)).await;
-        }
-    }
-    // The semaphore is never closed.
-    let _permit = guest.bulk.acquire().await;
-    let applying = tokio::task::spawn_blocking(move || apply(&commits, spool, call));
-    let applied = applying.await.unwrap_or_else(|error| {
-        Err(AgentError::new(AgentErrorKind::System, format!("applying the patch: {error}")))
-    });
+    let applying = work::BULK.run(connection, move |cancel| apply(&commits, spool, call, cancel));
+    let applied = applying.await?;
     connection.reply(applied).await
 }
 
@@ -63,7 +53,8 @@ fn apply(
     commits: &Arc<Commits>,
     spool: Spool,
     call: ApplyPatch,
-) -> Result<PatchApplied, AgentError> {
+    cancel: &Cancel,
+) -> Result<PatchApplied, Stop> {
     let patch = spool.map().map_err(|error| tree::fault(b"the patch", &error))?;
     let files = parse::parse(patch.bytes())
         .map_err(|error| AgentError::new(AgentErrorKind::InvalidArgument, error.to_string()))?;
@@ -74,14 +65,18 @@ fn apply(
                 "there is no patch in the text: neither `diff --git` nor `---`, `+++` and `@@ -`"
             }
         };
-        return Err(AgentError::new(AgentErrorKind::InvalidArgument, text));
+        return Err(AgentError::new(AgentErrorKind::InvalidArgument, text).into());
     }
     let _turn = commits.turn()?;
-    let _pending = commits.pend();
+    cancel.check()?;
     let ApplyPatch { strip, dry_run, reverse } = call;
     let begun = if dry_run { commits.rehearse() } else { commits.begin() };
     let commit = begun.map_err(|error| tree::fault(b"beginning", &error))?;
-    Plan::make(commits, commit, patch.bytes(), &files, strip, reverse)?.finish(dry_run)
+    let plan = Plan::make(commits, commit, patch.bytes(), &files, strip, reverse, cancel)?;
+    // Only from here on are there changes that a program could see the half of.
+    let _pending = commits.pend();
+    cancel.check()?;
+    Ok(plan.finish(dry_run)?)
 }
 
 const _: () = assert!(PATCH_MAX >= binary::CONTENT_MAX);
@@ -93,7 +88,8 @@ pub fn fuzz(patch: &[u8], file: &[u8]) {
         if let parse::Body::Hunks(hunks) = &part.body {
             for reverse in [false, true] {
                 // Whether it applies is not the question.
-                let _ = hunk::apply(patch, hunks, file, reverse);
+                let mut searching = place::Searching::default();
+                let _ = place::apply(patch, hunks, file, reverse, &mut searching, &mut Vec::new());
             }
         }
     }

@@ -5,10 +5,11 @@ use crate::cgroup::{Cgroups, populated};
 use crate::guest::{Guest, Machine};
 use crate::log;
 use crate::readiness::watch;
-use pyro_protocol::AgentError;
 use pyro_protocol::power::{PowerOff, PoweringOff};
+use pyro_protocol::{AgentError, AgentErrorKind};
 use rustix::process::Signal;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -20,16 +21,27 @@ const GRACE_MAX: Duration = Duration::from_secs(600);
 /// How long the kernel may take to end what got KILL.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Answers `PowerOff`, up to the reply; [`Guest::halt`] does the rest.
-pub(crate) async fn run(guest: &Guest, call: PowerOff) -> Result<PoweringOff, AgentError> {
+/// Answers `PowerOff` once [`Guest::begin_power_off`] has allowed it, up to the
+/// reply; [`Guest::halt`] does the rest. The machine goes off either way: an
+/// error says that its disk may not be consistent.
+pub(crate) async fn run(
+    guest: &Guest,
+    disk: Option<Arc<Disk>>,
+    call: PowerOff,
+) -> Result<PoweringOff, AgentError> {
     let grace = Duration::from_millis(call.grace_ms.into()).min(GRACE_MAX);
-    let disk = guest.begin_power_off()?;
     match &guest.machine {
         Machine::Virtual { cgroups } => {
-            end_machine(cgroups, grace).await.unwrap_or_else(complain("ending the processes"));
+            let ended = end_machine(cgroups, grace).await;
+            ended.unwrap_or_else(|error| complain("ending the processes")(&error));
             record(guest).await;
             if let Some(disk) = disk {
-                settle(&disk).unwrap_or_else(complain("settling the disk"));
+                hurry();
+                settle(|| disk.sync(), || disk.freeze()).map_err(|error| {
+                    complain("settling the disk")(&error);
+                    let text = format!("the machine goes off, its disk is not settled: {error}");
+                    AgentError::new(AgentErrorKind::System, text)
+                })?;
             }
         }
         Machine::InProcess { .. } => {
@@ -37,7 +49,7 @@ pub(crate) async fn run(guest: &Guest, call: PowerOff) -> Result<PoweringOff, Ag
             if timeout(grace, guest.running.empty()).await.is_err() {
                 guest.running.kill_all();
                 if timeout(KILL_DEADLINE, guest.running.empty()).await.is_err() {
-                    complain("ending the processes")(io::ErrorKind::TimedOut.into());
+                    complain("ending the processes")(&io::ErrorKind::TimedOut.into());
                 }
             }
             record(guest).await;
@@ -49,12 +61,12 @@ pub(crate) async fn run(guest: &Guest, call: PowerOff) -> Result<PoweringOff, Ag
 /// Lets the ends of kept processes reach the disk.
 async fn record(guest: &Guest) {
     if timeout(KILL_DEADLINE, guest.kept.idle()).await.is_err() {
-        complain("recording the ends of processes")(io::ErrorKind::TimedOut.into());
+        complain("recording the ends of processes")(&io::ErrorKind::TimedOut.into());
     }
 }
 
 /// A machine that is told to go off goes off; what failed is only said.
-fn complain(what: &str) -> impl Fn(io::Error) {
+fn complain(what: &str) -> impl Fn(&io::Error) {
     move |error| log::warn(format_args!("{what}: {error}"))
 }
 
@@ -80,12 +92,23 @@ async fn unpopulated(events: &AsyncFd<std::os::fd::OwnedFd>) -> io::Result<()> {
     }
 }
 
-fn settle(disk: &Disk) -> io::Result<()> {
-    // Freezing waits for three of the kernel's grace periods: a tenth of a
-    // second, or nothing once they are hurried.
-    std::fs::write("/sys/kernel/rcu_expedited", "1")?;
-    disk.sync()?;
-    disk.freeze()
+/// Freezing waits for three of the kernel's grace periods: a tenth of a second,
+/// or nothing once they are hurried.
+fn hurry() {
+    // Root can make /sys read-only: then it takes the tenth of a second.
+    let hurried = std::fs::write("/sys/kernel/rcu_expedited", "1");
+    hurried.unwrap_or_else(|error| complain("hurrying the kernel")(&error));
+}
+
+/// Freezes also what could not be synced: that the disk then stays as it is, is
+/// the better half. The first failure is told.
+fn settle(
+    sync: impl FnOnce() -> io::Result<()>,
+    freeze: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    let synced = sync();
+    let frozen = freeze();
+    synced.and(frozen)
 }
 
 /// The end. There is no power-off without ACPI: both VMMs end on a reboot.
@@ -94,5 +117,25 @@ pub(crate) fn reboot() -> io::Error {
     match rustix::system::reboot(rustix::system::RebootCommand::Restart) {
         Ok(()) => io::ErrorKind::Other.into(),
         Err(error) => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r12_what_cannot_be_synced_is_frozen_and_told() {
+        let failing = || Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        let mut frozen = false;
+        let mut freeze = || {
+            frozen = true;
+            Ok(())
+        };
+        let settled = settle(failing, &mut freeze);
+        assert_eq!(settled.unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+        assert!(frozen);
+        assert!(settle(|| Ok(()), failing).is_err());
+        assert!(settle(|| Ok(()), || Ok(())).is_ok());
     }
 }

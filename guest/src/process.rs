@@ -28,7 +28,8 @@ use leash::Leash;
 use output::Output;
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::process::{Exit, ProcessStarted, StartProcess};
-use pyro_protocol::{FrameKind, Lost};
+use pyro_protocol::{AgentError, AgentErrorKind, FrameKind, Lost};
+use std::io;
 use std::time::Duration;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
@@ -78,6 +79,25 @@ pub(super) async fn settled(guest: &Guest) {
         // One that takes longer is seen in the making.
         drop(timeout(SETTLING, commits.settled()).await);
     }
+}
+
+/// What the system refused, and for want of what.
+fn failed(what: &str, error: &io::Error) -> AgentError {
+    let kind = match is_exhaustion(error) {
+        true => AgentErrorKind::OutOfResources,
+        false => AgentErrorKind::System,
+    };
+    AgentError::new(kind, format!("{what}: {error}"))
+}
+
+/// Whether there was not enough of something.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC | libc::EDQUOT
+        )
+    )
 }
 
 /// A program that runs, and our ends of its streams.

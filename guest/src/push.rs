@@ -34,7 +34,7 @@ pub(crate) async fn run<R: Fetch, W: Carry>(
     let commits = guest.commits();
     let compared = work::receive(connection, {
         let call = call.clone();
-        move |entries| compare::run(commits?, &call, entries)
+        move |entries, _| compare::run(commits?, &call, entries)
     })
     .await?;
     let plan = match compared {
@@ -43,12 +43,12 @@ pub(crate) async fn run<R: Fetch, W: Carry>(
     };
     connection.reply(Ok(plan.compared())).await?;
     let asking = plan.clone();
-    work::send(connection, move |outgoing| asking.send_answers(outgoing)).await?;
+    work::send(connection, move |outgoing, _| asking.send_answers(outgoing)).await?;
     let staging = plan.clone();
     let staged =
-        work::receive(connection, move |contents| stage::run(&staging, contents, call.dry_run))
+        work::receive(connection, move |contents, _| stage::run(&staging, contents, call.dry_run))
             .await?;
-    work::send(connection, move |outgoing| plan.send_changes(&staged?, outgoing)).await
+    work::send(connection, move |outgoing, _| plan.send_changes(&staged?, outgoing)).await
 }
 
 /// What a failed commit or spool tells.

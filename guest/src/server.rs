@@ -1,11 +1,12 @@
 //! One connection: handshake, one call, its reply.
 
 use crate::guest::Guest;
+use crate::room::{self, Share};
 use crate::{activate, clock, diff, export, file, log, patch, power, process, push};
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::handshake::MAGIC;
 use pyro_protocol::kept::ListProcesses;
-use pyro_protocol::power::{Ping, Pong};
+use pyro_protocol::power::{Ping, Pong, PoweringOff};
 use pyro_protocol::{
     AgentError, AgentErrorKind, Call, FrameKind, FrameReader, FrameWriter, GENERATION, Generation,
     Hello, Lost, Welcome,
@@ -29,6 +30,21 @@ const FIRST: Generation = Generation(1);
 pub(crate) struct Connection<R, W> {
     pub(crate) reader: FrameReader<R>,
     pub(crate) writer: FrameWriter<W>,
+    /// What the call takes, until its reply.
+    room: Option<Share>,
+}
+
+/// Does what a host waits for that has nothing to say meanwhile, unless it
+/// closes or speaks.
+pub(crate) async fn while_awaited<R: Fetch, F: Future>(
+    reader: &mut FrameReader<R>,
+    work: F,
+) -> Result<F::Output, Lost> {
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        frame = reader.next() => Err(Lost::OutOfPlace { got: frame?.kind, wanted: "nothing" }),
+    }
 }
 
 /// Serves one connection until it ends. Works over anything that reads and
@@ -46,9 +62,7 @@ where
 
 /// The same over the two directions of a connection.
 pub async fn serve_halves<R: Fetch, W: Carry>(reader: R, writer: W, guest: Arc<Guest>) {
-    let reader = FrameReader::new(reader);
-    let writer = FrameWriter::new(writer);
-    let mut connection = Connection { reader, writer };
+    let mut connection = Connection::new(FrameReader::new(reader), FrameWriter::new(writer));
     let ended = converse(&mut connection, &guest).await;
     match ended {
         Ok(Served::Answered) | Err(Lost::Closed) => connection.farewell().await,
@@ -98,9 +112,7 @@ async fn converse<R: Fetch, W: Carry>(
         }
         Call::PollProcess(call) => process::kept::poll(guest, call, connection).await?,
         Call::FollowProcess(call) => process::kept::follow(guest, call, connection).await?,
-        Call::WriteProcess(call) => {
-            connection.reply(process::kept::write(guest, call).await).await?;
-        }
+        Call::WriteProcess(call) => process::kept::write(guest, call, connection).await?,
         Call::SignalProcess(call) => {
             connection.reply(process::kept::signal(guest, call).await).await?;
         }
@@ -109,21 +121,24 @@ async fn converse<R: Fetch, W: Carry>(
         }
         Call::Diff(call) => diff::run(guest, call, connection).await?,
         Call::ApplyPatch(call) => patch::run(guest, call, connection).await?,
-        Call::PowerOff(call) => {
-            let off = power::run(guest, call).await;
-            let served = off.as_ref().map_or(Served::Answered, |_| Served::PoweredOff);
-            connection.reply(off).await.or_else(|lost| match served {
-                Served::Answered => Err(lost),
-                // Whoever asked has gone; the machine still goes off.
-                Served::PoweredOff => Ok(()),
-            })?;
-            return Ok(served);
-        }
+        Call::PowerOff(call) => match guest.begin_power_off() {
+            Err(error) => connection.reply::<PoweringOff>(Err(error)).await?,
+            Ok(disk) => {
+                let off = power::run(guest, disk, call).await;
+                // Whoever asked may have gone; the machine still goes off.
+                drop(connection.reply(off).await);
+                return Ok(Served::PoweredOff);
+            }
+        },
     }
     Ok(Served::Answered)
 }
 
 impl<R: Fetch, W: Carry> Connection<R, W> {
+    pub(crate) fn new(reader: FrameReader<R>, writer: FrameWriter<W>) -> Self {
+        Self { reader, writer, room: None }
+    }
+
     /// Greets and takes the call.
     async fn opening(&mut self, guest: &Guest) -> Result<Call, Lost> {
         let hello: Hello = self.reader.expect(FrameKind::Hello).await?;
@@ -138,13 +153,17 @@ impl<R: Fetch, W: Carry> Connection<R, W> {
             activated: guest.activated(),
         };
         self.writer.send(FrameKind::Welcome, &welcome).await?;
-        self.reader.expect(FrameKind::Call).await
+        let begun = self.reader.begin().await?;
+        self.room = Some(room::CALLS.take(begun.length).await);
+        self.reader.finish(begun).await?.decode(FrameKind::Call)
     }
 
     pub(crate) async fn reply<T: serde::Serialize>(
         &mut self,
         reply: Result<T, AgentError>,
     ) -> Result<(), Lost> {
+        // By now the call has become what it asked for.
+        self.room = None;
         match reply {
             Ok(reply) => self.writer.send(FrameKind::Reply, &reply).await,
             Err(error) => self.writer.send(FrameKind::Error, &error).await,

@@ -1,32 +1,248 @@
 //! Calls that read and write files, on threads that may block: the agent itself
 //! never waits for a disk.
 
-use crate::server::Connection;
+#[cfg(test)]
+mod tests;
+
+use crate::server::{Connection, while_awaited};
 use pyro_protocol::carry::{Carry, Fetch};
-use pyro_protocol::transfer::{CutOff, Incoming, NoPiece, Outgoing, incoming, outgoing};
-use pyro_protocol::{AgentError, AgentErrorKind, FrameKind, FrameReader, Lost};
+use pyro_protocol::transfer::{
+    CutOff, Incoming, Inlet, NoPiece, Outgoing, Outlet, Taken, incoming, outgoing,
+};
+use pyro_protocol::{AgentError, AgentErrorKind, FrameKind, FrameReader, FrameWriter, Lost};
+use rustix::io::Errno;
 use serde::Serialize;
-use std::sync::Arc;
+use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::Semaphore;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 
 /// Calls that work on files at the same time; more wait for their turn. Each may
 /// hold some MiB of names or of a file, and the agent has 32 MiB in all.
 const AT_ONCE: usize = 8;
 
+/// Of diffs and patches. Each may take about ten megabytes.
+const BULK_AT_ONCE: usize = 2;
+
 /// The agent's threads that may block: those of these calls, whose hosts may make
 /// them wait, and as many for all else, which never waits for a host.
 pub const THREADS: usize = 2 * AT_ONCE;
 
-static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
+/// How long a host may neither take nor give a byte of a transfer while others
+/// wait for a turn.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Does something on a thread, when it is its turn.
-async fn in_turn<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    let turn = TURNS.acquire().await;
+/// Of calls that work on files.
+static FILES: LazyLock<Turns> = LazyLock::new(|| Turns::new(AT_ONCE, PATIENCE));
+
+/// Of diffs and patches.
+pub(crate) static BULK: LazyLock<Turns> = LazyLock::new(|| Turns::new(BULK_AT_ONCE, PATIENCE));
+
+/// How many may work at the same time.
+pub(crate) struct Turns {
+    places: Semaphore,
+    /// How many wait for a place.
+    waiting: watch::Sender<usize>,
+    patience: Duration,
+}
+
+/// The right to work, until it is dropped. It goes along to the thread that does
+/// the work: one whose caller has gone still takes memory until it notices.
+pub(crate) struct Turn {
+    /// Nobody closes the semaphore; were it so, there would be no turns to wait for.
+    _place: Option<SemaphorePermit<'static>>,
+}
+
+/// Counts one that waits.
+struct Waiter<'turns>(&'turns watch::Sender<usize>);
+
+impl<'turns> Waiter<'turns> {
+    fn new(waiting: &'turns watch::Sender<usize>) -> Self {
+        waiting.send_modify(|count| *count += 1);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+impl Turns {
+    fn new(at_once: usize, patience: Duration) -> Self {
+        let (places, waiting) = (Semaphore::new(at_once), watch::Sender::new(0));
+        Self { places, waiting, patience }
+    }
+
+    /// Waits for a turn.
+    pub(crate) async fn take(&'static self) -> Turn {
+        if let Ok(place) = self.places.try_acquire() {
+            return Turn { _place: Some(place) };
+        }
+        let _waiter = Waiter::new(&self.waiting);
+        Turn { _place: self.places.acquire().await.ok() }
+    }
+
+    /// Waits for the host on behalf of one that has a turn: as long as it takes,
+    /// but not in others' way.
+    pub(crate) async fn patiently<T>(
+        &self,
+        transfer: impl Future<Output = Result<T, Lost>>,
+    ) -> Result<T, Lost> {
+        let mut transfer = pin!(transfer);
+        if let Ok(done) = timeout(self.patience, &mut transfer).await {
+            return done;
+        }
+        let mut waiting = self.waiting.subscribe();
+        tokio::select! {
+            biased;
+            done = transfer => done,
+            // The sender lives as long as `self`.
+            _ = waiting.wait_for(|waiting| *waiting > 0) => {
+                Err(Lost::Io(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+
+    /// Does the work, unless the caller goes away before it is done.
+    pub(crate) async fn run<R: Fetch, W: Carry, T>(
+        &'static self,
+        connection: &mut Connection<R, W>,
+        job: impl FnOnce(&Cancel) -> Result<T, Stop> + Send + 'static,
+    ) -> Result<Result<T, AgentError>, Lost>
+    where
+        T: Send + 'static,
+    {
+        let turn = while_awaited(&mut connection.reader, self.take()).await?;
+        let caller = Caller::default();
+        let mut thread = start(turn, &caller, job);
+        match while_awaited(&mut connection.reader, &mut thread).await {
+            Ok(done) => outcome(done),
+            Err(lost) => {
+                drop(caller);
+                // Its answer has no reader.
+                drop(thread.await);
+                Err(lost)
+            }
+        }
+    }
+
+    /// See [`send`].
+    async fn send<R: Fetch, W: Carry, T>(
+        &'static self,
+        connection: &mut Connection<R, W>,
+        job: impl FnOnce(&mut Outgoing, &Cancel) -> Result<T, Stop> + Send + 'static,
+    ) -> Result<(), Lost>
+    where
+        T: Serialize + Send + 'static,
+    {
+        let turn = while_awaited(&mut connection.reader, self.take()).await?;
+        let (mut outgoing, mut outlet) = outgoing();
+        let caller = Caller::default();
+        let thread = start(turn, &caller, move |cancel| {
+            let end = job(&mut outgoing, cancel)?;
+            outgoing.flush()?;
+            Ok(end)
+        });
+        let Connection { reader, writer, .. } = connection;
+        let forwarding = self.forward(&mut outlet, writer);
+        let forwarded = while_awaited(reader, forwarding).await.flatten();
+        drop(outlet);
+        if forwarded.is_err() {
+            drop(caller);
+        }
+        let done = thread.await;
+        forwarded?;
+        match outcome(done)? {
+            Ok(end) => connection.writer.send(FrameKind::DataEnd, &end).await,
+            Err(error) => connection.writer.send(FrameKind::Error, &error).await,
+        }
+    }
+
+    async fn forward<W: Carry>(
+        &self,
+        outlet: &mut Outlet,
+        writer: &mut FrameWriter<W>,
+    ) -> Result<(), Lost> {
+        while let Some(frame) = outlet.next().await {
+            self.patiently(writer.send_buffer(FrameKind::Data, frame)).await?;
+        }
+        Ok(())
+    }
+
+    /// See [`receive`]. Who waits for a turn leaves unread what the host sends
+    /// meanwhile, and so does not hear of its going; the work hears of it first.
+    async fn receive<R: Fetch, W: Carry, T>(
+        &'static self,
+        connection: &mut Connection<R, W>,
+        job: impl FnOnce(Incoming, &Cancel) -> Result<T, Stop> + Send + 'static,
+    ) -> Result<Result<T, AgentError>, Lost>
+    where
+        T: Send + 'static,
+    {
+        let turn = self.take().await;
+        let (incoming, inlet) = incoming();
+        let caller = Caller::default();
+        let mut thread = start(turn, &caller, move |cancel| job(incoming, cancel));
+        let arrived = tokio::select! {
+            // What it could not do it says at once, however much is still to come.
+            done = &mut thread => return outcome(done),
+            arrived = self.take_in(inlet, &mut connection.reader) => arrived,
+        };
+        let lost = match arrived {
+            Ok(Arrived::SomeUnread) => return outcome(thread.await),
+            Ok(Arrived::All) => match while_awaited(&mut connection.reader, &mut thread).await {
+                Ok(done) => return outcome(done),
+                Err(lost) => lost,
+            },
+            Err(lost) => lost,
+        };
+        drop(caller);
+        drop(thread.await);
+        Err(lost)
+    }
+
+    /// Hands over what arrives, to the end or until the work wants no more.
+    async fn take_in<R: Fetch>(
+        &self,
+        inlet: Inlet,
+        reader: &mut FrameReader<R>,
+    ) -> Result<Arrived, Lost> {
+        loop {
+            let frame = self.patiently(reader.next()).await?;
+            match inlet.take(frame).await {
+                Taken::More => {}
+                Taken::ByNobody => return Ok(Arrived::SomeUnread),
+                Taken::Last(frame) if frame.kind == FrameKind::DataEnd => return Ok(Arrived::All),
+                Taken::Last(frame) => {
+                    return Err(Lost::OutOfPlace { got: frame.kind, wanted: "Data or DataEnd" });
+                }
+            }
+        }
+    }
+}
+
+/// How much of a transfer to here has arrived.
+enum Arrived {
+    All,
+    /// The work wants no more.
+    SomeUnread,
+}
+
+/// Does something on a thread, if anybody still waits for it then.
+fn start<T: Send + 'static>(
+    turn: Turn,
+    caller: &Caller,
+    job: impl FnOnce(&Cancel) -> Result<T, Stop> + Send + 'static,
+) -> JoinHandle<Result<T, Stop>> {
+    let cancel = caller.cancel();
     spawn_blocking(move || {
-        let done = job();
-        // Nobody closes it; were it so, there would be no turns to wait for.
+        let done = cancel.check().and_then(|()| job(&cancel));
         drop(turn);
         done
     })
@@ -69,15 +285,37 @@ pub(crate) struct Cancel(Arc<AtomicBool>);
 impl Cancel {
     /// To be asked wherever work goes on for long.
     pub(crate) fn check(&self) -> Result<(), Stop> {
-        if self.0.load(Ordering::Relaxed) { Err(Stop::CutOff) } else { Ok(()) }
+        if self.is_cancelled() { Err(Stop::CutOff) } else { Ok(()) }
     }
 
-    fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// The same, where only the system's errors are known.
+    pub(crate) fn check_errno(&self) -> Result<(), Errno> {
+        if self.is_cancelled() { Err(Errno::CANCELED) } else { Ok(()) }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Does the work, unless the caller goes away meanwhile.
+/// One that waits for work; dropping it cancels the work.
+#[derive(Debug, Default)]
+pub(crate) struct Caller(Cancel);
+
+impl Caller {
+    /// For the thread that does the work.
+    pub(crate) fn cancel(&self) -> Cancel {
+        self.0.clone()
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Does the work on files, unless the caller goes away before it is done.
 pub(crate) async fn run<R: Fetch, W: Carry, T>(
     connection: &mut Connection<R, W>,
     job: impl FnOnce(&Cancel) -> Result<T, Stop> + Send + 'static,
@@ -85,19 +323,7 @@ pub(crate) async fn run<R: Fetch, W: Carry, T>(
 where
     T: Send + 'static,
 {
-    let cancel = Cancel::default();
-    let seen = cancel.clone();
-    let mut thread = in_turn(move || job(&seen)).await;
-    tokio::select! {
-        biased;
-        done = &mut thread => outcome(done),
-        lost = silence(&mut connection.reader) => {
-            cancel.cancel();
-            // Its answer has no reader.
-            drop(thread.await);
-            Err(lost)
-        }
-    }
+    FILES.run(connection, job).await
 }
 
 /// Does the work and replies.
@@ -115,54 +341,23 @@ where
 /// Sends what the work puts out, and its result as the end of the transfer.
 pub(crate) async fn send<R: Fetch, W: Carry, T>(
     connection: &mut Connection<R, W>,
-    job: impl FnOnce(&mut Outgoing) -> Result<T, Stop> + Send + 'static,
+    job: impl FnOnce(&mut Outgoing, &Cancel) -> Result<T, Stop> + Send + 'static,
 ) -> Result<(), Lost>
 where
     T: Serialize + Send + 'static,
 {
-    let (mut outgoing, mut outlet) = outgoing();
-    let thread = in_turn(move || {
-        let end = job(&mut outgoing)?;
-        outgoing.flush()?;
-        Ok(end)
-    })
-    .await;
-    let forwarded = tokio::select! {
-        biased;
-        forwarded = outlet.forward(&mut connection.writer) => forwarded,
-        lost = silence(&mut connection.reader) => Err(lost),
-    };
-    drop(outlet);
-    let done = thread.await;
-    forwarded?;
-    match outcome(done)? {
-        Ok(end) => connection.writer.send(FrameKind::DataEnd, &end).await,
-        Err(error) => connection.writer.send(FrameKind::Error, &error).await,
-    }
+    FILES.send(connection, job).await
 }
 
 /// Gives the work what the host sends up to `DataEnd`.
 pub(crate) async fn receive<R: Fetch, W: Carry, T>(
     connection: &mut Connection<R, W>,
-    job: impl FnOnce(Incoming) -> Result<T, Stop> + Send + 'static,
+    job: impl FnOnce(Incoming, &Cancel) -> Result<T, Stop> + Send + 'static,
 ) -> Result<Result<T, AgentError>, Lost>
 where
     T: Send + 'static,
 {
-    let (incoming, inlet) = incoming();
-    let mut thread = in_turn(move || job(incoming)).await;
-    let arrived = tokio::select! {
-        // What it could not do it says at once, however much is still to come.
-        done = &mut thread => return outcome(done),
-        arrived = inlet.forward(&mut connection.reader) => arrived,
-    };
-    let done = thread.await;
-    match arrived? {
-        Some(frame) if frame.kind != FrameKind::DataEnd => {
-            Err(Lost::OutOfPlace { got: frame.kind, wanted: "Data or DataEnd" })
-        }
-        Some(_) | None => outcome(done),
-    }
+    FILES.receive(connection, job).await
 }
 
 fn outcome<T>(done: Result<Result<T, Stop>, JoinError>) -> Result<Result<T, AgentError>, Lost> {
@@ -171,13 +366,5 @@ fn outcome<T>(done: Result<Result<T, Stop>, JoinError>) -> Result<Result<T, Agen
         Ok(Err(Stop::Refused(error))) => Ok(Err(error)),
         Ok(Err(Stop::CutOff)) => Err(Lost::CutOff),
         Err(_) => Ok(Err(AgentError::new(AgentErrorKind::System, "the agent failed at it"))),
-    }
-}
-
-/// Returns when the host, which has nothing more to say, closes or speaks.
-async fn silence<R: Fetch>(reader: &mut FrameReader<R>) -> Lost {
-    match reader.next().await {
-        Ok(frame) => Lost::OutOfPlace { got: frame.kind, wanted: "nothing" },
-        Err(lost) => lost,
     }
 }

@@ -72,8 +72,10 @@ pub trait Fetch: AsyncRead + Unpin {
         cx: &mut Context<'_>,
         limit: usize,
     ) -> Poll<io::Result<Bytes>> {
-        let mut piece = Vec::with_capacity(limit.min(FETCHED));
-        let mut buffer = ReadBuf::uninit(piece.spare_capacity_mut());
+        let most = limit.min(FETCHED);
+        let mut piece = Vec::with_capacity(most);
+        // There may be more room than was asked for.
+        let mut buffer = ReadBuf::uninit(&mut piece.spare_capacity_mut()[..most]);
         ready!(self.poll_read(cx, &mut buffer))?;
         let length = buffer.filled().len();
         // SAFETY: so many bytes were filled, from the beginning.

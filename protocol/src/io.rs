@@ -208,6 +208,10 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         if std::mem::replace(&mut self.progress, Progress::InsideFrame) == Progress::InsideFrame {
             return Err(Lost::CutOff);
         }
+        if !self.buffer.is_empty() {
+            self.inner.write_all(&self.buffer).await.map_err(Lost::Io)?;
+            self.buffer.clear();
+        }
         let header = header(kind, buffer.len() - FRAME_ROOM);
         buffer[HEADROOM..FRAME_ROOM].copy_from_slice(&header);
         carry(&mut self.inner, buffer).await.map_err(Lost::Io)?;

@@ -54,6 +54,8 @@ pub struct Outgoing {
 #[derive(Debug)]
 pub struct Outlet {
     batches: mpsc::Receiver<Vec<Vec<u8>>>,
+    /// What is left of the last one.
+    batch: std::vec::IntoIter<Vec<u8>>,
 }
 
 /// A transfer out of here.
@@ -62,7 +64,7 @@ pub fn outgoing() -> (Outgoing, Outlet) {
     let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
     let outgoing =
         Outgoing { frame: empty_frame(), end: FRAME_ROOM, batch: Vec::new(), batches: sender };
-    (outgoing, Outlet { batches })
+    (outgoing, Outlet { batches, batch: Vec::new().into_iter() })
 }
 
 /// The longest frame that leaves here.
@@ -162,15 +164,24 @@ impl PieceSink for Outgoing {
 }
 
 impl Outlet {
+    /// The next frame, for [`FrameWriter::send_buffer`]; `None` when the thread
+    /// has ended or dropped its end.
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(frame) = self.batch.next() {
+                return Some(frame);
+            }
+            self.batch = self.batches.recv().await?.into_iter();
+        }
+    }
+
     /// Sends frames until the thread has ended or dropped its end.
     ///
     /// # Errors
     /// When the connection is lost.
     pub async fn forward<W: Carry>(&mut self, writer: &mut FrameWriter<W>) -> Result<(), Lost> {
-        while let Some(batch) = self.batches.recv().await {
-            for frame in batch {
-                writer.send_buffer(FrameKind::Data, frame).await?;
-            }
+        while let Some(frame) = self.next().await {
+            writer.send_buffer(FrameKind::Data, frame).await?;
         }
         Ok(())
     }

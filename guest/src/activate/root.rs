@@ -4,6 +4,7 @@
 
 use super::{Identity, identity};
 use crate::device::await_node;
+use crate::log;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount as mount_fs, mount_bind, mount_change,
@@ -187,9 +188,10 @@ pub(super) fn mount(who: &Identity) -> io::Result<Disk> {
     let (top, base) = (open_directory(DISK)?, open_directory("/")?);
     make_layers()?;
     let upper = Path::new(UPPER);
-    let is_fresh = !upper.join("etc").exists();
+    // Whatever is there: a link that leads nowhere, or what hides the base's.
+    let is_fresh = fs::symlink_metadata(upper.join("etc")).is_err();
     if is_fresh {
-        identity::write_beneath(Path::new("/"), upper, who)?;
+        identity::write_beneath(Path::new("/"), upper, who);
     }
     mount_fs("overlay", ROOT, "overlay", MountFlags::NOATIME, Some(OVERLAY_OPTIONS))
         .map_err(|error| named("the root's overlay", error))?;
@@ -208,9 +210,11 @@ pub(super) fn mount(who: &Identity) -> io::Result<Disk> {
     mount_bind(RUN, format!("{ROOT}/run")).map_err(|error| named("run", error))?;
     switch()?;
     if !is_fresh {
-        identity::write(Path::new("/"), who)?;
+        identity::write(Path::new("/"), who);
     }
-    make_directory(crate::guest::WORKSPACE)?;
+    // A file in its place is the user's, and all else can be reached.
+    make_directory(crate::guest::WORKSPACE)
+        .unwrap_or_else(|error| log::warn(format_args!("{}: {error}", crate::guest::WORKSPACE)));
     Ok(Disk { top, base, seed })
 }
 

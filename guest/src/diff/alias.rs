@@ -6,8 +6,9 @@
 //! The index names its files by the handles of the lower ones.
 
 use super::layers::{Found, Layers, Place, join};
-use super::names;
 use crate::beneath;
+use crate::file::names::{self, Page};
+use crate::work::Cancel;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap};
@@ -38,9 +39,9 @@ pub(super) struct Aliases(BTreeMap<Vec<u8>, Vec<u8>>);
 impl Aliases {
     /// Finds them. Costs next to nothing when nothing was written through a
     /// hard link.
-    pub(super) fn find(layers: &Layers) -> io::Result<Self> {
-        let mut search =
-            Search { layers, copies: copies(layers)?, found: Self::default(), room: BYTES_MAX };
+    pub(super) fn find(layers: &Layers, cancel: &Cancel) -> io::Result<Self> {
+        let copies = copies(layers, cancel)?;
+        let mut search = Search { layers, cancel, copies, found: Self::default(), room: BYTES_MAX };
         if search.copies.is_empty() {
             return Ok(search.found);
         }
@@ -84,6 +85,7 @@ type Handle = (u8, Vec<u8>);
 
 struct Search<'a> {
     layers: &'a Layers,
+    cancel: &'a Cancel,
     copies: HashMap<Handle, Vec<u8>>,
     found: Aliases,
     room: usize,
@@ -96,6 +98,7 @@ impl Search<'_> {
         // The copy that the group at hand has in the index, once it is known.
         let mut group: Option<Option<Vec<u8>>> = None;
         loop {
+            self.cancel.check_errno()?;
             let mut name = Vec::new();
             if reader.read_until(0, &mut name)? == 0 {
                 return Ok(());
@@ -122,11 +125,13 @@ impl Search<'_> {
         let mut pending = vec![(Vec::new(), None::<Vec<u8>>)];
         while let Some((path, after)) = pending.pop() {
             let directory = self.layers.directory(&Place::Lower(path.clone()))?;
-            let (names, more) = names::next(&directory, after.as_deref(), LISTING)?;
+            let after = after.unwrap_or_default();
+            let Page { names, more } = names::page(directory.as_fd(), &after, LISTING)?;
             if more {
                 pending.push((path.clone(), names.last().cloned()));
             }
             for name in names {
+                self.cancel.check_errno()?;
                 let child = join(&path, &name);
                 let Found::Node(node) = self.layers.node(Place::Lower(child.clone()))? else {
                     continue;
@@ -163,13 +168,14 @@ impl Search<'_> {
 }
 
 /// What is in the index, by the handles of the lower files.
-fn copies(layers: &Layers) -> io::Result<HashMap<Handle, Vec<u8>>> {
+fn copies(layers: &Layers, cancel: &Cancel) -> io::Result<HashMap<Handle, Vec<u8>>> {
     let mut copies = HashMap::new();
     let Some(index) = &layers.index else { return Ok(copies) };
-    let (mut room, mut after, mut more) = (BYTES_MAX, None::<Vec<u8>>, true);
+    let (mut room, mut after, mut more) = (BYTES_MAX, Vec::new(), true);
     while more {
-        let (names, rest) = names::next(index, after.as_deref(), LISTING)?;
-        (after, more) = (names.last().cloned(), rest);
+        cancel.check_errno()?;
+        let Page { names, more: rest } = names::page(index.as_fd(), &after, LISTING)?;
+        (after, more) = (names.last().cloned().unwrap_or_default(), rest);
         for name in names {
             let Some(handle) = named(&name) else { continue };
             let left = room.checked_sub(2 * name.len() + 64);

@@ -24,7 +24,7 @@ pub(super) fn write(
 
 fn literal(content: Option<&mut Content>, to: &mut impl Write) -> io::Result<()> {
     match content {
-        None | Some(Content::TooLarge) => {
+        None | Some(Content::Unread) => {
             writeln!(to, "literal 0")?;
             let encoder = ZlibEncoder::new(Lines::new(&mut *to), Compression::default());
             encoder.finish()?.finish()?;

@@ -2,6 +2,7 @@
 
 use super::layers::{Kind, Layers, Node, Place};
 use super::xattr;
+use crate::work::Cancel;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::Read;
@@ -11,14 +12,19 @@ const CHUNK: usize = 64 * 1024;
 
 /// Whether a node is what it was. When it vanishes while we look, it is: what
 /// comes after us is not for us to tell.
-pub(super) fn same(layers: &Layers, old: &Node, new: &Node) -> rustix::io::Result<bool> {
-    match same_now(layers, old, new) {
+pub(super) fn same(
+    layers: &Layers,
+    old: &Node,
+    new: &Node,
+    cancel: &Cancel,
+) -> rustix::io::Result<bool> {
+    match same_now(layers, old, new, cancel) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE) => Ok(true),
         same => same,
     }
 }
 
-fn same_now(layers: &Layers, old: &Node, new: &Node) -> rustix::io::Result<bool> {
+fn same_now(layers: &Layers, old: &Node, new: &Node, cancel: &Cancel) -> rustix::io::Result<bool> {
     if old.place == new.place {
         return Ok(true);
     }
@@ -28,7 +34,7 @@ fn same_now(layers: &Layers, old: &Node, new: &Node) -> rustix::io::Result<bool>
     let one_inode = old.inode == new.inode && matches!(new.place, Place::Lower(_));
     let same_content = one_inode
         || match old.kind {
-            Kind::File => same_bytes(layers, old, new)?,
+            Kind::File => same_bytes(layers, old, new, cancel)?,
             Kind::Symlink => layers.link(&old.place)? == layers.link(&new.place)?,
             Kind::Directory | Kind::Special(..) => true,
         };
@@ -37,13 +43,19 @@ fn same_now(layers: &Layers, old: &Node, new: &Node) -> rustix::io::Result<bool>
 }
 
 /// Whether two files have the same content.
-pub(super) fn same_bytes(layers: &Layers, old: &Node, new: &Node) -> rustix::io::Result<bool> {
+fn same_bytes(
+    layers: &Layers,
+    old: &Node,
+    new: &Node,
+    cancel: &Cancel,
+) -> rustix::io::Result<bool> {
     if old.size != new.size {
         return Ok(false);
     }
     let (mut old, mut new) = (layers.file(&old.place)?, layers.file(&new.place)?);
     let (mut was, mut is) = (vec![0; CHUNK], vec![0; CHUNK]);
     loop {
+        cancel.check_errno()?;
         let (had, has) = (fill(&mut old, &mut was)?, fill(&mut new, &mut is)?);
         if was[..had] != is[..has] {
             return Ok(false);

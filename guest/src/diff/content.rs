@@ -23,22 +23,22 @@ pub(super) enum Content {
     Held(Vec<u8>, BlobId),
     /// Up to [`CONTENT_MAX`], in a file that nobody changes any more.
     Large(File, u64, BlobId),
-    /// More than that.
-    TooLarge,
+    /// More than that, or there is no room on the disk to settle it.
+    Unread,
 }
 
 impl Content {
     pub(super) fn id(&self) -> Option<BlobId> {
         match self {
             Content::Held(_, id) | Content::Large(_, _, id) => Some(*id),
-            Content::TooLarge => None,
+            Content::Unread => None,
         }
     }
 
     pub(super) fn held(&self) -> Option<&[u8]> {
         match self {
             Content::Held(bytes, _) => Some(bytes),
-            Content::Large(..) | Content::TooLarge => None,
+            Content::Large(..) | Content::Unread => None,
         }
     }
 }
@@ -79,14 +79,26 @@ fn load_now(
             }
             drop(bytes);
             if file.metadata()?.len() > CONTENT_MAX {
-                return Ok(Some(Content::TooLarge));
+                return Ok(Some(Content::Unread));
             }
             file.rewind()?;
-            let settled =
-                if matches!(node.place, Place::Lower(_)) { file } else { copy(file, spool()?)? };
-            Ok(Some(large(settled)?))
+            let settled = match node.place {
+                Place::Lower(_) => Ok(file),
+                Place::Upper(_) | Place::Index(_) => spool().and_then(|spool| copy(file, spool)),
+            };
+            match settled {
+                Ok(settled) => Ok(Some(large(settled)?)),
+                // All else is worth being told on a full disk too.
+                Err(error) if is_full(&error) => Ok(Some(Content::Unread)),
+                Err(error) => Err(error),
+            }
         }
     }
+}
+
+/// Whether it is the disk that has no more room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded].contains(&error.kind())
 }
 
 fn held(bytes: Vec<u8>) -> Content {
@@ -104,7 +116,7 @@ fn copy(from: File, mut to: File) -> io::Result<File> {
 fn large(mut file: File) -> io::Result<Content> {
     let size = file.metadata()?.len();
     if size > CONTENT_MAX {
-        return Ok(Content::TooLarge);
+        return Ok(Content::Unread);
     }
     let mut hasher = BlobHasher::new(size);
     let mut chunk = vec![0; CHUNK];

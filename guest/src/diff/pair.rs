@@ -5,6 +5,7 @@ use super::layers::{Kind, Layers, Node, Place};
 use super::similar::Fingerprint;
 use super::walk::Change;
 use crate::git::BlobId;
+use crate::work::Cancel;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
@@ -47,6 +48,7 @@ pub(super) fn pair(
     layers: &Layers,
     changes: Vec<Change>,
     spool: &dyn Fn() -> io::Result<File>,
+    cancel: &Cancel,
 ) -> io::Result<Vec<Paired>> {
     let mut changes: Vec<_> =
         changes.into_iter().map(|change| Some(Paired::from(change))).collect();
@@ -63,7 +65,7 @@ pub(super) fn pair(
         (0..changes.len()).filter(|index| wanted(&changes[*index])).collect()
     };
     let (gone, new) = (candidates(true), candidates(false));
-    let mut search = Search { layers, changes: &mut changes, gone, new, spool };
+    let mut search = Search { layers, changes: &mut changes, gone, new, spool, cancel };
     search.by_origin();
     search.by_content()?;
     search.by_likeness()?;
@@ -79,6 +81,7 @@ struct Search<'a> {
     gone: BTreeSet<usize>,
     new: BTreeSet<usize>,
     spool: &'a dyn Fn() -> io::Result<File>,
+    cancel: &'a Cancel,
 }
 
 impl Search<'_> {
@@ -141,6 +144,7 @@ impl Search<'_> {
         let (gone, new) = (self.fingerprints(&self.gone)?, self.fingerprints(&self.new)?);
         let mut scores = Vec::new();
         for (new, new_print) in &new {
+            self.cancel.check_errno()?;
             for (old, old_print) in &gone {
                 let score = old_print.likeness(new_print);
                 if score >= LIKE_LEAST {
@@ -160,6 +164,7 @@ impl Search<'_> {
     fn fingerprints(&self, of: &BTreeSet<usize>) -> io::Result<Vec<(usize, Fingerprint)>> {
         let mut prints = Vec::new();
         for index in of {
+            self.cancel.check_errno()?;
             let Some(node) = self.side(*index).filter(|node| node.size <= LIKE_BYTES_MAX) else {
                 continue;
             };
@@ -179,6 +184,7 @@ impl Search<'_> {
         if let Some(id) = ids.get(&index) {
             return Ok(*id);
         }
+        self.cancel.check_errno()?;
         let id = match self.side(index) {
             Some(node) if node.size <= *room => {
                 *room -= node.size;

@@ -189,6 +189,8 @@ impl Section {
         self.write_index(modes, to)?;
         match self.content {
             DiffContent::Unchanged | DiffContent::Omitted => Ok(()),
+            // An empty file that is new or gone: git names no sides of it either.
+            DiffContent::Text { insertions: 0, deletions: 0 } => Ok(()),
             DiffContent::Binary => {
                 let [old, new] = [&mut self.old, &mut self.new]
                     .map(|side| side.as_mut().map(|side| &mut side.content));

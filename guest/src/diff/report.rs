@@ -5,13 +5,13 @@ use super::pair::{Paired, pair};
 use super::render::Renderer;
 use super::scope::Scope;
 use super::walk::{Change, Walk};
+use crate::work::Cancel;
 use pyro_protocol::diff::{
     DiffContent, DiffDetail, DiffEntry, DiffRecord, DiffStatus, DiffSummary,
 };
 use pyro_protocol::{ByteString, FrameKind, codec};
 use std::cell::RefCell;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What changes may take that wait for their other halves to be found. With
 /// more, all are told as they come, and none as renamed.
@@ -35,7 +35,7 @@ const _: () = assert!(FRAME_FULL + PIECE + ENTRY_MAX < FrameKind::Data.limit());
 pub(super) fn run(
     scope: &Scope,
     detail: DiffDetail,
-    cancelled: &AtomicBool,
+    cancel: &Cancel,
     send: &mut dyn FnMut(Vec<u8>) -> io::Result<()>,
 ) -> io::Result<DiffSummary> {
     let spool = || scope.spool();
@@ -43,19 +43,15 @@ pub(super) fn run(
     let report = RefCell::new(Report {
         scope,
         renderer,
+        cancel,
         frames: Frames { records: Vec::new(), held: 0, patch: Vec::new(), send },
         waiting: Some(Vec::new()),
         held: 0,
         summary: DiffSummary::default(),
     });
-    let sink = |change: Change| {
-        if cancelled.load(Ordering::Relaxed) {
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
-        report.borrow_mut().hear(change)
-    };
-    let wanted = |path: &[u8]| !cancelled.load(Ordering::Relaxed) && scope.is_wanted(path);
-    let walked = Walk { layers: &scope.layers, wanted: &wanted, sink }.run()?;
+    let sink = |change: Change| report.borrow_mut().hear(change);
+    let wanted = |path: &[u8]| scope.is_wanted(path);
+    let walked = Walk { layers: &scope.layers, wanted: &wanted, cancel, sink }.run()?;
     let mut report = report.into_inner();
     report.finish()?;
     report.summary.too_deep = walked.too_deep;
@@ -65,6 +61,7 @@ pub(super) fn run(
 struct Report<'a> {
     scope: &'a Scope,
     renderer: Renderer<'a>,
+    cancel: &'a Cancel,
     frames: Frames<'a>,
     /// `None` when there were too many.
     waiting: Option<Vec<Change>>,
@@ -91,12 +88,13 @@ impl Report<'_> {
 
     fn finish(&mut self) -> io::Result<()> {
         let waiting = self.waiting.take().unwrap_or_default();
-        let paired = pair(self.renderer.layers, waiting, self.renderer.spool)?;
+        let paired = pair(self.renderer.layers, waiting, self.renderer.spool, self.cancel)?;
         paired.into_iter().try_for_each(|change| self.tell(change))?;
         self.frames.flush_frame()
     }
 
     fn tell(&mut self, mut change: Paired) -> io::Result<()> {
+        self.cancel.check_errno()?;
         change.path = self.scope.shown(&change.path);
         change.old_path = change.old_path.map(|path| self.scope.shown(&path));
         let Some(rendered) = self.renderer.render(change)? else { return Ok(()) };

@@ -5,8 +5,9 @@ pub(crate) mod overlay;
 mod random;
 mod rules;
 
-use super::layers::{Kind, Node};
+use super::layers::{Kind, Node, Place};
 use super::walk::{Change, Walk, Walked};
+use crate::work::Cancel;
 use overlay::{Overlay, Seen, SeenKind, see};
 use std::collections::BTreeMap;
 
@@ -22,7 +23,9 @@ fn walk(overlay: &Overlay, table: bool) -> (Changed, Walked) {
         assert!(told.is_none(), "told twice: {:?}", String::from_utf8_lossy(&change.path));
         Ok(())
     };
-    let walked = Walk { layers: &layers, wanted: &|_| true, sink }.run().unwrap();
+    let cancel = Cancel::default();
+    let walk = Walk { layers: &layers, wanted: &|_| true, cancel: &cancel, sink };
+    let walked = walk.run().unwrap();
     (changed, walked)
 }
 

@@ -15,10 +15,13 @@
 use super::alias::Aliases;
 use super::compare;
 use super::layers::{Found, Layers, Node, Place, join};
-use super::{names, xattr};
+use super::xattr;
 use crate::beneath::PATH_MAX;
+use crate::file::names::{self, Page};
+use crate::work::Cancel;
 use rustix::io::Errno;
 use std::io;
+use std::os::fd::AsFd;
 
 /// What the names of all directories on the way down may take.
 const NAMES_ROOM: usize = 4 * 1024 * 1024;
@@ -36,6 +39,8 @@ pub(crate) struct Walk<'a, S> {
     pub(crate) layers: &'a Layers,
     /// Whether a path and what is below may matter.
     pub(crate) wanted: &'a dyn Fn(&[u8]) -> bool,
+    /// Asked at each step.
+    pub(crate) cancel: &'a Cancel,
     /// Hears each change, and may end the walk.
     pub(crate) sink: S,
 }
@@ -93,7 +98,7 @@ struct Walker<'w, 'a, S> {
 impl<S: FnMut(Change) -> io::Result<()>> Walk<'_, S> {
     /// Walks all of it.
     pub(crate) fn run(mut self) -> io::Result<Walked> {
-        let aliases = Aliases::find(self.layers)?;
+        let aliases = Aliases::find(self.layers, self.cancel)?;
         let root = Frame::new(Vec::new(), true, Some(Vec::new()), true);
         let mut walker = Walker {
             walk: &mut self,
@@ -122,6 +127,7 @@ impl Frame {
 impl<S: FnMut(Change) -> io::Result<()>> Walker<'_, '_, S> {
     /// Looks at one name; false when there is none left.
     fn step(&mut self) -> io::Result<bool> {
+        self.walk.cancel.check_errno()?;
         let Some(frame) = self.frames.last_mut() else { return Ok(false) };
         if frame.pass == Pass::Done {
             if let Some(Frame { children: 0, if_empty: Some(change), .. }) = self.frames.pop() {
@@ -159,21 +165,23 @@ impl<S: FnMut(Change) -> io::Result<()>> Walker<'_, '_, S> {
             Pass::Upper | Pass::Base | Pass::Done => None,
         };
         let after = frame.listing.last.as_deref();
-        let (names, more) = match place {
-            _ if frame.listing.exhausted => (Vec::new(), false),
+        let none = Page { names: Vec::new(), more: false };
+        let Page { names, more } = match place {
+            _ if frame.listing.exhausted => none,
             Some(place) => match self.walk.layers.directory(&place) {
                 Ok(directory) => {
-                    names::next(&directory, after, self.room / 2).map_err(at(&frame.path))?
+                    names::page(directory.as_fd(), after.unwrap_or_default(), self.room / 2)
+                        .map_err(at(&frame.path))?
                 }
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => (Vec::new(), false),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => none,
                 Err(error) => return Err(at(&frame.path)(error)),
             },
             None if frame.pass == Pass::Source && frame.in_place() => {
                 let child = self.aliases.child_after(&frame.path, after);
                 let more = child.is_some();
-                (child.into_iter().collect(), more)
+                Page { names: child.into_iter().collect(), more }
             }
-            None => (Vec::new(), false),
+            None => none,
         };
         if names.is_empty() {
             frame.listing = Listing::default();
@@ -270,7 +278,8 @@ impl<S: FnMut(Change) -> io::Result<()>> Walker<'_, '_, S> {
         match (&change.old, &change.new) {
             (None, None) => return Ok(()),
             (Some(old), Some(new)) => {
-                if !compare::same(self.walk.layers, old, new).map_err(at(&path))? {
+                let Walk { layers, cancel, .. } = &*self.walk;
+                if !compare::same(layers, old, new, cancel).map_err(at(&path))? {
                     self.tell(change.clone())?;
                 }
             }

@@ -3,7 +3,7 @@
 use super::fault::{invalid, refused, wrong_type};
 use super::root::{Root, TreePath};
 use super::status;
-use crate::work::Stop;
+use crate::work::{Cancel, Stop};
 use pyro_protocol::AgentError;
 use pyro_protocol::file::{FileRead, FileReadEnd, FileReading, FileType, ReadRange};
 use pyro_protocol::piece::PieceSink;
@@ -56,13 +56,17 @@ impl Opened {
     }
 
     /// Sends the range.
-    pub(super) fn send(self, outgoing: &mut Outgoing) -> Result<FileReadEnd, Stop> {
+    pub(super) fn send(
+        self,
+        outgoing: &mut Outgoing,
+        cancel: &Cancel,
+    ) -> Result<FileReadEnd, Stop> {
         let (offset, end) = match self.range {
             ReadRange::From { offset } => (offset, u64::MAX),
             ReadRange::Lines { first, count } => {
-                let offset = self.after_lines(0, first - 1)?;
+                let offset = self.after_lines(0, first - 1, cancel)?;
                 let end = match count {
-                    Some(count) => self.after_lines(offset, count)?,
+                    Some(count) => self.after_lines(offset, count, cancel)?,
                     None => u64::MAX,
                 };
                 (offset, end)
@@ -90,10 +94,12 @@ impl Opened {
     }
 
     /// Where the line after so many lines begins, or the end of the file.
-    fn after_lines(&self, start: u64, lines: u64) -> Result<u64, Stop> {
+    /// Nothing is sent meanwhile, so nothing else tells that the host has gone.
+    fn after_lines(&self, start: u64, lines: u64, cancel: &Cancel) -> Result<u64, Stop> {
         let mut buffer = vec![0; SCAN];
         let (mut at, mut left) = (start, lines);
         while left > 0 {
+            cancel.check()?;
             let length = self.read(&mut buffer, at)?;
             if length == 0 {
                 break;

@@ -1,11 +1,14 @@
 //! The host over AF_VSOCK.
 
 use super::{Desk, Service, try_announce};
+use crate::log;
 use pyro_protocol::{ANNOUNCE_PORT, VsockPort};
 use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
+use tokio::time::sleep;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 
 // <linux/vm_sockets.h>
@@ -13,6 +16,14 @@ const GET_LOCAL_CID: libc::Ioctl = 0x7b9;
 
 /// The smallest id of a guest; below are the hypervisor, loopback, the host.
 const GUEST_MIN: u32 = 3;
+
+/// Connections that fail one after the other before the listener counts as
+/// broken. One alone may have been taken back, or there was no memory for it.
+const FAILURES_MAX: u32 = 10;
+
+/// How long the machine has to find memory or a descriptor for the next one:
+/// there is no event that would tell.
+const RESPITE: Duration = Duration::from_millis(100);
 
 /// Whether there is a device, not only the kernel's code for one.
 pub(super) fn has_device() -> bool {
@@ -45,8 +56,19 @@ fn listen(port: VsockPort) -> io::Result<VsockListener> {
 }
 
 async fn accept(desk: &Desk, listener: VsockListener, service: Service) -> io::Result<Infallible> {
+    let mut failures = 0;
     loop {
-        let (stream, peer) = listener.accept().await?;
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) if failures < FAILURES_MAX => {
+                log::warn(format_args!("a connection was not to be had: {error}"));
+                failures += 1;
+                sleep(RESPITE).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        failures = 0;
         let from_host = peer.cid() == VMADDR_CID_HOST;
         if let Some(place) = desk.place().filter(|_| from_host) {
             let desk = desk.clone();

@@ -15,6 +15,9 @@ pub(crate) const CONTENT_MAX: u64 = 64 * 1024 * 1024;
 /// Deltas are unpacked in memory; a larger one is refused.
 const DELTA_MAX: u64 = 8 * 1024 * 1024;
 
+/// Of the old content so many bytes are copied at a time.
+const COPIED: usize = 16 * 1024;
+
 /// One direction of a binary patch; its lines stay in the patch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BinaryHunk {
@@ -152,10 +155,14 @@ fn apply_delta(delta: &[u8], old: &File, new: &mut File) -> io::Result<()> {
             size => size,
         };
         take(size)?;
-        let mut copied = vec![0; usize::try_from(size).unwrap_or(0)];
-        old.read_exact_at(&mut copied, offset)
-            .map_err(|_| broken("it copies what is not there"))?;
-        new.write_all(&copied)?;
+        let mut copied = [0; COPIED];
+        let end = offset + size;
+        for at in (offset..end).step_by(COPIED) {
+            let length = usize::try_from(end - at).unwrap_or(COPIED).min(COPIED);
+            old.read_exact_at(&mut copied[..length], at)
+                .map_err(|_| broken("it copies what is not there"))?;
+            new.write_all(&copied[..length])?;
+        }
     }
     if take(0)? == 0 { Ok(()) } else { Err(broken("its delta makes too little")) }
 }

@@ -1,13 +1,13 @@
 //! The new content of one file, from its old one and what the patch says.
 
-use super::hunk;
 use super::parse::{Body, FilePatch};
+use super::place::{self, Failure, Mismatch, Searching};
 use super::tree::{self, conflict, fault};
 use crate::commit::Commits;
 use crate::git::{BlobHasher, NO_BLOB};
 use pyro_protocol::{AgentError, AgentErrorKind};
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 
 /// A content that can be read.
 #[derive(Debug)]
@@ -33,6 +33,7 @@ impl Making<'_> {
     pub(super) fn write(
         &self,
         source: &mut Option<Content>,
+        searching: &mut Searching,
         staged: &mut File,
     ) -> Result<(), AgentError> {
         let path = self.to;
@@ -48,15 +49,16 @@ impl Making<'_> {
                     Some(Content::Link(target)) => target.clone(),
                     Some(Content::File(file)) => tree::read(file, self.from)?,
                 };
-                let new =
-                    hunk::apply(self.patch, hunks, &old, self.reverse).map_err(|mismatch| {
-                        let hunk::Mismatch { hunk, line, why } = mismatch;
-                        conflict(
-                            self.from,
-                            format!("hunk {hunk} (line {line} of the patch) does not apply: {why}"),
-                        )
-                    })?;
-                staged.write_all(&new).map_err(wrong)
+                let mut new = BufWriter::new(staged);
+                let (patch, reverse) = (self.patch, self.reverse);
+                match place::apply(patch, hunks, &old, reverse, searching, &mut new) {
+                    Ok(()) => new.flush().map_err(wrong),
+                    Err(Failure::Write(error)) => Err(wrong(error)),
+                    Err(Failure::Mismatch(Mismatch { hunk, line, why })) => Err(conflict(
+                        self.from,
+                        format!("hunk {hunk} (line {line} of the patch) does not apply: {why}"),
+                    )),
+                }
             }
             Body::Binary { forward, reverse } => {
                 let (hunk, ids) = match (self.reverse, reverse) {

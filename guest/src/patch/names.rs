@@ -26,27 +26,29 @@ pub(super) fn resolve(
     let (old, new) = (file.old.as_ref(), file.new.as_ref());
     let count = match strip {
         Some(count) => count,
-        None => u32::from(has_prefix(old, new, exists)),
+        None => u32::from(has_prefix(file, exists)),
     };
     let one = |name: Option<&Name>| name.map(|name| path(name, count)).transpose();
     Ok(Resolved { old: one(old)?, new: one(new)? })
 }
 
 /// Whether the first part of the names is not the workspace's.
-fn has_prefix(old: Option<&Name>, new: Option<&Name>, exists: &dyn Fn(&[u8]) -> bool) -> bool {
+fn has_prefix(file: &FilePatch, exists: &dyn Fn(&[u8]) -> bool) -> bool {
     // A name after `rename` has no prefix, whatever the others have.
     let plain = |name: Option<&Name>| {
         name.filter(|name| !name.is_bare && !name.path.starts_with(b"/"))
             .map(|name| tidy(&name.path))
     };
-    match (plain(old), plain(new)) {
+    let is_only_below =
+        |name: &[u8]| after_first(name).is_some_and(|rest| !exists(name) && exists(rest));
+    match (plain(file.old.as_ref()), plain(file.new.as_ref())) {
+        (Some(old), Some(new)) if old == new => is_only_below(&old),
         (Some(old), Some(new)) => {
-            let (old_rest, new_rest) = (after_first(&old), after_first(&new));
-            match old == new {
-                true => old_rest.is_some_and(|rest| !exists(&old) && exists(rest)),
-                false => old_rest.is_some() && old_rest == new_rest,
-            }
+            let rest = after_first(&old);
+            rest.is_some() && rest == after_first(&new)
         }
+        (Some(name), None) if file.is_unprefixed => is_only_below(&name),
+        (None, Some(_)) if file.is_unprefixed => false,
         (Some(name), None) => starts_with_letter(&name, b"acio"),
         (None, Some(name)) => starts_with_letter(&name, b"bwio"),
         (None, None) => false,
@@ -132,6 +134,19 @@ mod tests {
         assert_eq!(of("/dev/null", "src/x", &[]), Ok((String::new(), "src/x".to_owned())));
         assert_eq!(of("a/x", "/dev/null", &[]), Ok(("x".to_owned(), String::new())));
         assert_eq!(names(&plain("p/q/x", "p/q/x"), Some(2), &[]), both("x"));
+    }
+
+    #[test]
+    fn r7_git_says_in_its_own_line_when_names_have_no_prefix() {
+        let of = |patch: &str, there: &[&str]| names(patch, None, there);
+        let new = "new file mode 100644\n--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+a\n";
+        let gone = "deleted file mode 100644\n--- a/x\n+++ /dev/null\n@@ -1 +0,0 @@\n-a\n";
+        let made = |path: &str| Ok((String::new(), path.to_owned()));
+        let removed = |path: &str| Ok((path.to_owned(), String::new()));
+        assert_eq!(of(&format!("diff --git a/x b/x\n{new}"), &[]), made("x"));
+        assert_eq!(of(&format!("diff --git b/x b/x\n{new}"), &["x"]), made("b/x"));
+        assert_eq!(of(&format!("diff --git a/x b/x\n{gone}"), &["a/x"]), removed("x"));
+        assert_eq!(of(&format!("diff --git a/x a/x\n{gone}"), &["x", "a/x"]), removed("a/x"));
     }
 
     #[test]

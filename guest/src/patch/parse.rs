@@ -6,8 +6,14 @@ use super::binary::BinaryHunk;
 use super::hunk::{Hunk, Lines};
 use crate::git::quote::unquoted;
 
-/// The most files of one patch.
-pub(crate) const FILES_MAX: usize = 100_000;
+/// What all that a patch says of files may take in memory, without the lines,
+/// which stay in the patch: some ten thousand files, or a hundred thousand
+/// hunks. What is found out about each file takes about as much again.
+const PARTS_MAX: usize = 8 * 1024 * 1024;
+
+/// The longest line with a name in it: two of the longest paths, every byte
+/// quoted in octal.
+const NAMES_MAX: usize = 32 * 1024;
 
 /// What a patch does to one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +27,8 @@ pub(crate) struct FilePatch {
     /// What the blobs are called, in as many digits as there are.
     pub(crate) ids: Option<(Vec<u8>, Vec<u8>)>,
     pub(crate) body: Body,
+    /// Both names after `diff --git` are the same: they have no `a/` and `b/`.
+    pub(crate) is_unprefixed: bool,
     /// Where it begins.
     pub(crate) line: usize,
 }
@@ -70,28 +78,53 @@ impl Malformed {
     }
 }
 
+/// How much of [`PARTS_MAX`] is left.
+struct Room(usize);
+
+impl Room {
+    /// For one more of a vector, which may have as much room to spare.
+    fn take_one<T>(&mut self, line: usize) -> Result<(), Malformed> {
+        self.take(line, 2 * size_of::<T>())
+    }
+
+    fn take(&mut self, line: usize, bytes: usize) -> Result<(), Malformed> {
+        self.0 = self.0.checked_sub(bytes).ok_or_else(|| {
+            Malformed::new(line, "so many files and hunks are too much for one patch; split it")
+        })?;
+        Ok(())
+    }
+}
+
 /// Takes a patch apart.
 pub(crate) fn parse(text: &[u8]) -> Result<Vec<FilePatch>, Malformed> {
     let mut lines = Lines::new(text);
+    let mut room = Room(PARTS_MAX);
     let mut files = Vec::new();
     while let Some(line) = lines.peek() {
         let file = if let Some(names) = line.strip_prefix(b"diff --git ") {
-            let names = names.to_vec();
             let number = lines.number();
             lines.next();
-            git_file(&mut lines, &names, number)?
+            git_file(&mut lines, checked(names, number)?, number, &mut room)?
         } else if is_plain_start(&lines) {
-            plain_file(&mut lines)?
+            plain_file(&mut lines, &mut room)?
         } else {
             lines.next();
             continue;
         };
+        room.take_one::<FilePatch>(file.line)?;
+        let names = [&file.old, &file.new].into_iter().flatten();
+        room.take(file.line, names.map(|name| name.path.len()).sum())?;
         files.push(file);
-        if files.len() > FILES_MAX {
-            return Err(Malformed::new(lines.number(), format!("more than {FILES_MAX} files")));
-        }
     }
     Ok(files)
+}
+
+/// A line with names, if it is not too long for any.
+fn checked(names: &[u8], line: usize) -> Result<&[u8], Malformed> {
+    match names.len() {
+        ..=NAMES_MAX => Ok(names),
+        _ => Err(Malformed::new(line, "a name that is longer than any path")),
+    }
 }
 
 /// Whether here are the two names of a plain diff and its first hunk.
@@ -101,11 +134,14 @@ pub(super) fn is_plain_start(lines: &Lines<'_>) -> bool {
     begins(ahead.next(), b"--- ") && begins(ahead.next(), b"+++ ") && begins(ahead.next(), b"@@ -")
 }
 
-fn plain_file(lines: &mut Lines<'_>) -> Result<FilePatch, Malformed> {
+fn plain_file(lines: &mut Lines<'_>, room: &mut Room) -> Result<FilePatch, Malformed> {
     let line = lines.number();
-    let old = lines.next().and_then(|line| side_name(line.get(4..)?));
-    let new = lines.next().and_then(|line| side_name(line.get(4..)?));
-    let hunks = hunks(lines)?;
+    let mut name = || {
+        let text = lines.next().and_then(|line| line.get(4..)).unwrap_or_default();
+        checked(text, line).map(side_name)
+    };
+    let (old, new) = (name()?, name()?);
+    let hunks = hunks(lines, room)?;
     let kind = match (&old, &new) {
         (None, None) => return Err(Malformed::new(line, "both names are /dev/null")),
         (None, Some(_)) => PatchKind::Create,
@@ -113,11 +149,28 @@ fn plain_file(lines: &mut Lines<'_>) -> Result<FilePatch, Malformed> {
         (Some(_), Some(_)) => PatchKind::Modify,
     };
     let body = Body::Hunks(hunks);
-    Ok(FilePatch { old, new, kind, old_mode: None, new_mode: None, ids: None, body, line })
+    Ok(FilePatch {
+        old,
+        new,
+        kind,
+        old_mode: None,
+        new_mode: None,
+        ids: None,
+        body,
+        is_unprefixed: false,
+        line,
+    })
 }
 
-fn git_file(lines: &mut Lines<'_>, names: &[u8], line: usize) -> Result<FilePatch, Malformed> {
-    let (mut old, mut new) = match git_names(without_cr(names)) {
+fn git_file(
+    lines: &mut Lines<'_>,
+    names: &[u8],
+    line: usize,
+    room: &mut Room,
+) -> Result<FilePatch, Malformed> {
+    let names = git_names(without_cr(names));
+    let is_unprefixed = names.as_ref().is_some_and(|(old, new)| old.path == new.path);
+    let (mut old, mut new) = match names {
         Some((old, new)) => (Some(old), Some(new)),
         None => (None, None),
     };
@@ -130,7 +183,10 @@ fn git_file(lines: &mut Lines<'_>, names: &[u8], line: usize) -> Result<FilePatc
         let rest = |prefix: &str| text.strip_prefix(prefix.as_bytes());
         let mode =
             |digits| parse_mode(digits).ok_or_else(|| Malformed::new(number, "no file mode"));
-        let bare = |name| bare_name(name).ok_or_else(|| Malformed::new(number, "no name"));
+        let bare = |name| {
+            let name = bare_name(checked(name, number)?);
+            name.ok_or_else(|| Malformed::new(number, "no name"))
+        };
         if let Some(digits) = rest("old mode ") {
             old_mode = Some(mode(digits)?);
         } else if let Some(digits) = rest("new mode ") {
@@ -159,15 +215,14 @@ fn git_file(lines: &mut Lines<'_>, names: &[u8], line: usize) -> Result<FilePatc
         } else if text.starts_with(b"--- ") && !named {
             named = true;
             let is_move = matches!(kind, PatchKind::Rename | PatchKind::Copy);
-            let before = text.get(4..).and_then(side_name);
+            let before = side_name(checked(&text[4..], number)?);
             lines.next();
-            let after =
-                lines.peek().and_then(|line| line.strip_prefix(b"+++ ")).map(<[u8]>::to_vec);
+            let after = lines.peek().and_then(|line| line.strip_prefix(b"+++ "));
             let Some(after) = after else {
                 return Err(Malformed::new(lines.number(), "`+++` should follow `---`"));
             };
             if !is_move {
-                let after = side_name(&after);
+                let after = side_name(checked(after, number)?);
                 match (&before, &after) {
                     (None, None) => return Err(Malformed::new(number, "both names are /dev/null")),
                     (None, Some(_)) if kind == PatchKind::Modify => kind = PatchKind::Create,
@@ -178,7 +233,7 @@ fn git_file(lines: &mut Lines<'_>, names: &[u8], line: usize) -> Result<FilePatc
                 new = after.or(new);
             }
         } else if text.starts_with(b"@@ -") {
-            body = Body::Hunks(hunks(lines)?);
+            body = Body::Hunks(hunks(lines, room)?);
             break;
         } else if text == b"GIT binary patch" {
             lines.next();
@@ -206,12 +261,13 @@ fn git_file(lines: &mut Lines<'_>, names: &[u8], line: usize) -> Result<FilePatc
     if !complete {
         return Err(Malformed::new(line, "it does not say which file it is about"));
     }
-    Ok(FilePatch { old, new, kind, old_mode, new_mode, ids, body, line })
+    Ok(FilePatch { old, new, kind, old_mode, new_mode, ids, body, is_unprefixed, line })
 }
 
-fn hunks(lines: &mut Lines<'_>) -> Result<Vec<Hunk>, Malformed> {
+fn hunks(lines: &mut Lines<'_>, room: &mut Room) -> Result<Vec<Hunk>, Malformed> {
     let mut hunks = Vec::new();
     while lines.peek().is_some_and(|line| line.starts_with(b"@@ -")) {
+        room.take_one::<Hunk>(lines.number())?;
         hunks.push(Hunk::parse(lines)?);
     }
     Ok(hunks)
@@ -243,17 +299,20 @@ fn git_names(text: &[u8]) -> Option<(Name, Name)> {
     {
         return Some((name(text[..at].to_vec()), name(new)));
     }
-    let blanks = (0..text.len()).filter(|at| text[*at] == b' ');
+    // What follows the first slash of the one does so of the other.
+    let slash = |from: usize| memchr::memchr(b'/', &text[from..]).map(|at| from + at);
+    let (first, mut second) = (slash(0), None);
     let same = |at: &usize| {
         let (old, new) = (&text[..*at], &text[*at + 1..]);
-        old == new || after_slash(old).is_some_and(|old| Some(old) == after_slash(new))
+        if second.is_none_or(|second| second <= *at) {
+            second = Some(slash(*at + 1).unwrap_or(text.len()));
+        }
+        let below = |slash: Option<usize>, end| text.get(slash? + 1..end);
+        let old_below = below(first, *at);
+        old == new || (old_below.is_some() && old_below == below(second, text.len()))
     };
-    let at = blanks.into_iter().find(same)?;
+    let at = memchr::memchr_iter(b' ', text).find(same)?;
     Some((name(text[..at].to_vec()), name(text[at + 1..].to_vec())))
-}
-
-fn after_slash(name: &[u8]) -> Option<&[u8]> {
-    name.iter().position(|byte| *byte == b'/').map(|at| &name[at + 1..])
 }
 
 fn bare_name(text: &[u8]) -> Option<Name> {

@@ -4,10 +4,12 @@
 use super::content::{Content, Making};
 use super::names::{Resolved, resolve};
 use super::parse::{Body, FilePatch, PatchKind};
+use super::place::Searching;
 use super::tree::{self, Leaf, Original, conflict, fault};
 use super::{hunk, steps};
 use crate::commit::{Commit, Commits, Slot};
 use crate::git::{LINK_MODE, file_mode};
+use crate::work::{Cancel, Stop};
 use pyro_protocol::AgentError;
 use rustix::fs::Mode;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +24,7 @@ pub(super) struct Plan<'a> {
     reverse: bool,
     /// What some part of the patch removes or moves away, in whatever order.
     vacated: BTreeSet<Vec<u8>>,
+    searching: Searching,
 }
 
 /// What is and will be at a path.
@@ -80,16 +83,19 @@ impl<'a> Plan<'a> {
         files: &[FilePatch],
         strip: Option<u32>,
         reverse: bool,
-    ) -> Result<Self, AgentError> {
+        cancel: &Cancel,
+    ) -> Result<Self, Stop> {
         let paths = BTreeMap::new();
         let vacated = BTreeSet::new();
-        let mut plan = Self { commits, commit, paths, patch, reverse, vacated };
+        let searching = Searching::default();
+        let mut plan = Self { commits, commit, paths, patch, reverse, vacated, searching };
         let exists = |path: &[u8]| {
             crate::beneath::check(path).is_ok()
                 && tree::look(commits.tree(), path).is_ok_and(|found| found != Original::Nothing)
         };
         let mut parts = Vec::new();
         for file in files {
+            cancel.check()?;
             let resolved = resolve(file, strip, &exists)?;
             parts.push(plan.part(file, resolved)?);
         }
@@ -101,7 +107,10 @@ impl<'a> Plan<'a> {
                 plan.vacated.insert(part.from.clone());
             }
         }
-        parts.iter().try_for_each(|part| plan.apply(part))?;
+        for part in &parts {
+            cancel.check()?;
+            plan.apply(part)?;
+        }
         Ok(plan)
     }
 
@@ -187,7 +196,7 @@ impl<'a> Plan<'a> {
         let is_there = self.is_there(&part.to)?;
         let from_nothing = match &part.file.body {
             Body::Hunks(hunks) => match hunks.as_slice() {
-                [only] => only.lines(self.patch).iter().all(|line| {
+                [only] => only.lines(self.patch).all(|line| {
                     line.mark == if self.reverse { hunk::Mark::Old } else { hunk::Mark::New }
                 }),
                 _ => false,
@@ -317,7 +326,7 @@ impl<'a> Plan<'a> {
             to: path,
             commits: self.commits,
         };
-        making.write(&mut source.content, &mut staged)?;
+        making.write(&mut source.content, &mut self.searching, &mut staged)?;
         let wrong = |error: io::Error| fault(path, &error);
         let size = staged.metadata().map_err(wrong)?.len();
         if kind == PatchKind::Delete {

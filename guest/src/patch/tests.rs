@@ -6,6 +6,7 @@ mod total;
 
 use super::{Spool, apply};
 use crate::guest::{Guest, Phase};
+use crate::work::{Cancel, Stop};
 use pyro_protocol::diff::{ApplyPatch, PatchApplied};
 use pyro_protocol::{AgentError, AgentErrorKind};
 use std::fs;
@@ -21,7 +22,11 @@ pub fn apply_to(tree: &Path, patch: &[u8], call: ApplyPatch) -> Result<PatchAppl
     let commits = guest.commits().unwrap();
     let mut spool = Spool::new(&commits).unwrap();
     spool.take(patch).unwrap();
-    apply(&commits, spool, call)
+    match apply(&commits, spool, call, &Cancel::default()) {
+        Err(Stop::Refused(error)) => Err(error),
+        Err(Stop::CutOff) => panic!("nobody cancelled it"),
+        Ok(applied) => Ok(applied),
+    }
 }
 
 /// A workspace of a few files.

@@ -10,7 +10,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Files whose lines are to be changed are read as a whole; larger ones are
 /// refused.
-pub(super) const FILE_MAX: u64 = 16 * 1024 * 1024;
+pub(super) const FILE_MAX: u64 = 8 * 1024 * 1024;
 
 /// What there is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +80,8 @@ pub(super) fn link(tree: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<u8>, AgentEr
 
 /// Reads a whole file, if it is not too large.
 pub(super) fn read(file: &File, path: &[u8]) -> Result<Vec<u8>, AgentError> {
-    let mut bytes = Vec::new();
+    let length = file.metadata().map_err(|error| fault(path, &error))?.len();
+    let mut bytes = Vec::with_capacity(usize::try_from(length.min(FILE_MAX)).unwrap_or(0) + 1);
     file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(|error| fault(path, &error))?;
     if bytes.len() as u64 > FILE_MAX {
         let text = format!("{} is larger than {FILE_MAX} bytes", shown(path));

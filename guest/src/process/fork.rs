@@ -6,11 +6,10 @@
 //! "never ran" must be told apart: each step that can fail in the child says so
 //! on a pipe that closes when the program starts.
 
-use super::Process;
 use super::command::Command;
-use super::leash::Leash;
-use crate::cgroup::Cgroup;
-use crate::guest::{Guest, Machine};
+use super::leash::{Hold, Leash};
+use super::{Process, failed, is_exhaustion};
+use crate::guest::Guest;
 use pyro_protocol::{AgentError, AgentErrorKind};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -18,7 +17,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Pid, Uid};
 use std::ffi::{CStr, CString, c_char};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::null;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -102,18 +101,16 @@ fn start<'guest>(
             rustix::fs::fchown(pipe, owner.0, owner.1)?;
         }
     }
-    let (cgroup, own_oom_score) = match &guest.machine {
-        Machine::Virtual { cgroups } => (Some(cgroups.create()?), true),
-        Machine::InProcess { .. } => (None, false),
-    };
+    let hold = Hold::new(guest)?;
     // Whatever can fail does so before there is a child.
     let report_reader = pipe::Receiver::from_owned_fd(report_reader)?;
     let stdin_writer = stdin_writer.map(pipe::Sender::from_owned_fd).transpose()?;
     let stdout_reader = pipe::Receiver::from_owned_fd(stdout_reader)?;
     let stderr_reader = pipe::Receiver::from_owned_fd(stderr_reader)?;
+    let own_oom_score = hold.cgroup().is_some();
     let child = Child { command, own_oom_score, stdin, stdout, stderr, report };
-    let (pid, pidfd) = child.fork(cgroup.as_ref())?;
-    let leash = Leash::new(guest, pid, pidfd, cgroup)?;
+    let (pid, pidfd) = child.fork(hold.cgroup())?;
+    let leash = Leash::new(guest, pid, pidfd, hold)?;
     let process =
         Process { leash, stdin: stdin_writer, stdout: stdout_reader, stderr: stderr_reader };
     Ok((process, report_reader))
@@ -131,7 +128,8 @@ struct Child<'a> {
 }
 
 impl Child<'_> {
-    fn fork(&self, cgroup: Option<&Cgroup>) -> io::Result<(Pid, OwnedFd)> {
+    /// Makes the child, in a cgroup if there is one.
+    fn fork(&self, cgroup: Option<BorrowedFd<'_>>) -> io::Result<(Pid, OwnedFd)> {
         let argv = pointers(&self.command.argv);
         let envp = pointers(&self.command.envp);
         let groups: Vec<Gid> = self
@@ -148,7 +146,7 @@ impl Child<'_> {
         args.exit_signal = libc::SIGCHLD as u64;
         if let Some(cgroup) = cgroup {
             args.flags |= CLONE_INTO_CGROUP;
-            args.cgroup = cgroup.directory().as_raw_fd() as u64;
+            args.cgroup = cgroup.as_raw_fd() as u64;
         }
         // SAFETY: without CLONE_VM and a stack this is a fork: the child goes on
         // with a copy of everything. It has only this thread, so it calls
@@ -167,9 +165,11 @@ impl Child<'_> {
                 // SAFETY: ends the child without running anything of the parent's.
                 unsafe { libc::_exit(127) }
             }
-            _ => {
+            // No child, and no descriptor: too many processes, or no memory.
+            ..0 => Err(io::Error::last_os_error()),
+            1.. => {
                 let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-                let pid = pid.ok_or_else(io::Error::last_os_error)?;
+                let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
                 // SAFETY: the kernel has put a new descriptor there.
                 Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
             }
@@ -287,17 +287,36 @@ fn never_ran(step: u8, errno: i32, command: &Command) -> AgentError {
     AgentError::new(kind, format!("{what}: {reason}"))
 }
 
-fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC)
-    )
+fn resources(error: &io::Error) -> AgentError {
+    failed("the process cannot be started", error)
 }
 
-fn resources(error: &io::Error) -> AgentError {
-    let kind = match is_exhaustion(error) {
-        true => AgentErrorKind::OutOfResources,
-        false => AgentErrorKind::System,
-    };
-    AgentError::new(kind, format!("the process cannot be started: {error}"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn p3_a_child_that_cannot_be_made_is_an_error() {
+        let command = Command {
+            candidates: Vec::new(),
+            argv: Vec::new(),
+            envp: Vec::new(),
+            cwd: CString::default(),
+            identity: None,
+            stdin: false,
+        };
+        let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let child = Child {
+            command: &command,
+            own_oom_score: false,
+            stdin: null(),
+            stdout: null(),
+            stderr: null(),
+            report: null(),
+        };
+        // The kernel makes no child in what is no cgroup.
+        let refused = child.fork(Some(null().as_fd())).map(drop);
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EBADF));
+    }
 }

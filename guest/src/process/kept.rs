@@ -23,9 +23,9 @@ mod reading;
 mod shelf;
 mod spool;
 
-use super::{command, fork};
+use super::{command, failed, fork};
 use crate::guest::Guest;
-use crate::server::Connection;
+use crate::server::{Connection, while_awaited};
 use crate::{clock, log};
 use entry::{Entry, Order};
 use life::Newborn;
@@ -172,12 +172,7 @@ pub(crate) async fn poll<R: Fetch, W: Carry>(
         let entry = guest.kept.find(guest, call.id).await?;
         reading::poll(&guest.kept, &entry, call).await
     };
-    let polled = tokio::select! {
-        polled = polled => polled,
-        frame = connection.reader.next() => {
-            return Err(Lost::OutOfPlace { got: frame?.kind, wanted: "nothing" });
-        }
-    };
+    let polled = while_awaited(&mut connection.reader, polled).await?;
     connection.reply(polled).await
 }
 
@@ -193,10 +188,19 @@ pub(crate) async fn follow<R: Fetch, W: Carry>(
     }
 }
 
-/// Answers `WriteProcess`.
-pub(crate) async fn write(guest: &Guest, call: WriteProcess) -> Result<ProcessWritten, AgentError> {
-    let entry = guest.kept.find(guest, call.id).await?;
-    input::write(&entry, call).await
+/// Answers `WriteProcess`; a host that hangs up gives no more, and lets the next
+/// one write.
+pub(crate) async fn write<R: Fetch, W: Carry>(
+    guest: &Guest,
+    call: WriteProcess,
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
+    let written = async {
+        let entry = guest.kept.find(guest, call.id).await?;
+        input::write(&entry, call).await
+    };
+    let written: Result<ProcessWritten, _> = while_awaited(&mut connection.reader, written).await?;
+    connection.reply(written).await
 }
 
 /// Answers `SignalProcess`.
@@ -228,13 +232,14 @@ pub(crate) async fn forget(
     let shelf = guest.kept.shelf(guest).await?;
     let entry = guest.kept.find(guest, id).await?;
     let state = entry.status().state;
-    if entry.order(Order::Kill).await {
-        let mut status = entry.watch();
-        let ended = status.wait_for(|status| !status.is_running());
-        if timeout(END_DEADLINE, ended).await.is_err() {
-            let message = format!("process {id} does not die");
-            return Err(AgentError::new(AgentErrorKind::System, message));
-        }
+    // One that is just ending takes no order, and its end is still to be
+    // recorded: what is forgotten before that would come back.
+    let _ = entry.order(Order::Kill).await;
+    let mut status = entry.watch();
+    let ended = status.wait_for(|status| !status.is_running());
+    if timeout(END_DEADLINE, ended).await.is_err() {
+        let message = format!("process {id} does not die");
+        return Err(AgentError::new(AgentErrorKind::System, message));
     }
     guest.kept.registry().ended.retain(|entry| entry.id != id);
     guest.kept.remove_files(&shelf, id).await;
@@ -304,7 +309,8 @@ impl Kept {
         self.running.send_replace(registry.running.len());
     }
 
-    /// On disk first: an end that was told is not lost again.
+    /// In the file first: an agent that comes after this one knows of an end
+    /// that was told, unless the disk took no more.
     async fn record_end(
         &self,
         shelf: &Arc<Shelf>,
@@ -378,12 +384,35 @@ fn shown(argv: &[ByteString]) -> Vec<ByteString> {
     argv.iter().take(words).map(cut).collect()
 }
 
-fn failed(what: &str, error: &io::Error) -> AgentError {
-    let kind = match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT | libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
-            AgentErrorKind::OutOfResources
-        }
-        _ => AgentErrorKind::System,
-    };
-    AgentError::new(kind, format!("{what}: {error}"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::Phase;
+
+    #[tokio::test]
+    async fn r10_what_is_forgotten_while_it_ends_does_not_come_back() {
+        let workspace = tempfile::tempdir().unwrap();
+        let guest = Guest::in_process(workspace.path(), Phase::Activated);
+        let shelf = guest.kept.shelf(&guest).await.unwrap();
+        let process = KeptProcess {
+            id: random_id().unwrap(),
+            argv: Vec::new(),
+            started_at_ns: 0,
+            state: ProcessState::Running { pid: 1 },
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+        };
+        let id = process.id;
+        guest.kept.create(&shelf, &process).await.unwrap();
+        // The one that waits for it has seen its end, and takes no more orders.
+        let (entry, _) = Entry::running(&shelf, process, None);
+        let entry = Arc::new(entry);
+        guest.kept.add(entry.clone());
+        let forgetting = forget(&guest, ForgetProcess { id });
+        let ending = guest.kept.record_end(&shelf, &entry, None);
+        let (forgotten, ()) = tokio::join!(forgetting, ending);
+        forgotten.unwrap();
+        assert_eq!(list(&guest).await.unwrap().processes, []);
+        assert!(shelf.load().unwrap().is_empty());
+    }
 }

@@ -12,7 +12,7 @@ use rustix::process::{
 };
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
@@ -32,11 +32,38 @@ pub(crate) struct Leash<'guest> {
 }
 
 /// What reaches a program's descendants.
-enum Hold<'guest> {
+pub(super) enum Hold<'guest> {
     /// Everything, wherever it went.
-    Cgroup { cgroup: Option<Cgroup>, cgroups: &'guest Cgroups },
+    Cgroup { cgroup: Cgroup, cgroups: &'guest Cgroups },
     /// What has not left the process group.
     Group,
+}
+
+impl<'guest> Hold<'guest> {
+    /// For a program that is about to be started.
+    pub(super) fn new(guest: &'guest Guest) -> io::Result<Self> {
+        match &guest.machine {
+            Machine::Virtual { cgroups } => Ok(Self::Cgroup { cgroup: cgroups.create()?, cgroups }),
+            Machine::InProcess { .. } => Ok(Self::Group),
+        }
+    }
+
+    /// Where it is to be born.
+    pub(super) fn cgroup(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Hold::Cgroup { cgroup, .. } => Some(cgroup.directory()),
+            Hold::Group => None,
+        }
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        match self {
+            Hold::Cgroup { cgroup, cgroups } => cgroups.retire(cgroup),
+            Hold::Group => {}
+        }
+    }
 }
 
 impl<'guest> Leash<'guest> {
@@ -45,12 +72,8 @@ impl<'guest> Leash<'guest> {
         guest: &'guest Guest,
         pid: Pid,
         pidfd: OwnedFd,
-        cgroup: Option<Cgroup>,
+        hold: Hold<'guest>,
     ) -> io::Result<Self> {
-        let hold = match &guest.machine {
-            Machine::Virtual { cgroups } => Hold::Cgroup { cgroup, cgroups },
-            Machine::InProcess { .. } => Hold::Group,
-        };
         let pidfd = watch(pidfd, Interest::READABLE).inspect_err(|_| {
             // It is still ours alone, so it is there to be killed and reaped.
             let _ = kill_process(pid, Signal::KILL);
@@ -106,12 +129,12 @@ impl<'guest> Leash<'guest> {
     /// Kills the program and what it started.
     pub(super) fn kill(&self) {
         match &self.hold {
-            Hold::Cgroup { cgroup: Some(cgroup), .. } => {
+            Hold::Cgroup { cgroup, .. } => {
                 if let Err(error) = cgroup.kill() {
                     log::warn(format_args!("killing process {}: {error}", self.pid()));
                 }
             }
-            Hold::Cgroup { cgroup: None, .. } | Hold::Group => {
+            Hold::Group => {
                 // It may have gone by itself.
                 let _ = kill_process_group(self.pid, Signal::KILL);
             }
@@ -137,14 +160,12 @@ impl Drop for Leash<'_> {
         if !self.released {
             self.kill();
         }
+        // Once it is reaped, its number may come to mean another.
+        self.running.remove(self.pid);
         // Reaps, if there is something to reap; a child that does not even die
         // of KILL stays a child.
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let _ = waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options);
-        if let Hold::Cgroup { cgroup, cgroups } = &mut self.hold {
-            cgroup.take().into_iter().for_each(|cgroup| cgroups.retire(cgroup));
-        }
-        self.running.remove(self.pid);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a program writes, on its way to the host.
 
 use super::input::Taken;
+use crate::room::{self, Share};
 use pyro_protocol::carry::Carry;
 use pyro_protocol::channel::STREAM_UNIT;
 use pyro_protocol::frame::{HEADER_LEN, STREAM_CHUNK};
@@ -42,8 +43,13 @@ struct Stream {
     pipe: Option<Receiver>,
 }
 
-/// Buffers with [`FRAME_ROOM`] bytes and then a frame's payload each.
-type Gulp = Vec<Vec<u8>>;
+/// What is read from a pipe at once.
+struct Gulp {
+    /// Each with [`FRAME_ROOM`] bytes and then a frame's payload.
+    buffers: Vec<Vec<u8>>,
+    /// Of more than one frame's worth.
+    _room: Option<Share>,
+}
 
 /// What the forwarding waits for.
 enum Event {
@@ -113,7 +119,7 @@ impl Output {
             };
             let Some(pipe) = &stream.pipe else { continue };
             match pipe.try_io(|| gulp(pipe.as_fd(), usize::MAX)) {
-                Ok(gulp) if gulp.is_empty() => {
+                Ok(gulp) if gulp.buffers.is_empty() => {
                     stream.pipe = None;
                     return Ok(Event::Ended);
                 }
@@ -130,7 +136,7 @@ async fn send<W: Carry>(
     kind: FrameKind,
     gulp: Gulp,
 ) -> Result<(), Lost> {
-    for buffer in gulp {
+    for buffer in gulp.buffers {
         writer.send_buffer(kind, buffer).await?;
     }
     Ok(())
@@ -155,12 +161,12 @@ impl Stream {
         let mut left = present(pipe.as_fd()).map_err(Lost::Io)?;
         while left > 0 {
             let gulp = match gulp(pipe.as_fd(), left) {
-                Ok(gulp) if gulp.is_empty() => return Ok(()),
+                Ok(gulp) if gulp.buffers.is_empty() => return Ok(()),
                 Ok(gulp) => gulp,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(Lost::Io(error)),
             };
-            let length = gulp.iter().map(|buffer| buffer.len() - FRAME_ROOM).sum();
+            let length = gulp.buffers.iter().map(|buffer| buffer.len() - FRAME_ROOM).sum();
             left = left.saturating_sub(length);
             send(writer, self.kind, gulp).await?;
         }
@@ -173,11 +179,13 @@ fn present(pipe: BorrowedFd<'_>) -> io::Result<usize> {
 }
 
 /// Reads what lies in a pipe, at most `limit`, with room for the headers; none
-/// at its end. As much memory as there are bytes: a program that says little
-/// costs little.
+/// at its end. As much memory as there are bytes, if there is room for it: a
+/// program that says little costs little.
 fn gulp(pipe: BorrowedFd<'_>, limit: usize) -> io::Result<Gulp> {
     // At the end there is nothing, and the read says so.
-    let mut left = present(pipe)?.clamp(1, limit.min(GULP * CHUNK));
+    let present = present(pipe)?.clamp(1, limit.min(GULP * CHUNK));
+    let room = if present > CHUNK { room::OUTPUT.try_take(present) } else { None };
+    let mut left = if room.is_some() { present } else { present.min(CHUNK) };
     let mut gulp = Vec::with_capacity(left.div_ceil(CHUNK));
     while left > 0 {
         let length = left.min(CHUNK);
@@ -206,7 +214,7 @@ fn gulp(pipe: BorrowedFd<'_>, limit: usize) -> io::Result<Gulp> {
         read -= length;
     }
     gulp.retain(|buffer| buffer.len() > FRAME_ROOM);
-    Ok(gulp)
+    Ok(Gulp { buffers: gulp, _room: room })
 }
 
 fn spare(buffer: &mut Vec<u8>) -> libc::iovec {

@@ -1,7 +1,10 @@
 //! Who a program runs as, by the guest's own /etc/passwd and /etc/group.
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 
 /// The most of either table that is looked at.
 const TABLE_MAX: u64 = 1024 * 1024;
@@ -56,7 +59,8 @@ struct Account<'a> {
 impl Tables {
     /// The machine's. A table that is not there is empty.
     pub fn read() -> io::Result<Self> {
-        Ok(Self { passwd: read("/etc/passwd")?, group: read("/etc/group")? })
+        let [passwd, group] = ["/etc/passwd", "/etc/group"].map(|path| read(Path::new(path)));
+        Ok(Self { passwd: passwd?, group: group? })
     }
 
     /// Tables of these contents.
@@ -169,14 +173,33 @@ fn number(digits: &[u8]) -> Option<u32> {
     text.parse().ok().filter(|number| *number != u32::MAX)
 }
 
-fn read(path: &str) -> io::Result<Vec<u8>> {
-    match File::open(path) {
-        Ok(file) => {
-            let mut bytes = Vec::new();
-            file.take(TABLE_MAX).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
+/// What is no regular file is no table: a FIFO would keep the agent waiting.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut bytes = Vec::new();
+    if file.metadata()?.is_file() {
+        file.take(TABLE_MAX).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{CWD, FileType, mknodat};
+
+    #[test]
+    fn p3_what_is_no_file_is_no_table_and_keeps_nobody_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("passwd");
+        assert_eq!(read(&path).unwrap(), b"");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        assert_eq!(read(&path).unwrap(), b"");
+        assert_eq!(read(directory.path()).unwrap(), b"");
     }
 }

@@ -5,7 +5,9 @@ use crate::pieces::block_on;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use pyro_protocol::export::ExportEntry;
+use pyro_protocol::io::FRAME_ROOM;
 use pyro_protocol::piece::{BadPiece, ENTRY_MAX, Piece, PieceReader, PieceSink};
+use pyro_protocol::process::Signal;
 use pyro_protocol::transfer::{CutOff, NoPiece, incoming, outgoing};
 use pyro_protocol::{ByteString, FrameKind, FrameReader, FrameWriter};
 use std::convert::Infallible;
@@ -196,5 +198,18 @@ fn a_frame_that_has_no_place_ends_a_transfer() {
         let (_source, inlet) = incoming();
         let last = inlet.forward(&mut FrameReader::new(theirs)).await.expect("a frame");
         assert_eq!(last.expect("it was not data").kind, FrameKind::Stdout);
+    });
+}
+
+#[test]
+fn r17_what_was_queued_leaves_before_what_is_sent() {
+    block_on(async {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let (mut writer, mut reader) = (FrameWriter::new(ours), FrameReader::new(theirs));
+        writer.queue(FrameKind::Signal, &Signal { number: 15 }).unwrap();
+        let buffer = [vec![0; FRAME_ROOM], b"input".to_vec()].concat();
+        writer.send_buffer(FrameKind::Stdin, buffer).await.unwrap();
+        assert_eq!(reader.next().await.unwrap().kind, FrameKind::Signal);
+        assert_eq!(reader.next().await.unwrap().payload, b"input");
     });
 }

@@ -5,6 +5,7 @@ use super::random::for_random_overlays;
 use crate::diff::report;
 use crate::diff::scope::Scope;
 use crate::patch::tests::{BACKWARD, FORWARD, apply_to};
+use crate::work::Cancel;
 use crate::{Guest, LayerPaths, Phase};
 use pyro_protocol::codec;
 use pyro_protocol::diff::{DiffDetail, DiffEntry, DiffRecord, DiffScope, DiffSummary};
@@ -13,7 +14,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
 
 /// All that a diff tells.
 pub struct Told {
@@ -48,7 +48,7 @@ pub fn tell(overlay: &Overlay, detail: DiffDetail) -> Told {
         }
         Ok(())
     };
-    let summary = report::run(&scope, detail, &AtomicBool::new(false), &mut send).unwrap();
+    let summary = report::run(&scope, detail, &Cancel::default(), &mut send).unwrap();
     Told { summary, ..told }
 }
 

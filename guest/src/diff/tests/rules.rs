@@ -2,7 +2,9 @@
 
 use super::git::{guest, tell};
 use super::overlay::{Overlay, with_mounts};
-use super::{check, shown, walk};
+use super::{Place, check, shown, walk};
+use crate::diff::{compare, content, report};
+use crate::work::{Caller, Cancel};
 use pyro_protocol::diff::{DiffContent, DiffDetail, DiffStatus};
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -199,6 +201,58 @@ fn p7_a_walk_costs_what_has_changed_whatever_the_size_of_the_tree() {
 }
 
 #[test]
+fn p4_a_comparison_ends_in_the_middle_of_a_file_when_nobody_waits() {
+    with_mounts(|| {
+        let overlay = Overlay::new();
+        // Of one size and holes alone: they are the same to the last byte.
+        for layer in ["seed", "upper"] {
+            let path = overlay.directory.path().join(layer).join("huge");
+            File::create(path).unwrap().set_len(1 << 36).unwrap();
+        }
+        overlay.mount();
+        let layers = overlay.layers(false);
+        let node = |place| layers.node(place).unwrap().node().unwrap();
+        let old = node(Place::Lower(b"huge".to_vec()));
+        let new = node(Place::Upper(b"huge".to_vec()));
+        let caller = Caller::default();
+        let cancel = caller.cancel();
+        drop(caller);
+        let same = compare::same(&layers, &old, &new, &cancel);
+        assert_eq!(same, Err(rustix::io::Errno::CANCELED));
+    });
+}
+
+#[test]
+fn r7_a_full_disk_leaves_out_what_it_has_no_room_for() {
+    with_mounts(|| {
+        let overlay = Overlay::new();
+        overlay.mount();
+        let large = vec![b'x'; usize::try_from(content::TEXT_MAX).unwrap() + 1];
+        fs::write(overlay.live().join("large"), large).unwrap();
+        let layers = overlay.layers(false);
+        let node = layers.node(Place::Upper(b"large".to_vec())).unwrap().node().unwrap();
+        let full = || Err(std::io::ErrorKind::StorageFull.into());
+        let loaded = content::load(&layers, &node, &full).unwrap();
+        assert!(matches!(loaded, Some(content::Content::Unread)));
+    });
+}
+
+#[test]
+fn r7_a_file_without_lines_has_no_sides_in_a_patch() {
+    with_mounts(|| {
+        let overlay = Overlay::new();
+        write(&overlay.seed(), "gone", "");
+        overlay.mount();
+        fs::remove_file(overlay.live().join("gone")).unwrap();
+        write(&overlay.live(), "new", "");
+        let patch = String::from_utf8(tell(&overlay, DiffDetail::Patch).patch).unwrap();
+        let head = "diff --git a/gone b/gone\ndeleted file mode 100644\nindex e69de29..0000000\n\
+                    diff --git a/new b/new\nnew file mode 100644\nindex 0000000..e69de29\n";
+        assert_eq!(patch, head);
+    });
+}
+
+#[test]
 fn what_a_commit_stages_is_not_told() {
     with_mounts(|| {
         let overlay = Overlay::new();
@@ -213,9 +267,8 @@ fn what_a_commit_stages_is_not_told() {
             frames += 1;
             Ok(())
         };
-        let cancelled = std::sync::atomic::AtomicBool::new(false);
-        super::super::report::run(&scope.unwrap(), DiffDetail::Patch, &cancelled, &mut send)
-            .unwrap();
+        let cancel = Cancel::default();
+        report::run(&scope.unwrap(), DiffDetail::Patch, &cancel, &mut send).unwrap();
         assert_eq!(frames, 0);
     });
 }

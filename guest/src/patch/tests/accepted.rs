@@ -185,3 +185,31 @@ fn r7_a_directory_of_directories_becomes_a_file() {
     place.apply(&format!("{}{}{made}", gone("d/x"), gone("d/deep/er/y"))).unwrap();
     assert_eq!(place.all(), [("d".to_owned(), "file\n".to_owned())]);
 }
+
+#[test]
+fn r7_the_patchs_own_last_newline_may_be_lost() {
+    let place = Place::new(&[("x", "a\nb\n"), ("y", "a\nb\n")]);
+    place.apply("--- a/x\n+++ b/x\n@@ -1,2 +1,3 @@\n a\n b\n+c").unwrap();
+    assert_eq!(place.read("x"), "a\nb\nc\n");
+    place.apply("--- a/y\n+++ b/y\n@@ -1,2 +1,2 @@\n-a\n+c\n b").unwrap();
+    assert_eq!(place.read("y"), "c\nb\n");
+    place
+        .apply("--- a/y\n+++ b/y\n@@ -1,2 +1,2 @@\n c\n-b\n+d\n\\ No newline at end of file")
+        .unwrap();
+    assert_eq!(place.read("y"), "c\nd");
+}
+
+#[test]
+fn r7_a_hunk_goes_to_the_nearest_place_above_or_below() {
+    let lines = |marked: usize| -> String {
+        (0..100).map(|line| if line == marked { "x\n" } else { "-\n" }).collect()
+    };
+    for said in [1, 20, 50, 80, 100, 4_000_000_000_u32] {
+        let place = Place::new(&[("f", &lines(49))]);
+        place.apply(&format!("--- a/f\n+++ b/f\n@@ -{said} +{said} @@\n-x\n+y\n")).unwrap();
+        assert_eq!(place.read("f"), lines(49).replace('x', "y"), "{said}");
+    }
+    let place = Place::new(&[("f", "x\n-\n-\nx\n-\nx\n")]);
+    place.apply("--- a/f\n+++ b/f\n@@ -3 +3 @@\n-x\n+y\n").unwrap();
+    assert_eq!(place.read("f"), "x\n-\n-\ny\n-\nx\n");
+}

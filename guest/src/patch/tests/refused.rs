@@ -99,3 +99,28 @@ fn r7_a_directory_gives_way_only_when_the_patch_empties_it() {
     place.apply(&[file, one, two].concat()).unwrap();
     assert_eq!(place.all(), [("d".to_owned(), "a\n".to_owned())]);
 }
+
+#[test]
+fn s4_a_patch_of_too_many_parts_is_refused() {
+    let place = Place::new(&[]);
+    let hunks = format!("--- a/x\n+++ b/x\n{}", "@@ -1 +1 @@\n-a\n+b\n".repeat(1_000_000));
+    let (kind, why) = place.refusal(&hunks);
+    assert_eq!(kind, AgentErrorKind::InvalidArgument);
+    assert!(why.contains("split it"), "{why}");
+    let name = "n".repeat(1024 * 1024);
+    let (_, why) = place.refusal(&format!("--- a/{name}\n+++ b/{name}\n@@ -1 +1 @@\n-a\n+b\n"));
+    assert!(why.contains("longer than any path"), "{why}");
+}
+
+#[test]
+fn s4_a_search_that_takes_too_long_is_given_up() {
+    // At each place of the file almost all of the hunk fits.
+    let line = "a".repeat(1000);
+    let file = format!("{line}\n").repeat(8000);
+    let old = format!(" {line}\n").repeat(4000);
+    let place = Place::new(&[("x", &file)]);
+    let patch = format!("--- a/x\n+++ b/x\n@@ -1,4001 +1,4000 @@\n{old}-b\n");
+    let (kind, why) = place.refusal(&patch);
+    assert_eq!(kind, AgentErrorKind::Conflict);
+    assert!(why.contains("too much to search"), "{why}");
+}

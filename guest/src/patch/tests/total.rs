@@ -1,7 +1,7 @@
 //! Whatever a patch's bytes are, taking it apart and applying it comes to an
 //! end, and nothing is half done.
 
-use crate::patch::{hunk, parse};
+use crate::patch::{parse, place};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -53,7 +53,8 @@ fn take_apart(patch: &[u8], file: &[u8]) {
     for part in files {
         if let parse::Body::Hunks(hunks) = &part.body {
             for reverse in [false, true] {
-                drop(hunk::apply(patch, hunks, file, reverse));
+                let mut searching = place::Searching::default();
+                drop(place::apply(patch, hunks, file, reverse, &mut searching, &mut Vec::new()));
             }
         }
         if let parse::Body::Binary { forward, .. } = &part.body {

@@ -117,7 +117,7 @@ impl Entry {
         if let Ok(mut stdin) = self.stdin.try_lock() {
             *stdin = None;
         }
-        // Whoever holds the lock sees that it has ended, and does the same.
+        // Whoever holds the lock does the same when letting go of it.
     }
 
     /// Blocks; lets everybody know how far the stream has come.

@@ -9,11 +9,25 @@ use std::io;
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout_at};
 
+/// One that writes; the end of the process finds the input taken, and so leaves
+/// it to the writer to close it, also to one that gives up.
+struct Writer<'entry>(&'entry Entry);
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        if let (false, Ok(mut stdin)) = (self.0.status().is_running(), self.0.stdin.try_lock()) {
+            *stdin = None;
+        }
+    }
+}
+
 /// Hands over as much as the process takes in time. Two callers at the same
 /// time do not mix: the second waits for the first.
 pub(super) async fn write(entry: &Entry, call: WriteProcess) -> Result<ProcessWritten, AgentError> {
     let WriteProcess { id, data, end, wait_ms } = call;
     let deadline = Instant::now() + bounded(wait_ms);
+    // Dropped after the lock.
+    let _writer = Writer(entry);
     let Ok(mut stdin) = timeout_at(deadline, entry.stdin.lock()).await else {
         return Ok(ProcessWritten { taken: 0, ended: false });
     };
@@ -30,8 +44,7 @@ pub(super) async fn write(entry: &Entry, call: WriteProcess) -> Result<ProcessWr
         Taker::Reads => end && all_taken,
         Taker::ReadsNoMore => true,
     };
-    // An end that came meanwhile could not take the lock.
-    if ended || !entry.status().is_running() {
+    if ended {
         *stdin = None;
     }
     if taken == 0 && !all_taken && ended {

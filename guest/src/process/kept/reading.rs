@@ -3,6 +3,7 @@
 use super::entry::{Entry, Status};
 use super::spool::Unreadable;
 use super::{Kept, bounded};
+use crate::room;
 use crate::server::Connection;
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::channel::STREAM_UNIT;
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 /// How much goes into one frame: with its header, what travels together.
 const CHUNK: usize = STREAM_UNIT - HEADER_LEN;
 
-/// How much is read at once for a follower.
+/// How much is read at once for a follower, if there is room for it.
 const GULP: usize = 16 * CHUNK;
 
 const _: () = assert!(CHUNK <= STREAM_CHUNK);
@@ -68,7 +69,7 @@ pub(super) async fn follow<R: Fetch, W: Carry>(
         return connection.reply::<FollowingProcess>(Err(error)).await;
     }
     connection.reply(Ok(FollowingProcess)).await?;
-    let Connection { reader, writer } = connection;
+    let Connection { reader, writer, .. } = connection;
     let mut hung_up = pin!(reader.next());
     let mut status = entry.watch();
     let mut cursors =
@@ -78,7 +79,9 @@ pub(super) async fn follow<R: Fetch, W: Carry>(
         let Status { state, .. } = *status.borrow_and_update();
         let mut is_behind = false;
         for (stream, cursor) in &mut cursors {
-            let slice = match read(kept, entry, *stream, *cursor, GULP).await {
+            let room = room::OUTPUT.try_take(GULP);
+            let most = if room.is_some() { GULP } else { CHUNK };
+            let slice = match read(kept, entry, *stream, *cursor, most).await {
                 Ok(slice) => slice,
                 Err(error) => return writer.send(FrameKind::Error, &error).await,
             };

@@ -4,7 +4,7 @@ use super::{LONG, outcome, text};
 use crate::host::{Host, sh};
 use pyro_protocol::kept::{PollUntil, ProcessId, ProcessWritten, WriteProcess};
 use pyro_protocol::process::Outcome;
-use pyro_protocol::{AgentErrorKind, ByteString};
+use pyro_protocol::{AgentErrorKind, ByteString, Call, FrameKind};
 
 /// More than any pipe holds.
 const MUCH: usize = 3 * 1024 * 1024;
@@ -46,6 +46,19 @@ async fn r17_a_program_that_does_not_read_takes_a_part_and_blocks_nobody() {
     let written = host.call(write(id, b"more", false, 0)).await;
     assert_eq!(written, Ok(ProcessWritten { taken: 0, ended: false }));
     assert_eq!(host.script("echo on").await.text(), "on\n");
+    host.forget(id).await;
+}
+
+#[tokio::test]
+async fn r17_a_writer_that_hangs_up_is_in_nobodys_way() {
+    let host = Host::new();
+    let id = reader(&host, "exec sleep 1000").await;
+    let mut connection = host.connect().await;
+    let call: Call = write(id, &[7; MUCH], false, LONG).into();
+    connection.send(FrameKind::Call, &call).await;
+    connection.writer.shutdown().await.expect("the agent is there");
+    // It waits no more, and so has no answer.
+    connection.closed().await;
     host.forget(id).await;
 }
 
