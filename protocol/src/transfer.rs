@@ -94,10 +94,16 @@ impl Outlet {
     /// # Errors
     /// When the connection is lost.
     pub async fn forward<W: Carry>(&mut self, writer: &mut FrameWriter<W>) -> Result<(), Lost> {
-        while let Some(frame) = self.frames.recv().await {
+        while let Some(frame) = self.next().await {
             writer.send_buffer(FrameKind::Data, frame).await?;
         }
         Ok(())
+    }
+
+    /// The next frame, for [`FrameWriter::send_buffer`]; `None` once the thread
+    /// has ended or dropped its end.
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        self.frames.recv().await
     }
 }
 

@@ -8,9 +8,11 @@ mod tar;
 use super::SEED_DEVICE_BYTES;
 use super::entry::{BadPath, Entry, Kind, Nothing, RelPath, readable};
 use super::walk::Walk;
+use crate::context::Admitted;
 use crate::error::{Error, ErrorKind, Result};
 use compression::{Compression, MAGIC_BYTES};
 use header::BadHeader;
+use rustix::fs::OFlags;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -41,9 +43,10 @@ enum Seen {
 /// # Errors
 /// When it is no such archive, is damaged, holds a name that leads elsewhere,
 /// or more than a seed may hold.
-pub fn walk(path: &Path, walk: &mut Walk<'_>) -> Result<()> {
+pub fn walk(archive: &Admitted, walk: &mut Walk<'_>) -> Result<()> {
+    let path = archive.path();
     let failed = |error: io::Error| Error::io(format!("cannot read {}", path.display()), error);
-    let file = File::open(path).map_err(failed)?;
+    let file = open(archive).map_err(failed)?;
     let mut input = BufReader::with_capacity(READ_BUFFER, file);
     let first = input.fill_buf().map_err(failed)?;
     if first.is_empty() {
@@ -62,6 +65,13 @@ pub fn walk(path: &Path, walk: &mut Walk<'_>) -> Result<()> {
         Members { path, reader: Reader::new(limited), seen: HashMap::new(), root: Root::Missing };
     while members.next(walk)? {}
     Ok(())
+}
+
+/// Opens it. Whatever is in its place by now, nobody is kept waiting.
+fn open(archive: &Admitted) -> io::Result<File> {
+    let file = File::from(archive.open(OFlags::RDONLY | OFlags::NONBLOCK)?);
+    let is_file = file.metadata()?.is_file();
+    is_file.then_some(file).ok_or_else(|| io::Error::other("it is no file any more"))
 }
 
 /// What a hint says of the archives that are taken.

@@ -8,6 +8,7 @@ mod content;
 
 use super::entry::{Bytes, Entry, Kind, Mtime, Nothing, RelPath};
 use super::walk::Walk;
+use crate::context::Admitted;
 use crate::error::{Error, ErrorKind, Result};
 use content::HostFile;
 use rustix::fs::{
@@ -65,10 +66,11 @@ impl<'a> Top<'a> {
     ///
     /// # Errors
     /// When it is none, or the host's system refuses.
-    pub fn open(path: &Path, avoid: Option<FileId>) -> Result<Top<'a>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|errno| refused("open", path, errno))?;
+    pub fn open(place: &Admitted, avoid: Option<FileId>) -> Result<Top<'a>> {
+        let path = place.path();
+        let fd = place
+            .open(OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(|error| Error::io(format!("cannot open {}", path.display()), error))?;
         Ok(Self {
             path: path.to_owned(),
             fd,
@@ -122,33 +124,34 @@ impl<'a> Top<'a> {
 
     /// Shows what is at a path, with the directories that it is in unless they
     /// were shown before. What is not there, or behind a symbolic link, is not
-    /// shown. A directory is shown without what is in it.
-    pub fn pick(&mut self, path: &RelPath, walk: &mut Walk<'_>) -> Result<()> {
+    /// shown. A directory is shown without what is in it. Says whether it is one.
+    pub fn pick(&mut self, path: &RelPath, walk: &mut Walk<'_>) -> Result<bool> {
         let parent = path.parent();
         if self.picked.as_ref().is_none_or(|(last, _)| *last != parent) {
             if let Some(parent) = &parent
                 && !self.shown.contains(parent)
             {
-                self.pick(parent, walk)?;
-                if !self.shown.contains(parent) {
-                    return Ok(());
+                if !self.pick(parent, walk)? {
+                    return Ok(false);
                 }
             }
-            let Some(fd) = self.descend(parent.as_ref())? else { return Ok(()) };
+            let Some(fd) = self.descend(parent.as_ref())? else { return Ok(false) };
             self.picked = Some((parent, fd));
         }
         if self.shown.contains(path) {
-            return Ok(());
+            return Ok(true);
         }
-        let Some((parent, fd)) = self.picked.take() else { return Ok(()) };
+        let Some((parent, fd)) = self.picked.take() else { return Ok(false) };
         let name = CString::new(path.name())
             .map_err(|error| Error::new(ErrorKind::Internal, "a NUL in a name").because(error))?;
         let there = statat(fd.as_fd(), &name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
-        if there && self.entry(fd.as_fd(), &name, path, walk)? == Some(Found::Directory) {
+        let is_directory =
+            there && self.entry(fd.as_fd(), &name, path, walk)? == Some(Found::Directory);
+        if is_directory {
             self.shown.insert(path.clone());
         }
         self.picked = Some((parent, fd));
-        Ok(())
+        Ok(is_directory)
     }
 
     /// Shows one directory's entries; its directories are still to be walked.

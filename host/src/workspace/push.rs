@@ -83,7 +83,8 @@ pub async fn push(
     let entries = manifest.clone();
     connection.call_with(call, move |outgoing| entries.send(outgoing)).await?;
     let asking = manifest.clone();
-    let (asked, ()) = connection.download(None, move |incoming| answers(incoming, &asking)).await?;
+    let (asked, ()) =
+        connection.download(None, cancel, move |incoming| answers(incoming, &asking)).await?;
     let wanted = asked;
     let sending = {
         let (scratch, cancel) = (scratch.to_owned(), cancel.clone());
@@ -93,7 +94,7 @@ pub async fn push(
         }
     };
     let first = connection.upload(sending).await?;
-    let (changes, end) = connection.download(Some(first), changes).await?;
+    let (changes, end) = connection.download(Some(first), cancel, changes).await?;
     Ok(Pushed {
         entry_count: manifest.entry_count(),
         end,

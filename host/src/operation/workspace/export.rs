@@ -1,4 +1,4 @@
-use super::file::{ArtifactType, unless_cancelled};
+use super::file::ArtifactType;
 use crate::event::Event;
 use crate::operation::argument::{HostPath, PathInGuest, WorkspaceRef};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
@@ -120,14 +120,14 @@ impl Operation for WorkspaceExport {
             existing: if self.force { Existing::Replace } else { Existing::Refuse },
             limits,
         };
-        let exported = unless_cancelled(&context.cancel, export(live.agent(), wanted)).await?;
+        let exported = export(live.agent(), wanted, &context.cancel).await?;
         for warning in &exported.warnings {
             context.events.emit(Event::Warning(warning.clone())).await;
         }
         Ok(WorkspaceExportAnswer {
             workspace_id: live.id().to_string(),
             workspace_path,
-            output_path: output.to_string_lossy().into_owned(),
+            output_path: output.path().to_string_lossy().into_owned(),
             artifact_type: exported.file_type.into(),
             entry_count: exported.entry_count,
             bytes_written: exported.bytes_written,
