@@ -18,6 +18,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use tar::{Member, MemberKind, Reader, TarError};
+use tokio_util::sync::CancellationToken;
 
 /// How much an archive may unpack to: more would not go onto the device, and
 /// one that never ends has to end somewhere.
@@ -52,7 +53,8 @@ pub fn walk(archive: &Admitted, walk: &mut Walk<'_>) -> Result<()> {
     if first.is_empty() {
         return Err(refused(path, "it is empty"));
     }
-    let decoder = match Compression::of(&first[..first.len().min(MAGIC_BYTES)]) {
+    let compression = Compression::of(&first[..first.len().min(MAGIC_BYTES)]);
+    let decoder = match compression {
         Compression::Other(name) => {
             return Err(refused(path, &format!("{name} is not taken")).hint(TAKEN));
         }
@@ -60,11 +62,12 @@ pub fn walk(archive: &Admitted, walk: &mut Walk<'_>) -> Result<()> {
         Compression::Gzip => compression::gzip(input),
         Compression::Zstd => compression::zstd(input),
     };
-    let limited = Limited { input: decoder, left: ARCHIVE_BYTES_MAX };
+    let limited = Limited { input: decoder, left: ARCHIVE_BYTES_MAX, cancel: walk.cancel() };
     let mut members =
         Members { path, reader: Reader::new(limited), seen: HashMap::new(), root: Root::Missing };
-    while members.next(walk)? {}
-    Ok(())
+    let shown = members.all(walk, compression);
+    // Reading ended early for no other reason.
+    walk.check_cancelled().and(shown)
 }
 
 /// Opens it. Whatever is in its place by now, nobody is kept waiting.
@@ -87,12 +90,23 @@ enum Root {
 /// An archive on the way.
 struct Members<'a, R> {
     path: &'a Path,
-    reader: Reader<Limited<R>>,
+    reader: Reader<Limited<'a, R>>,
     seen: HashMap<RelPath, Seen>,
     root: Root,
 }
 
 impl<R: Read> Members<'_, R> {
+    fn all(&mut self, walk: &mut Walk<'_>, compression: Compression) -> Result<()> {
+        while self.next(walk)? {}
+        match compression {
+            // What follows is no part of it.
+            Compression::None => Ok(()),
+            Compression::Gzip | Compression::Zstd | Compression::Other(_) => {
+                self.reader.finish().map_err(|error| self.broken(error))
+            }
+        }
+    }
+
     /// Shows the next member; false at the end.
     fn next(&mut self, walk: &mut Walk<'_>) -> Result<bool> {
         let Some(member) = self.reader.next().map_err(|error| self.broken(error))? else {
@@ -252,14 +266,19 @@ fn refused(path: &Path, why: &str) -> Error {
     Error::new(ErrorKind::InvalidInput, format!("cannot seed from {path}: {why}"))
 }
 
-/// Fails rather than give more than so many bytes.
-struct Limited<R> {
+/// Fails rather than give more than so many bytes, or any that nobody wants any
+/// more.
+struct Limited<'a, R> {
     input: R,
     left: u64,
+    cancel: &'a CancellationToken,
 }
 
-impl<R: Read> Read for Limited<R> {
+impl<R: Read> Read for Limited<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.is_cancelled() {
+            return Err(io::Error::other("cancelled"));
+        }
         let wanted = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
         if wanted == 0 && !buffer.is_empty() {
             return Err(io::Error::other("there is too much"));

@@ -15,7 +15,7 @@ mod repository;
 use super::directory::Top;
 use super::entry::{Bytes, Entry, Kind, Nothing, RelPath};
 use super::source::Surroundings;
-use super::walk::{ENTRIES_MAX, Walk};
+use super::walk::{ENTRIES_MAX, NAME_BYTES_MAX, Walk};
 use crate::context::Admitted;
 use crate::error::{Error, Result};
 use config::Setting;
@@ -103,6 +103,7 @@ impl Shown<'_> {
     /// Asks git what there is. What is listed may be gone already.
     fn list(&self, walk: &mut Walk<'_>) -> Result<Listing> {
         let mut listing = Listing::default();
+        let mut name_bytes = 0;
         let mut note = |path: &[u8], nested: bool| {
             let path = RelPath::new(path).map_err(|bad| {
                 let name = super::entry::readable(path);
@@ -113,9 +114,11 @@ impl Shown<'_> {
                 return Ok(());
             }
             let set = if nested { &mut listing.nested } else { &mut listing.files };
+            name_bytes += path.as_bytes().len() as u64;
             set.insert(path);
-            if set.len() as u64 > ENTRIES_MAX {
-                let what = format!("it has more than {ENTRIES_MAX} files");
+            if set.len() as u64 > ENTRIES_MAX || name_bytes > NAME_BYTES_MAX {
+                let mib = NAME_BYTES_MAX >> 20;
+                let what = format!("it has more than {ENTRIES_MAX} files, or {mib} MiB of names");
                 return Err(refused(self.repository.top.path(), &what));
             }
             Ok(())

@@ -291,3 +291,43 @@ fn who_cancels_a_large_file_waits_no_longer() {
     let walked = Source::Directory((&top).into()).walk(&mut walk, around);
     assert_eq!(walked.expect_err("cancelled").kind(), ErrorKind::Cancelled);
 }
+
+/// Removes a file when it is shown, before it is read.
+struct Remover(std::path::PathBuf, Vec<String>);
+
+impl Visitor for Remover {
+    fn root(&mut self, _: u32, _: Mtime) -> pyro::Result<()> {
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Entry, content: &mut dyn Content) -> pyro::Result<()> {
+        if entry.path.name() == b"b" {
+            fs::remove_file(self.0.join("b")).unwrap();
+        }
+        let mut bytes = Vec::new();
+        let read = content.read_to_end(&mut bytes);
+        read.map_err(|_| pyro::Error::new(ErrorKind::Io, "it cannot be read"))?;
+        self.1.push(entry.path.to_string());
+        Ok(())
+    }
+}
+
+#[test]
+fn a_file_that_vanishes_before_it_is_read_is_left_out() {
+    let place = Place::new();
+    let top = place.dir("top");
+    for name in ["a", "b", "d"] {
+        place.file(&format!("top/{name}"), "content");
+    }
+    // Another name of it is the file then.
+    fs::hard_link(top.join("b"), top.join("c")).unwrap();
+    let cancel = CancellationToken::new();
+    let mut visitor = Remover(top.clone(), Vec::new());
+    let mut walk = Walk::new(&mut visitor, &cancel);
+    let scratch = place.path("");
+    let around = Surroundings { avoid: None, scratch: &scratch };
+    Source::Directory((&top).into()).walk(&mut walk, around).unwrap();
+    let (count, warnings) = walk.finish();
+    assert_eq!((count, warnings.lines()), (3, vec!["`b` vanished".to_owned()]));
+    assert_eq!(visitor.1, ["a", "c", "d"]);
+}
