@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "trees/archives.rs"]
+mod archives;
 #[path = "trees/exporting.rs"]
 mod exporting;
 #[path = "trees/guest.rs"]
@@ -10,5 +12,7 @@ mod guest;
 mod hostile;
 #[path = "trees/pushing.rs"]
 mod pushing;
+#[path = "trees/stalling.rs"]
+mod stalling;
 #[path = "trees/tree.rs"]
 mod tree;
