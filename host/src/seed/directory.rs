@@ -130,10 +130,9 @@ impl<'a> Top<'a> {
         if self.picked.as_ref().is_none_or(|(last, _)| *last != parent) {
             if let Some(parent) = &parent
                 && !self.shown.contains(parent)
+                && !self.pick(parent, walk)?
             {
-                if !self.pick(parent, walk)? {
-                    return Ok(false);
-                }
+                return Ok(false);
             }
             let Some(fd) = self.descend(parent.as_ref())? else { return Ok(false) };
             self.picked = Some((parent, fd));

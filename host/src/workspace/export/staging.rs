@@ -393,7 +393,7 @@ mod tests {
         let item = home.path().join(&staging.name).join(ITEM);
         fs::create_dir(item.join("closed")).expect("made");
         fs::write(item.join("closed/file"), "").expect("written");
-        fs::set_permissions(item.join("closed"), Permissions::from_mode(0)).expect("set");
+        fs::set_permissions(item.join("closed"), Permissions::from_mode(0o000)).expect("set");
         drop(staging);
         assert_eq!(names(home.path()), [""; 0]);
         assert_eq!(names(other.path()), ["file"]);
