@@ -165,7 +165,7 @@ async fn answer_to(
         sent = &mut sending => match sent {
             Ok(()) => next(silence, answer).await,
             Err(error) if error.kind() == ErrorKind::GuestLost => {
-                match timeout(LAST_WORDS, answer).await {
+                match timeout(LAST_WORDS.min(silence), answer).await {
                     Ok(Ok(frame)) if frame.kind == FrameKind::Error => Err(said(&frame)),
                     Ok(_) | Err(_) => Err(error),
                 }

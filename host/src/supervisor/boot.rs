@@ -207,7 +207,6 @@ async fn come_up(
 
 /// Gives the guest its workspace.
 async fn activate(opener: &Opener, assignment: &Assignment) -> Result<()> {
-    let deadline = assignment.deadlines.activation;
     let activating = async {
         let mut connection = greet(opener).await?;
         // On a crowded host a round trip may take long, and the clock is known
@@ -231,8 +230,10 @@ async fn activate(opener: &Opener, assignment: &Assignment) -> Result<()> {
             machine_id: assignment.workspace.machine_id(),
             seeded: assignment.seeded,
         };
-        connection.call(request, deadline).await.map(drop).map_err(unfit)
+        // All of this has a deadline together.
+        connection.call(request, Duration::MAX).await.map(drop).map_err(unfit)
     };
+    let deadline = assignment.deadlines.activation;
     timeout(deadline, activating).await.unwrap_or_else(|_| {
         Err(Error::new(
             ErrorKind::BootFailed,
