@@ -41,6 +41,8 @@ pub struct Connection<S> {
     pub welcome: Welcome,
     /// The guest's wall clock less the host's.
     pub clock: ClockReading,
+    /// How long the agent may say nothing, or take nothing, in a transfer.
+    silence: Duration,
 }
 
 /// How far the guest's wall clock is off.
@@ -82,33 +84,42 @@ impl AgentClient {
                     Error::new(ErrorKind::GuestLost, "the guest does not answer").because(error)
                 },
             )?;
-            Connection::open(stream, call).await
+            Connection::open(stream, call, self.deadlines.silence).await
         };
-        let deadline = self.deadlines.greeting;
-        timeout(deadline, connecting).await.unwrap_or_else(|_| Err(silent(deadline)))
+        within(self.deadlines.greeting, connecting).await
     }
 
     /// Makes a call and waits for its reply.
     pub async fn call<R: Request>(&self, request: R, deadline: Duration) -> Result<R::Reply> {
+        self.connect().await?.call(request, deadline).await
+    }
+
+    /// Makes a call that more follows after its reply.
+    pub(crate) async fn begin<R: Request>(
+        &self,
+        request: R,
+    ) -> Result<(Connection<UnixStream>, R::Reply)> {
         let mut connection = self.connect().await?;
-        timeout(deadline, connection.call(request)).await.unwrap_or_else(|_| Err(silent(deadline)))
+        let reply = connection.call(request, self.deadlines.reply).await?;
+        Ok((connection, reply))
     }
 }
 
-fn silent(deadline: Duration) -> Error {
-    Error::new(
-        ErrorKind::GuestLost,
-        format!("the guest did not answer within {} s", deadline.as_secs()),
-    )
+/// What the guest has to do its part of, in time.
+async fn within<T>(deadline: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(deadline, work).await.unwrap_or_else(|_| {
+        let message = format!("the guest did not answer within {} s", deadline.as_secs());
+        Err(Error::new(ErrorKind::GuestLost, message))
+    })
 }
 
 impl<S: AsyncRead + AsyncWrite> Connection<S> {
     /// Greets an agent that was just connected to.
     pub async fn greet(stream: S) -> Result<Self> {
-        Self::open(stream, None).await
+        Self::open(stream, None, Deadlines::default().silence).await
     }
 
-    async fn open(stream: S, call: Option<Call>) -> Result<Self> {
+    async fn open(stream: S, call: Option<Call>, silence: Duration) -> Result<Self> {
         let (read, write) = tokio::io::split(stream);
         let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
         let sent = now_ns();
@@ -130,15 +141,19 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         }
         let error_ns = (received - sent).max(0) / 2;
         let ahead_ns = welcome.clock_ns.saturating_sub(sent.saturating_add(error_ns));
-        Ok(Self { reader, writer, welcome, clock: ClockReading { ahead_ns, error_ns } })
+        let clock = ClockReading { ahead_ns, error_ns };
+        Ok(Self { reader, writer, welcome, clock, silence })
     }
 
     /// Sends the connection's call and waits for its reply.
-    pub async fn call<R: Request>(&mut self, request: R) -> Result<R::Reply> {
+    pub async fn call<R: Request>(&mut self, request: R, deadline: Duration) -> Result<R::Reply> {
         self.require::<R>()?;
         let call: Call = request.into();
-        self.writer.send(FrameKind::Call, &call).await.map_err(lost)?;
-        self.reply::<R>().await
+        within(deadline, async {
+            self.writer.send(FrameKind::Call, &call).await.map_err(lost)?;
+            self.reply::<R>().await
+        })
+        .await
     }
 
     /// Refuses what is newer than the agent.

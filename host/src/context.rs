@@ -1,7 +1,9 @@
 //! What comes along with a request besides its arguments.
 
+mod admitted;
 mod roots;
 
+pub use admitted::Admitted;
 pub use roots::Roots;
 
 use crate::event::Events;

@@ -19,6 +19,8 @@ pub struct Deadlines {
     pub greeting: Duration,
     /// To answer a call that does not say otherwise.
     pub reply: Duration,
+    /// To say or to take the next word while it works on a tree or a large file.
+    pub silence: Duration,
     /// To end a program whose own time is over, and to say so.
     pub timeout_grace: Duration,
     /// To say why it ended, and to end once it is of no more use.
@@ -33,6 +35,8 @@ impl Default for Deadlines {
             activation: Duration::from_secs(30),
             greeting: Duration::from_secs(20),
             reply: Duration::from_secs(30),
+            // Writing a gigabyte out to a busy host's disk takes minutes.
+            silence: Duration::from_secs(600),
             timeout_grace: Duration::from_secs(20),
             last_words: Duration::from_secs(2),
         }

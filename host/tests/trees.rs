@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "trees/archives.rs"]
+mod archives;
 #[path = "trees/asked_once.rs"]
 mod asked_once;
 #[path = "trees/exporting.rs"]
@@ -16,5 +18,7 @@ mod hostile;
 mod memory;
 #[path = "trees/pushing.rs"]
 mod pushing;
+#[path = "trees/stalling.rs"]
+mod stalling;
 #[path = "trees/tree.rs"]
 mod tree;

@@ -17,8 +17,7 @@ impl AgentClient {
         request: FileRead,
         mut hear: impl FnMut(Vec<u8>) -> H,
     ) -> Result<(FileReading, FileReadEnd)> {
-        let mut connection = self.connect().await?;
-        let reading = connection.call(request).await?;
+        let (mut connection, reading) = self.begin(request).await?;
         loop {
             let frame = connection.next().await?;
             if frame.kind != FrameKind::Data {

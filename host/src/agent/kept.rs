@@ -78,11 +78,8 @@ impl AgentClient {
         id: ProcessId,
         (stdout_cursor, stderr_cursor): (u64, u64),
     ) -> Result<Following<tokio::net::UnixStream>> {
-        let mut connection = self.connect().await?;
-        let call = connection.call(FollowProcess { id, stdout_cursor, stderr_cursor });
-        let deadline = self.deadlines.reply;
-        let silent = |_| Err(super::silent(deadline));
-        tokio::time::timeout(deadline, call).await.unwrap_or_else(silent)?;
+        let (connection, _) =
+            self.begin(FollowProcess { id, stdout_cursor, stderr_cursor }).await?;
         let Connection { reader, writer, .. } = connection;
         Ok(Following { reader, _writer: writer })
     }

@@ -1,6 +1,6 @@
 //! Calls that carry more than a frame: contents and trees, either way.
 
-use super::{Connection, lost, refused, silent};
+use super::{Connection, lost, refused, within};
 use crate::error::{Error, ErrorKind, Result};
 use pyro_protocol::transfer::{CutOff, Incoming, Outgoing, Taken, incoming, outgoing};
 use pyro_protocol::{Call, Frame, FrameKind, Lost, Request};
@@ -9,10 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
-
-/// How long the agent may say nothing while it works on a tree or a large file.
-/// Writing a gigabyte out to a busy host's disk takes minutes.
-const SILENCE: Duration = Duration::from_secs(600);
+use tokio_util::sync::CancellationToken;
 
 /// How long the agent may take to say why it takes no more.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -42,7 +39,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         mut content: impl AsyncRead + Unpin,
     ) -> Result<R::Reply> {
         self.send_call(request).await?;
-        let Self { reader, writer, .. } = self;
+        let Self { reader, writer, silence, .. } = self;
         let sending = async {
             let mut buffer = vec![0; FrameKind::Data.limit()];
             loop {
@@ -50,13 +47,13 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 match read.map_err(|error| Error::io("cannot read the content", error))? {
                     0 => break,
                     length => {
-                        writer.send_raw(FrameKind::Data, &buffer[..length]).await.map_err(lost)?
+                        sent(*silence, writer.send_raw(FrameKind::Data, &buffer[..length])).await?
                     }
                 }
             }
-            writer.send_raw(FrameKind::DataEnd, &[]).await.map_err(lost)
+            sent(*silence, writer.send_raw(FrameKind::DataEnd, &[])).await
         };
-        super::reply(answer_to(sending, reader.next()).await?, FrameKind::Reply)
+        super::reply(answer_to(sending, reader.next(), *silence).await?, FrameKind::Reply)
     }
 
     /// Sends a transfer, as `feed` makes it on a thread that may block; the
@@ -70,20 +67,24 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             feed(&mut outgoing)?;
             Ok(outgoing.flush()?)
         });
-        let Self { reader, writer, .. } = self;
+        let Self { reader, writer, silence, .. } = self;
         let sending = async {
-            outlet.forward(writer).await.map_err(lost)?;
+            while let Some(frame) = outlet.next().await {
+                sent(*silence, writer.send_buffer(FrameKind::Data, frame)).await?;
+            }
             joined(thread.await)?;
-            writer.send_raw(FrameKind::DataEnd, &[]).await.map_err(lost)
+            sent(*silence, writer.send_raw(FrameKind::DataEnd, &[])).await
         };
-        answer_to(sending, reader.next()).await
+        answer_to(sending, reader.next(), *silence).await
     }
 
     /// Takes a transfer on a thread that may block, and the payload of its end.
-    /// The first frame may have come already.
+    /// The first frame may have come already. When this returns the thread has
+    /// ended, also when it was cancelled.
     pub(crate) async fn download<T, End>(
         &mut self,
         first: Option<Frame>,
+        cancel: &CancellationToken,
         take: impl FnOnce(Incoming) -> Result<T> + Send + 'static,
     ) -> Result<(T, End)>
     where
@@ -106,7 +107,10 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 }
             }
         };
-        let received = receiving.await;
+        let received = tokio::select! {
+            received = receiving => received,
+            () = cancel.cancelled() => Err(Error::new(ErrorKind::Cancelled, "cancelled")),
+        };
         // Whatever has not come by now never will.
         drop(inlet);
         let taken = joined(thread.await);
@@ -127,15 +131,25 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     pub(crate) async fn send_call<R: Request>(&mut self, request: R) -> Result<()> {
         self.require::<R>()?;
         let call: Call = request.into();
-        self.writer.send(FrameKind::Call, &call).await.map_err(lost)
+        sent(self.silence, self.writer.send(FrameKind::Call, &call)).await
     }
 
     pub(crate) async fn next(&mut self) -> Result<Frame> {
-        match timeout(SILENCE, self.reader.next()).await {
-            Ok(frame) => frame.map_err(lost),
-            Err(_) => Err(silent(SILENCE)),
-        }
+        next(self.silence, self.reader.next()).await
     }
+}
+
+/// A frame on its way out, which the agent has to take in time.
+async fn sent(silence: Duration, sending: impl Future<Output = Result<(), Lost>>) -> Result<()> {
+    within(silence, async { sending.await.map_err(lost) }).await
+}
+
+/// A frame from the agent, which has to come in time.
+async fn next(
+    silence: Duration,
+    frame: impl Future<Output = Result<Frame, Lost>>,
+) -> Result<Frame> {
+    within(silence, async { frame.await.map_err(lost) }).await
 }
 
 /// Sends, and waits for what the agent says to it. An agent that cannot go on
@@ -143,17 +157,15 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
 async fn answer_to(
     sending: impl Future<Output = Result<()>>,
     answer: impl Future<Output = Result<Frame, Lost>>,
+    silence: Duration,
 ) -> Result<Frame> {
     let (mut sending, mut answer) = (std::pin::pin!(sending), std::pin::pin!(answer));
     tokio::select! {
         biased;
         sent = &mut sending => match sent {
-            Ok(()) => match timeout(SILENCE, answer).await {
-                Ok(frame) => frame.map_err(lost),
-                Err(_) => Err(silent(SILENCE)),
-            },
+            Ok(()) => next(silence, answer).await,
             Err(error) if error.kind() == ErrorKind::GuestLost => {
-                match timeout(LAST_WORDS, answer).await {
+                match timeout(LAST_WORDS.min(silence), answer).await {
                     Ok(Ok(frame)) if frame.kind == FrameKind::Error => Err(said(&frame)),
                     Ok(_) | Err(_) => Err(error),
                 }

@@ -1,12 +1,41 @@
 //! Which files of the host a caller may name.
 
+use super::Admitted;
 use crate::error::{Error, ErrorKind, Result};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 /// Which files of the host a caller may name. A person may name any that the
 /// system lets them; a model only those below the directories it was given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Roots(Option<Vec<PathBuf>>);
+pub struct Roots(Option<Vec<Root>>);
+
+/// A directory that was given. What its path says later is nobody's concern.
+#[derive(Debug, Clone)]
+struct Root {
+    path: PathBuf,
+    directory: Arc<OwnedFd>,
+}
+
+impl PartialEq for Root {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for Root {}
+
+impl Root {
+    fn open(path: &Path) -> io::Result<Self> {
+        let path = path.canonicalize()?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&path, flags, Mode::empty())?;
+        Ok(Self { path, directory: Arc::new(directory) })
+    }
+}
 
 impl Roots {
     /// All there is.
@@ -22,19 +51,10 @@ impl Roots {
     pub fn below(directories: &[PathBuf]) -> Result<Self> {
         let mut roots = Vec::new();
         for directory in directories {
-            let root = directory
-                .canonicalize()
-                .and_then(|root| {
-                    let there = root.metadata()?.is_dir();
-                    there.then_some(root).ok_or(std::io::ErrorKind::NotADirectory.into())
-                })
-                .map_err(|error| {
-                    Error::new(
-                        ErrorKind::InvalidInput,
-                        format!("{} cannot be a root", directory.display()),
-                    )
-                    .because(error)
-                })?;
+            let root = Root::open(directory).map_err(|error| {
+                let message = format!("{} cannot be a root", directory.display());
+                Error::new(ErrorKind::InvalidInput, message).because(error)
+            })?;
             roots.push(root);
         }
         Ok(Self(Some(roots)))
@@ -47,26 +67,45 @@ impl Roots {
     ///
     /// # Errors
     /// `InvalidInput` when it lies outside.
-    pub fn admit(&self, path: &Path) -> Result<PathBuf> {
-        let Some(roots) = &self.0 else { return Ok(path.to_owned()) };
+    pub fn admit(&self, path: &Path) -> Result<Admitted> {
+        let Some(roots) = &self.0 else { return Ok(Admitted::from(path)) };
         let path = match roots.first() {
-            Some(first) => first.join(path),
+            Some(first) => first.path.join(path),
             None => path.to_owned(),
         };
         let real = real(&path);
-        match real.filter(|real| roots.iter().any(|root| real.starts_with(root))) {
-            Some(real) => Ok(real),
+        match real.filter(|real| roots.iter().any(|root| real.starts_with(&root.path))) {
+            Some(real) => Ok(Admitted::new(real, self.clone())),
             None => {
                 let message = format!("{} is outside the roots", path.display());
                 Err(Error::new(ErrorKind::InvalidInput, message).hint(way_in(roots)))
             }
         }
     }
+
+    /// Whether there is anything that may not be named.
+    pub(super) fn is_limit(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// From where to go to an admitted path, by which path, and how.
+    pub(super) fn way<'a>(
+        &'a self,
+        path: &'a Path,
+    ) -> io::Result<(BorrowedFd<'a>, &'a Path, ResolveFlags)> {
+        let Some(roots) = &self.0 else { return Ok((CWD, path, ResolveFlags::empty())) };
+        let below = |root: &'a Root| Some((root, path.strip_prefix(&root.path).ok()?));
+        let found = roots.iter().find_map(below);
+        let (root, rest) = found.ok_or_else(|| io::Error::other("it lies outside the roots"))?;
+        let rest = if rest.as_os_str().is_empty() { Path::new(".") } else { rest };
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        Ok((root.directory.as_fd(), rest, beneath))
+    }
 }
 
-fn way_in(roots: &[PathBuf]) -> String {
+fn way_in(roots: &[Root]) -> String {
     let more = "`pyro mcp serve --root DIR` lets more be used";
-    let roots: Vec<_> = roots.iter().map(|root| root.display().to_string()).collect();
+    let roots: Vec<_> = roots.iter().map(|root| root.path.display().to_string()).collect();
     match roots.as_slice() {
         [] => format!("there are no roots; {more}"),
         roots => format!("use a path below {}; {more}", roots.join(" or ")),
@@ -116,7 +155,8 @@ mod tests {
         let real = inside.canonicalize().expect("there");
         for good in ["file", "./file", "new", "new/deep", "alias", "."] {
             let admitted = roots.admit(Path::new(good)).expect(good);
-            assert!(admitted.starts_with(&real), "{good}: {}", admitted.display());
+            let path = admitted.path();
+            assert!(path.starts_with(&real), "{good}: {}", path.display());
         }
         assert!(roots.admit(&inside.join("file")).is_ok());
         let outer = outside.join("file");

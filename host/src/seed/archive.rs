@@ -8,14 +8,17 @@ mod tar;
 use super::SEED_DEVICE_BYTES;
 use super::entry::{BadPath, Entry, Kind, Nothing, RelPath, readable};
 use super::walk::Walk;
+use crate::context::Admitted;
 use crate::error::{Error, ErrorKind, Result};
 use compression::{Compression, MAGIC_BYTES};
 use header::BadHeader;
+use rustix::fs::OFlags;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use tar::{Member, MemberKind, Reader, TarError};
+use tokio_util::sync::CancellationToken;
 
 /// How much an archive may unpack to: more would not go onto the device, and
 /// one that never ends has to end somewhere.
@@ -41,15 +44,17 @@ enum Seen {
 /// # Errors
 /// When it is no such archive, is damaged, holds a name that leads elsewhere,
 /// or more than a seed may hold.
-pub fn walk(path: &Path, walk: &mut Walk<'_>) -> Result<()> {
+pub fn walk(archive: &Admitted, walk: &mut Walk<'_>) -> Result<()> {
+    let path = archive.path();
     let failed = |error: io::Error| Error::io(format!("cannot read {}", path.display()), error);
-    let file = File::open(path).map_err(failed)?;
+    let file = open(archive).map_err(failed)?;
     let mut input = BufReader::with_capacity(READ_BUFFER, file);
     let first = input.fill_buf().map_err(failed)?;
     if first.is_empty() {
         return Err(refused(path, "it is empty"));
     }
-    let decoder = match Compression::of(&first[..first.len().min(MAGIC_BYTES)]) {
+    let compression = Compression::of(&first[..first.len().min(MAGIC_BYTES)]);
+    let decoder = match compression {
         Compression::Other(name) => {
             return Err(refused(path, &format!("{name} is not taken")).hint(TAKEN));
         }
@@ -57,11 +62,19 @@ pub fn walk(path: &Path, walk: &mut Walk<'_>) -> Result<()> {
         Compression::Gzip => compression::gzip(input),
         Compression::Zstd => compression::zstd(input),
     };
-    let limited = Limited { input: decoder, left: ARCHIVE_BYTES_MAX };
+    let limited = Limited { input: decoder, left: ARCHIVE_BYTES_MAX, cancel: walk.cancel() };
     let mut members =
         Members { path, reader: Reader::new(limited), seen: HashMap::new(), root: Root::Missing };
-    while members.next(walk)? {}
-    Ok(())
+    let shown = members.all(walk, compression);
+    // Reading ended early for no other reason.
+    walk.check_cancelled().and(shown)
+}
+
+/// Opens it. Whatever is in its place by now, nobody is kept waiting.
+fn open(archive: &Admitted) -> io::Result<File> {
+    let file = File::from(archive.open(OFlags::RDONLY | OFlags::NONBLOCK)?);
+    let is_file = file.metadata()?.is_file();
+    is_file.then_some(file).ok_or_else(|| io::Error::other("it is no file any more"))
 }
 
 /// What a hint says of the archives that are taken.
@@ -77,12 +90,23 @@ enum Root {
 /// An archive on the way.
 struct Members<'a, R> {
     path: &'a Path,
-    reader: Reader<Limited<R>>,
+    reader: Reader<Limited<'a, R>>,
     seen: HashMap<RelPath, Seen>,
     root: Root,
 }
 
 impl<R: Read> Members<'_, R> {
+    fn all(&mut self, walk: &mut Walk<'_>, compression: Compression) -> Result<()> {
+        while self.next(walk)? {}
+        match compression {
+            // What follows is no part of it.
+            Compression::None => Ok(()),
+            Compression::Gzip | Compression::Zstd | Compression::Other(_) => {
+                self.reader.finish().map_err(|error| self.broken(error))
+            }
+        }
+    }
+
     /// Shows the next member; false at the end.
     fn next(&mut self, walk: &mut Walk<'_>) -> Result<bool> {
         let Some(member) = self.reader.next().map_err(|error| self.broken(error))? else {
@@ -242,14 +266,19 @@ fn refused(path: &Path, why: &str) -> Error {
     Error::new(ErrorKind::InvalidInput, format!("cannot seed from {path}: {why}"))
 }
 
-/// Fails rather than give more than so many bytes.
-struct Limited<R> {
+/// Fails rather than give more than so many bytes, or any that nobody wants any
+/// more.
+struct Limited<'a, R> {
     input: R,
     left: u64,
+    cancel: &'a CancellationToken,
 }
 
-impl<R: Read> Read for Limited<R> {
+impl<R: Read> Read for Limited<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.is_cancelled() {
+            return Err(io::Error::other("cancelled"));
+        }
         let wanted = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
         if wanted == 0 && !buffer.is_empty() {
             return Err(io::Error::other("there is too much"));

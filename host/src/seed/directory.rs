@@ -7,9 +7,10 @@
 mod content;
 
 use super::entry::{Bytes, Entry, Kind, Mtime, Nothing, RelPath};
-use super::walk::Walk;
+use super::walk::{ENTRIES_MAX, Walk};
+use crate::context::Admitted;
 use crate::error::{Error, ErrorKind, Result};
-use content::HostFile;
+use content::{Failure, HostFile};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, readlinkat, statat,
 };
@@ -65,10 +66,11 @@ impl<'a> Top<'a> {
     ///
     /// # Errors
     /// When it is none, or the host's system refuses.
-    pub fn open(path: &Path, avoid: Option<FileId>) -> Result<Top<'a>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|errno| refused("open", path, errno))?;
+    pub fn open(place: &Admitted, avoid: Option<FileId>) -> Result<Top<'a>> {
+        let path = place.path();
+        let fd = place
+            .open(OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(|error| Error::io(format!("cannot open {}", path.display()), error))?;
         Ok(Self {
             path: path.to_owned(),
             fd,
@@ -122,33 +124,33 @@ impl<'a> Top<'a> {
 
     /// Shows what is at a path, with the directories that it is in unless they
     /// were shown before. What is not there, or behind a symbolic link, is not
-    /// shown. A directory is shown without what is in it.
-    pub fn pick(&mut self, path: &RelPath, walk: &mut Walk<'_>) -> Result<()> {
+    /// shown. A directory is shown without what is in it. Says whether it is one.
+    pub fn pick(&mut self, path: &RelPath, walk: &mut Walk<'_>) -> Result<bool> {
         let parent = path.parent();
         if self.picked.as_ref().is_none_or(|(last, _)| *last != parent) {
             if let Some(parent) = &parent
                 && !self.shown.contains(parent)
+                && !self.pick(parent, walk)?
             {
-                self.pick(parent, walk)?;
-                if !self.shown.contains(parent) {
-                    return Ok(());
-                }
+                return Ok(false);
             }
-            let Some(fd) = self.descend(parent.as_ref())? else { return Ok(()) };
+            let Some(fd) = self.descend(parent.as_ref())? else { return Ok(false) };
             self.picked = Some((parent, fd));
         }
         if self.shown.contains(path) {
-            return Ok(());
+            return Ok(true);
         }
-        let Some((parent, fd)) = self.picked.take() else { return Ok(()) };
+        let Some((parent, fd)) = self.picked.take() else { return Ok(false) };
         let name = CString::new(path.name())
             .map_err(|error| Error::new(ErrorKind::Internal, "a NUL in a name").because(error))?;
         let there = statat(fd.as_fd(), &name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
-        if there && self.entry(fd.as_fd(), &name, path, walk)? == Some(Found::Directory) {
+        let is_directory =
+            there && self.entry(fd.as_fd(), &name, path, walk)? == Some(Found::Directory);
+        if is_directory {
             self.shown.insert(path.clone());
         }
         self.picked = Some((parent, fd));
-        Ok(())
+        Ok(is_directory)
     }
 
     /// Shows one directory's entries; its directories are still to be walked.
@@ -159,7 +161,12 @@ impl<'a> Top<'a> {
             return Ok(Vec::new());
         };
         let mut below = Vec::new();
-        for name in list(fd.as_fd()).map_err(|errno| refused("list", &shown, errno))? {
+        let names = list(fd.as_fd()).map_err(|errno| refused("list", &shown, errno))?;
+        let names = names.ok_or_else(|| {
+            let message = format!("{} has more than {ENTRIES_MAX} entries", shown.display());
+            Error::new(ErrorKind::InvalidInput, message)
+        })?;
+        for name in names {
             let inner = RelPath::below(directory, name.to_bytes()).map_err(|bad| {
                 let shown = shown.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
                 Error::new(ErrorKind::InvalidInput, format!("cannot seed {}", shown.display()))
@@ -237,19 +244,36 @@ impl<'a> Top<'a> {
                 return Ok(Some(Found::Other));
             }
             let mut bytes = Vec::new();
-            content.read_to_end(&mut bytes).map_err(|error| {
-                let cause = content.failed.take().unwrap_or(error);
-                unreadable("read", &self.shown_path(Some(inner)), cause)
-            })?;
+            if let Err(error) = content.read_to_end(&mut bytes) {
+                let cause = match content.failure() {
+                    Some(Failure::Vanished) => {
+                        walk.warnings().push(|| format!("`{path}` vanished"));
+                        self.links.remove(&FileId::of(&stat));
+                        return Ok(None);
+                    }
+                    Some(Failure::Refused(cause)) => cause,
+                    None => error,
+                };
+                return Err(unreadable("read", &self.shown_path(Some(inner)), cause));
+            }
             let bytes = rewrite(bytes);
             let size = bytes.len() as u64;
             walk.entry(&entry(Kind::File { size }), &mut Bytes(&bytes))?;
             return Ok(Some(Found::Other));
         }
-        walk.entry(&entry(Kind::File { size }), &mut content).map_err(|error| {
-            let Some(cause) = content.failed.take() else { return error };
-            unreadable("read", &self.shown_path(Some(inner)), cause)
-        })?;
+        if let Err(error) = walk.entry(&entry(Kind::File { size }), &mut content) {
+            return match content.failure() {
+                Some(Failure::Vanished) => {
+                    walk.vanished(&path);
+                    self.links.remove(&FileId::of(&stat));
+                    Ok(None)
+                }
+                Some(Failure::Refused(cause)) => {
+                    Err(unreadable("read", &self.shown_path(Some(inner)), cause))
+                }
+                None => Err(error),
+            };
+        }
         if content.changed() {
             walk.warnings().push(|| format!("`{path}` changed while it was read"));
         }
@@ -306,10 +330,13 @@ pub fn open_beneath(top: BorrowedFd<'_>, path: &[u8], more: OFlags) -> Result<Ow
     }
 }
 
-/// The names in an open directory, sorted.
-fn list(directory: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
+/// The names in an open directory, sorted; `None` if they are too many.
+fn list(directory: BorrowedFd<'_>) -> Result<Option<Vec<CString>>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
+        if names.len() as u64 > ENTRIES_MAX {
+            return Ok(None);
+        }
         let entry = entry?;
         let name = entry.file_name();
         if !matches!(name.to_bytes(), b"." | b"..") {
@@ -317,7 +344,7 @@ fn list(directory: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
         }
     }
     names.sort_unstable();
-    Ok(names)
+    Ok(Some(names))
 }
 
 fn mode(stat: &Stat) -> u32 {

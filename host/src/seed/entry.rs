@@ -181,6 +181,14 @@ pub enum Kind {
 /// The content of a file, exactly as many bytes as its entry says; empty for
 /// what is no file. Whoever does not want it need not read it.
 pub trait Content: Read {
+    /// Makes sure that it is there to be read.
+    ///
+    /// # Errors
+    /// When it is not, or not any more.
+    fn begin(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+
     /// How many zeros follow, as far as that is known without reading them.
     ///
     /// # Errors

@@ -15,7 +15,8 @@ mod repository;
 use super::directory::Top;
 use super::entry::{Bytes, Entry, Kind, Nothing, RelPath};
 use super::source::Surroundings;
-use super::walk::{ENTRIES_MAX, Walk};
+use super::walk::{ENTRIES_MAX, NAME_BYTES_MAX, Walk};
+use crate::context::Admitted;
 use crate::error::{Error, Result};
 use config::Setting;
 use program::Question;
@@ -23,7 +24,6 @@ use repository::{Repository, refused};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 pub use program::Git;
 
@@ -35,8 +35,13 @@ const NESTED_MAX: usize = 16;
 ///
 /// # Errors
 /// When it is no work tree, git fails, or something cannot be read.
-pub fn walk(git: &Git, path: &Path, walk: &mut Walk<'_>, around: Surroundings<'_>) -> Result<()> {
-    let repository = Repository::find(path)?;
+pub fn walk(
+    git: &Git,
+    place: &Admitted,
+    walk: &mut Walk<'_>,
+    around: Surroundings<'_>,
+) -> Result<()> {
+    let repository = Repository::find(place)?;
     let (mode, mtime) = Top::open(&repository.top, around.avoid)?.stat()?;
     walk.root(mode, mtime)?;
     let mut waiting = vec![(repository, None, 0)];
@@ -45,7 +50,7 @@ pub fn walk(git: &Git, path: &Path, walk: &mut Walk<'_>, around: Surroundings<'_
         for nested in shown.show(walk)? {
             if depth == NESTED_MAX {
                 let what = format!("more than {NESTED_MAX} repositories lie in one another");
-                return Err(refused(&shown.repository.top, &what));
+                return Err(refused(shown.repository.top.path(), &what));
             }
             let top = shown.repository.top.join(OsStr::from_bytes(nested.as_bytes()));
             waiting.push((Repository::at(&top)?, Some(shown.outer(nested.as_bytes())?), depth + 1));
@@ -83,10 +88,11 @@ impl Shown<'_> {
             top.pick(path, walk)?;
         }
         for path in listing.nested {
-            top.pick(&path, walk)?;
+            // In its place may be anything, such as a link that leads elsewhere.
+            let is_directory = top.pick(&path, walk)?;
             let within = self.repository.top.join(OsStr::from_bytes(path.as_bytes()));
             // A submodule that nobody asked for is an empty directory.
-            if within.join(".git").symlink_metadata().is_ok() {
+            if is_directory && within.join(".git").is_there() {
                 nested.push(path);
             }
         }
@@ -97,20 +103,23 @@ impl Shown<'_> {
     /// Asks git what there is. What is listed may be gone already.
     fn list(&self, walk: &mut Walk<'_>) -> Result<Listing> {
         let mut listing = Listing::default();
+        let mut name_bytes = 0;
         let mut note = |path: &[u8], nested: bool| {
             let path = RelPath::new(path).map_err(|bad| {
                 let name = super::entry::readable(path);
-                refused(&self.repository.top, &format!("it holds `{name}`")).because(bad)
+                refused(self.repository.top.path(), &format!("it holds `{name}`")).because(bad)
             })?;
             // Nothing that a repository is made of comes in as a file.
             if path.names().any(|name| name.eq_ignore_ascii_case(b".git")) {
                 return Ok(());
             }
             let set = if nested { &mut listing.nested } else { &mut listing.files };
+            name_bytes += path.as_bytes().len() as u64;
             set.insert(path);
-            if set.len() as u64 > ENTRIES_MAX {
-                let what = format!("it has more than {ENTRIES_MAX} files");
-                return Err(refused(&self.repository.top, &what));
+            if set.len() as u64 > ENTRIES_MAX || name_bytes > NAME_BYTES_MAX {
+                let mib = NAME_BYTES_MAX >> 20;
+                let what = format!("it has more than {ENTRIES_MAX} files, or {mib} MiB of names");
+                return Err(refused(self.repository.top.path(), &what));
             }
             Ok(())
         };
@@ -137,8 +146,8 @@ impl Shown<'_> {
     ) -> Result<()> {
         let question = Question {
             words,
-            git_dir: Some(&self.repository.git_dir),
-            work_tree: Some(&self.repository.top),
+            git_dir: Some(self.repository.git_dir.path()),
+            work_tree: Some(self.repository.top.path()),
             ..Question::default()
         };
         self.git.ask(&question, walk.cancel(), each)
@@ -164,16 +173,16 @@ impl Shown<'_> {
         let work_tree =
             settings.iter().rev().find_map(|setting| setting.value_of("core", "worktree"));
         if self.repository.is_apart() && !self.repository.is_work_tree(work_tree) {
-            let there = self.repository.git_dir.display();
+            let there = self.repository.git_dir.path().display();
             let what = format!("its repository {there} does not point back to it");
-            return Err(refused(&self.repository.top, &what));
+            return Err(refused(self.repository.top.path(), &what));
         }
         let reftable = |setting: &Setting| {
             setting.value_of("extensions", "refstorage").is_some_and(|value| value != b"files")
         };
         if self.repository.is_linked() && settings.iter().any(reftable) {
             let what = "it is a linked work tree, and its refs are not stored as files";
-            return Err(refused(&self.repository.top, what).hint("seed from a clone of it"));
+            return Err(refused(self.repository.top.path(), what).hint("seed from a clone of it"));
         }
         for key in ["name", "email"] {
             if settings.iter().any(|setting| setting.value_of("user", key).is_some()) {
@@ -183,7 +192,7 @@ impl Shown<'_> {
             let words = ["config", "-z", "--get", &name];
             let question = Question {
                 words: &words,
-                git_dir: Some(&self.repository.git_dir),
+                git_dir: Some(self.repository.git_dir.path()),
                 may_be_none: true,
                 ..Question::default()
             };
@@ -216,9 +225,25 @@ impl Shown<'_> {
         let info = common_dir.join("objects/info");
         let borrows = self.repository.small_file(&info, "alternates")?;
         if borrows.is_some_and(|(list, _)| !list.trim_ascii().is_empty()) {
-            return self.show_packed(settings, walk);
+            return self.show_borrowed(settings, walk);
         }
         self.open(common_dir, b".git")?.only(&parts::object).walk(walk)
+    }
+
+    /// Shows the objects of a repository that borrows from others. `git` goes
+    /// by paths, and follows them wherever they lead at that moment: so it packs
+    /// for those only who may go anywhere. Who is bound to roots gets all that
+    /// there is to borrow, which is below the roots.
+    fn show_borrowed(&self, settings: &[Setting], walk: &mut Walk<'_>) -> Result<()> {
+        if !self.repository.top.is_bound() {
+            return self.show_packed(settings, walk);
+        }
+        let lenders = self.repository.lenders()?;
+        self.open(&self.repository.common_dir, b".git")?.only(&parts::object).walk(walk)?;
+        for lender in lenders {
+            self.open(&lender, b".git/objects")?.only(&parts::lent).walk(walk)?;
+        }
+        Ok(())
     }
 
     fn show_config(&self, settings: &[Setting], walk: &mut Walk<'_>) -> Result<()> {
@@ -254,7 +279,7 @@ impl Shown<'_> {
         let question = Question {
             words: &words,
             path: Some(&base),
-            git_dir: Some(&self.repository.git_dir),
+            git_dir: Some(self.repository.git_dir.path()),
             ..Question::default()
         };
         self.git.ask(&question, walk.cancel(), |_| Ok(()))?;
@@ -263,12 +288,12 @@ impl Shown<'_> {
             let (mode, mtime) = Top::open(&self.repository.common_dir, None)?.stat()?;
             walk.entry(&Entry { path, mode, mtime, kind: Kind::Directory }, &mut Nothing)?;
         }
-        self.open(scratch.path(), b".git/objects/pack")?.walk(walk)
+        self.open(&Admitted::from(scratch.path()), b".git/objects/pack")?.walk(walk)
     }
 
     /// A directory of the host whose content goes below this one of the work
     /// tree.
-    fn open<'a>(&self, path: &Path, below: &[u8]) -> Result<Top<'a>> {
+    fn open<'a>(&self, path: &Admitted, below: &[u8]) -> Result<Top<'a>> {
         let top = Top::open(path, self.around.avoid)?;
         match (below, &self.prefix) {
             (b"", None) => Ok(top),
@@ -285,7 +310,7 @@ impl Shown<'_> {
         };
         RelPath::new(whole).map_err(|bad| {
             let name = super::entry::readable(path);
-            refused(&self.repository.top, &format!("it holds `{name}`")).because(bad)
+            refused(self.repository.top.path(), &format!("it holds `{name}`")).because(bad)
         })
     }
 }

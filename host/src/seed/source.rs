@@ -5,8 +5,10 @@ use super::directory::{FileId, Top};
 use super::git::{self, Git};
 use super::walk::Walk;
 use crate::config::Config;
+use crate::context::Admitted;
 use crate::error::{Error, ErrorKind, Result};
-use std::path::{Path, PathBuf};
+use rustix::fs::{FileType, OFlags, fstat};
+use std::path::Path;
 
 /// What a seed is made from. It can be walked more than once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,15 +16,15 @@ pub enum Source {
     /// Nothing: an empty directory.
     Empty,
     /// A directory and all in it.
-    Directory(PathBuf),
+    Directory(Admitted),
     /// The members of a tar archive: plain, or compressed by gzip or zstd.
-    Archive(PathBuf),
+    Archive(Admitted),
     /// The git work tree that a path is in: see [`super::git`].
     Git {
         /// The program that knows which files belong to it.
         git: Git,
         /// The work tree, or a directory in it.
-        path: PathBuf,
+        path: Admitted,
     },
 }
 
@@ -40,21 +42,27 @@ impl Source {
     ///
     /// # Errors
     /// When it leads nowhere, or to what is neither directory nor file.
-    pub fn from_path(path: &Path) -> Result<Self> {
-        let meta = path.metadata().map_err(|error| Error::unreadable(path, error))?;
-        if meta.is_dir() {
-            Ok(Self::Directory(path.to_owned()))
-        } else if meta.is_file() {
-            Ok(Self::Archive(path.to_owned()))
-        } else {
-            Err(Error::new(
-                ErrorKind::InvalidInput,
-                format!(
-                    "cannot seed from {}: it is neither a directory nor a file",
-                    path.display()
-                ),
-            )
-            .hint("name a directory, or an archive: .tar, .tar.gz or .tar.zst"))
+    pub fn from_path(path: impl Into<Admitted>) -> Result<Self> {
+        let path = path.into();
+        let stat = path
+            .open(OFlags::PATH)
+            .and_then(|there| Ok(fstat(&there)?))
+            .map_err(|error| Error::unreadable(path.path(), error))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Ok(Self::Directory(path)),
+            FileType::RegularFile => Ok(Self::Archive(path)),
+            FileType::Symlink
+            | FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => {
+                let path = path.path().display();
+                let message =
+                    format!("cannot seed from {path}: it is neither a directory nor a file");
+                Err(Error::new(ErrorKind::InvalidInput, message)
+                    .hint("name a directory, or an archive: .tar, .tar.gz or .tar.zst"))
+            }
         }
     }
 
@@ -62,8 +70,8 @@ impl Source {
     ///
     /// # Errors
     /// When git is not installed.
-    pub fn git(config: &Config, path: &Path) -> Result<Self> {
-        Ok(Self::Git { git: Git::find(config)?, path: path.to_owned() })
+    pub fn git(config: &Config, path: impl Into<Admitted>) -> Result<Self> {
+        Ok(Self::Git { git: Git::find(config)?, path: path.into() })
     }
 
     /// Shows everything in it.

@@ -230,7 +230,8 @@ async fn activate(opener: &Opener, assignment: &Assignment) -> Result<()> {
             machine_id: assignment.workspace.machine_id(),
             seeded: assignment.seeded,
         };
-        connection.call(request).await.map(drop).map_err(unfit)
+        // All of this has a deadline together.
+        connection.call(request, Duration::MAX).await.map(drop).map_err(unfit)
     };
     let deadline = assignment.deadlines.activation;
     timeout(deadline, activating).await.unwrap_or_else(|_| {

@@ -189,7 +189,7 @@ impl Guest {
         let asking = async move {
             let mut connection = super::boot::greet(&opener).await?;
             let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-            connection.call(pyro_protocol::power::PowerOff { grace_ms }).await
+            connection.call(pyro_protocol::power::PowerOff { grace_ms }, deadline).await
         };
         let obeyed = timeout(deadline, async {
             let asked = tokio::select! {

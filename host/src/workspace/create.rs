@@ -171,7 +171,7 @@ async fn build_seed(
         };
         let seed = Seed {
             mode,
-            seed_path: from.map(|path| path.display().to_string()),
+            seed_path: from.map(|from| from.path().display().to_string()),
             destination: GUEST_PATH.into(),
             entry_count: built.entry_count,
             bytes_written: built.bytes_written,

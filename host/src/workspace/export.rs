@@ -7,6 +7,7 @@
 //! makes that below a private directory beside the output, reaching everything
 //! by descriptors that follow no link; one rename puts it in place.
 
+mod room;
 mod staging;
 mod stream;
 mod streamed;
@@ -15,19 +16,23 @@ mod tree;
 
 pub use stream::{ENTRIES_MAX, Limits};
 
-use crate::agent::AgentClient;
 use crate::agent::transfer::blocking;
+use crate::agent::{AgentClient, Connection};
+use crate::context::Admitted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, Stream};
 use crate::guest_text;
 use pyro_protocol::GuestPath;
-use pyro_protocol::export::{Export, ExportEnd, ExportEntry};
+use pyro_protocol::export::{Export, ExportEnd, ExportEntry, Exporting};
 use pyro_protocol::file::FileType;
 use pyro_protocol::guest_path::PATH_MAX;
 use pyro_protocol::transfer::Incoming;
+use room::Room;
 use staging::Staging;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use stream::Counts;
+use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
 
 /// What to export, and whereto.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +40,7 @@ pub struct Wanted {
     /// What, in the guest.
     pub path: GuestPath,
     /// Where, on the host.
-    pub output: PathBuf,
+    pub output: Admitted,
     /// As what.
     pub format: Format,
     /// What becomes of what is there already.
@@ -76,32 +81,33 @@ pub struct Exported {
 }
 
 /// Exports something. The output is there when this returns, complete and on the
-/// disk, or not at all.
+/// disk, or not at all. When it was cancelled, what there was of it is gone: so
+/// whoever cancels waits for the answer.
 ///
 /// # Errors
 /// When it is not there in the guest, when the output is there already, or when
 /// what the guest sends is no tree or too much.
-pub async fn export(agent: &AgentClient, wanted: Wanted) -> Result<Exported> {
+pub async fn export(
+    agent: &AgentClient,
+    wanted: Wanted,
+    cancel: &CancellationToken,
+) -> Result<Exported> {
     let Wanted { path, output, format, existing, limits } = wanted;
-    if existing == Existing::Refuse && output.symlink_metadata().is_ok() {
-        return Err(there_already(&output));
+    if existing == Existing::Refuse && output.is_there() {
+        return Err(there_already(output.path()));
     }
-    let mut connection = agent.connect().await?;
-    let exporting = connection.call(Export { path: path.clone() }).await?;
-    let staging = blocking({
-        let output = output.clone();
-        move || Staging::beside(&output)
-    })
-    .await?;
+    let (mut connection, exporting) = begin(agent, &path, cancel).await?;
+    let staging = blocking(move || Staging::beside(&output)).await?;
     let expected = exporting.file_type;
     let name = last_name(&path);
     let ((staging, counts), end): (_, ExportEnd) = connection
-        .download(None, move |incoming| {
+        .download(None, cancel, move |incoming| {
             let counts = receive(&staging, expected, &name, format, limits, incoming)?;
             Ok((staging, counts))
         })
-        .await?;
-    blocking(move || staging.settle(&output, existing)).await?;
+        .await
+        .map_err(|error| if cancel.is_cancelled() { cancelled() } else { error })?;
+    blocking(move || staging.settle(existing)).await?;
     Ok(Exported {
         file_type: expected,
         entry_count: counts.entries,
@@ -123,13 +129,13 @@ pub async fn stream(
     format: Format,
     limits: Limits,
     events: &Events,
+    cancel: &CancellationToken,
 ) -> Result<Exported> {
-    let mut connection = agent.connect().await?;
-    let exporting = connection.call(Export { path: path.clone() }).await?;
+    let (mut connection, exporting) = begin(agent, &path, cancel).await?;
     let expected = exporting.file_type;
     let name = last_name(&path);
     let (pipe, mut chunks) = streamed::pipe();
-    let receiving = connection.download(None, move |incoming| {
+    let receiving = connection.download(None, cancel, move |incoming| {
         let pieces = incoming.pieces::<ExportEntry>();
         match (format, expected) {
             (Format::Tree, FileType::File) => {
@@ -139,7 +145,7 @@ pub async fn stream(
                 Ok(counts)
             }
             (Format::Tree | Format::Tar, _) => {
-                let mut tar = tar::Tar::new(pipe, &name);
+                let mut tar = tar::Tar::new(pipe, Room::endless(), &name);
                 let counts = stream::receive(pieces, expected, limits, &mut tar)?;
                 tar.finish()?;
                 Ok(counts)
@@ -152,13 +158,25 @@ pub async fn stream(
         }
     };
     let (received, ()) = tokio::join!(receiving, telling);
-    let (counts, end): (Counts, ExportEnd) = received?;
+    let (counts, end): (Counts, ExportEnd) =
+        received.map_err(|error| if cancel.is_cancelled() { cancelled() } else { error })?;
     Ok(Exported {
         file_type: expected,
         entry_count: counts.entries,
         bytes_written: counts.bytes,
         warnings: warnings(&end),
     })
+}
+
+async fn begin(
+    agent: &AgentClient,
+    path: &GuestPath,
+    cancel: &CancellationToken,
+) -> Result<(Connection<UnixStream>, Exporting)> {
+    tokio::select! {
+        begun = agent.begin(Export { path: path.clone() }) => begun,
+        () = cancel.cancelled() => Err(cancelled()),
+    }
 }
 
 fn receive(
@@ -170,20 +188,25 @@ fn receive(
     incoming: Incoming,
 ) -> Result<Counts> {
     let pieces = incoming.pieces::<ExportEntry>();
+    let room = Room::of(staging.top())?;
     match format {
         Format::Tree => {
-            let mut tree = tree::Tree::new(staging.top())?;
+            let mut tree = tree::Tree::new(staging.top(), room)?;
             let counts = stream::receive(pieces, expected, limits, &mut tree)?;
             tree.finish()?;
             Ok(counts)
         }
         Format::Tar => {
-            let mut tar = tar::Tar::new(staging.create()?, name);
+            let mut tar = tar::Tar::new(staging.create()?, room, name);
             let counts = stream::receive(pieces, expected, limits, &mut tar)?;
             tar.finish()?;
             Ok(counts)
         }
     }
+}
+
+fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "cancelled; nothing was exported")
 }
 
 fn there_already(output: &Path) -> Error {

@@ -23,11 +23,15 @@ use std::collections::HashMap;
 use std::io::{Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
-use tempfile::SpooledTempFile;
+use tempfile::spooled_tempfile_in;
 use tokio_util::sync::CancellationToken;
 
 /// How many changes are told one by one.
 const TOLD_MAX: usize = 1000;
+
+/// How much an agent may delete and tell of: more than a workspace of its size
+/// holds.
+const DELETED_MAX: u64 = 4_000_000;
 
 /// What is read at a time to find out whether it is to be sent.
 const BUFFER: usize = 256 << 10;
@@ -83,17 +87,20 @@ pub async fn push(
     let entries = manifest.clone();
     connection.call_with(call, move |outgoing| entries.send(outgoing)).await?;
     let asking = manifest.clone();
-    let (asked, ()) = connection.download(None, move |incoming| answers(incoming, &asking)).await?;
+    let (asked, ()) =
+        connection.download(None, cancel, move |incoming| answers(incoming, &asking)).await?;
     let wanted = asked;
     let sending = {
         let (scratch, cancel) = (scratch.to_owned(), cancel.clone());
         move |outgoing: &mut Outgoing| {
-            let mut sender = Sender { wanted, dry_run, outgoing };
-            sender.walk(&source, &scratch, &cancel)
+            let mut sender = Sender { wanted, dry_run, outgoing, scratch: &scratch };
+            sender.walk(&source, &cancel)
         }
     };
     let first = connection.upload(sending).await?;
-    let (changes, end) = connection.download(Some(first), changes).await?;
+    let most = manifest.entry_count() + DELETED_MAX;
+    let taking = move |incoming| changes(incoming, most);
+    let (changes, end) = connection.download(Some(first), cancel, taking).await?;
     Ok(Pushed {
         entry_count: manifest.entry_count(),
         end,
@@ -107,19 +114,28 @@ pub async fn push(
 struct Asked {
     /// Its number among those that are asked for.
     number: u64,
-    /// How many others come under the same path before it.
+    /// How many other files come under the same path before it.
     occurrence: u64,
     /// Of what is there, if that has the same size.
     digest: Option<[u8; DIGEST_LEN]>,
 }
 
+/// What is asked for of the files that come under a path.
+#[derive(Debug, Default)]
+struct Under {
+    /// How many have come.
+    seen: u64,
+    /// What is still to come; in an archive that may be several.
+    asked: Vec<Asked>,
+}
+
 /// The files that are asked for, by the paths under which they come.
-type Wanted = HashMap<RelPath, Asked>;
+type Wanted = HashMap<RelPath, Under>;
 
 /// Takes an answer for each file.
 fn answers(mut incoming: Incoming, manifest: &Manifest) -> Result<Wanted> {
     let mut bytes = Stream { incoming: &mut incoming, chunk: Vec::new(), taken: 0 };
-    let mut wanted = Wanted::new();
+    let (mut wanted, mut number) = (Wanted::new(), 0);
     for Whence { path, occurrence } in manifest.files() {
         let digest = match bytes.take::<1>()? {
             [ANSWER_SAME] => continue,
@@ -127,8 +143,9 @@ fn answers(mut incoming: Incoming, manifest: &Manifest) -> Result<Wanted> {
             [ANSWER_COMPARE] => Some(bytes.take()?),
             [_] => return Err(hostile("gave an unknown answer")),
         };
-        let number = wanted.len() as u64;
-        wanted.insert(path.clone(), Asked { number, occurrence, digest });
+        let under = wanted.entry(path.clone()).or_default();
+        under.asked.push(Asked { number, occurrence, digest });
+        number += 1;
     }
     match bytes.is_at_end()? {
         true => Ok(wanted),
@@ -173,6 +190,8 @@ struct Sender<'a> {
     wanted: Wanted,
     dry_run: bool,
     outgoing: &'a mut Outgoing,
+    /// A directory for what is too large for memory.
+    scratch: &'a Path,
 }
 
 impl Visitor for Sender<'_> {
@@ -182,16 +201,17 @@ impl Visitor for Sender<'_> {
 
     fn entry(&mut self, entry: &Entry, content: &mut dyn Content) -> Result<()> {
         let Kind::File { size } = entry.kind else { return Ok(()) };
-        match self.wanted.get_mut(&entry.path) {
-            None => return Ok(()),
-            Some(Asked { occurrence, .. }) if *occurrence > 0 => {
-                *occurrence -= 1;
-                return Ok(());
-            }
-            Some(_) => {}
+        let Some(under) = self.wanted.get_mut(&entry.path) else { return Ok(()) };
+        let seen = under.seen;
+        under.seen += 1;
+        let this = under.asked.iter().position(|asked| asked.occurrence == seen);
+        let Some(this) = this else { return Ok(()) };
+        // What is gone is not begun: nothing was said of it yet.
+        content.begin().map_err(|error| unread(entry, error))?;
+        let Asked { number, digest, .. } = under.asked.swap_remove(this);
+        if under.asked.is_empty() {
+            self.wanted.remove(&entry.path);
         }
-        let asked = self.wanted.remove(&entry.path);
-        let Some(Asked { number, digest, .. }) = asked else { return Ok(()) };
         let modified = file_time(entry.mtime);
         self.outgoing.entry(&PushContent { number, mode: entry.mode, modified })?;
         match digest {
@@ -203,11 +223,12 @@ impl Visitor for Sender<'_> {
 }
 
 impl Sender<'_> {
-    fn walk(&mut self, source: &Source, scratch: &Path, cancel: &CancellationToken) -> Result<()> {
+    fn walk(&mut self, source: &Source, cancel: &CancellationToken) -> Result<()> {
         if self.wanted.is_empty() {
             return Ok(());
         }
-        source.walk(&mut Walk::new(self, cancel), Surroundings { avoid: None, scratch })?;
+        let around = Surroundings { avoid: None, scratch: self.scratch };
+        source.walk(&mut Walk::new(self, cancel), around)?;
         match self.wanted.keys().next() {
             None => Ok(()),
             Some(path) => {
@@ -218,7 +239,7 @@ impl Sender<'_> {
     }
 
     fn send(&mut self, entry: &Entry, size: u64, content: &mut dyn Content) -> Result<()> {
-        let failed = |error| Error::io(format!("cannot read `{}`", entry.path), error);
+        let failed = |error| unread(entry, error);
         let mut left = size;
         while left > 0 {
             let zeros = content.zeros().map_err(failed)?.min(left);
@@ -245,8 +266,8 @@ impl Sender<'_> {
         entry: &Entry,
         content: &mut dyn Content,
     ) -> Result<()> {
-        let failed = |error| Error::io(format!("cannot read `{}`", entry.path), error);
-        let mut kept = SpooledTempFile::new(KEPT_MAX);
+        let failed = |error| unread(entry, error);
+        let mut kept = spooled_tempfile_in(KEPT_MAX, self.scratch);
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; BUFFER];
         loop {
@@ -276,13 +297,21 @@ impl Sender<'_> {
     }
 }
 
-/// Takes what was changed.
-fn changes(incoming: Incoming) -> Result<Vec<Change>> {
+fn unread(entry: &Entry, error: std::io::Error) -> Error {
+    Error::io(format!("cannot read `{}`", entry.path), error)
+}
+
+/// Takes what was changed, which is so much at most.
+fn changes(incoming: Incoming, most: u64) -> Result<Vec<Change>> {
     let mut pieces = incoming.pieces::<PushChange>();
-    let mut told = Vec::new();
+    let (mut told, mut count) = (Vec::new(), 0);
     loop {
         match pieces.piece() {
             Ok(Some(Piece::Entry(PushChange { path, action }))) => {
+                count += 1;
+                if count > most {
+                    return Err(hostile("told of more changes than there can be"));
+                }
                 if told.len() < TOLD_MAX {
                     let path = guest_text::escaped(&path.to_string(), PATH_MAX);
                     told.push(Change { path, action });
@@ -300,4 +329,34 @@ fn changes(incoming: Incoming) -> Result<Vec<Change>> {
 
 fn hostile(what: &str) -> Error {
     Error::new(ErrorKind::Protocol, format!("the guest {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pyro_protocol::transfer::{Taken, incoming, outgoing};
+    use pyro_protocol::{Frame, FrameKind, GuestPath};
+
+    #[tokio::test]
+    async fn s4_changes_without_end_end() {
+        let (mut stream, mut outlet) = outgoing();
+        let path = GuestPath::new("/workspace/file").expect("a path");
+        let (incoming, inlet) = incoming();
+        let taking = tokio::task::spawn_blocking(move || changes(incoming, 10_000));
+        let sending = tokio::task::spawn_blocking(move || {
+            let change = PushChange { path, action: PushAction::Deleted };
+            while stream.entry(&change).is_ok() {}
+        });
+        while let Some(frame) = outlet.next().await {
+            let payload = frame[pyro_protocol::io::FRAME_ROOM..].to_vec();
+            match inlet.take(Frame { kind: FrameKind::Data, payload }).await {
+                Taken::More => {}
+                Taken::Last(_) | Taken::ByNobody => break,
+            }
+        }
+        drop(outlet);
+        sending.await.expect("ended");
+        let error = taking.await.expect("ended").expect_err("too many");
+        assert_eq!(error.kind(), ErrorKind::Protocol);
+    }
 }

@@ -20,6 +20,7 @@ pub const DEADLINES: Deadlines = Deadlines {
     activation: Duration::from_secs(3),
     greeting: Duration::from_secs(2),
     reply: Duration::from_secs(3),
+    silence: Duration::from_secs(4),
     timeout_grace: Duration::from_secs(2),
     last_words: Duration::from_millis(500),
 };

@@ -233,3 +233,22 @@ fn a_missing_archive_is_named() {
     assert_eq!(error.kind(), pyro::ErrorKind::NotFound);
     assert!(error.message().contains("/nowhere/archive.tar"));
 }
+
+#[test]
+fn r5_a_wrong_checksum_is_found_and_what_follows_is_not_looked_at() {
+    let place = Place::new();
+    sample(&place);
+    let plain = fs::read(tar(&place, &["-C", "top", "."])).unwrap();
+    for bytes in [gzip(&plain), compress_to_vec(&plain[..], CompressionLevel::Fastest)] {
+        for garbage in [&[0; 10_000][..], b"not compressed"] {
+            place.seed_path(&place.file("whole", [&bytes, garbage].concat()));
+        }
+        // The last bytes are the content's checksum, or its length.
+        let mut wrong = bytes.clone();
+        *wrong.last_mut().unwrap() ^= 1;
+        let error = place.refusal(&place.file("wrong", wrong));
+        assert!(error.chain().contains("it is damaged"), "{}", error.chain());
+        let error = place.refusal(&place.file("short", &bytes[..bytes.len() - 2]));
+        assert!(error.chain().contains("cut short"), "{}", error.chain());
+    }
+}

@@ -129,7 +129,7 @@ fn holes_cost_nothing() {
     file.set_len(20 << 20).unwrap();
     File::create(top.join("huge")).unwrap().set_len(8 << 40).unwrap();
     let image = place.path("seed.erofs");
-    let built = build(&Source::Directory(top.clone()), &image).unwrap();
+    let built = build(&Source::Directory((&top).into()), &image).unwrap();
     assert!(built.image_bytes < 2 << 20, "{}", built.image_bytes);
     assert!(image.metadata().unwrap().blocks() * 512 < 4 << 20);
     let read = Image::open(&image);
@@ -169,7 +169,7 @@ fn the_image_does_not_hold_itself() {
     let top = place.dir("top");
     place.file("top/a", "a");
     let image = top.join("seed.erofs");
-    let built = build(&Source::Directory(top), &image).unwrap();
+    let built = build(&Source::Directory((&top).into()), &image).unwrap();
     assert_eq!(built.warnings, ["skipped `seed.erofs`: it is the seed that is being written"]);
     assert_eq!(Image::open(&image).tree().len(), 2);
 }
@@ -187,7 +187,7 @@ fn very_deep_trees_are_taken() {
         fs::create_dir(&deep).unwrap();
     }
     let image = place.path("seed.erofs");
-    let built = build(&Source::Directory(place.path("top")), &image).unwrap();
+    let built = build(&Source::Directory((&place.path("top")).into()), &image).unwrap();
     assert!(built.entry_count > 1400, "{}", built.entry_count);
     // fsck.erofs 1.5 runs out of stack, also with what mkfs.erofs makes.
     let tree = Image::open_unchecked(&image).tree();
@@ -258,7 +258,7 @@ fn who_cancels_waits_no_longer() {
     place.file("top/a", "a");
     let cancel = CancellationToken::new();
     cancel.cancel();
-    let made = seed::build(&Source::Directory(top), &place.path("image"), &cancel);
+    let made = seed::build(&Source::Directory((&top).into()), &place.path("image"), &cancel);
     assert_eq!(made.expect_err("cancelled").kind(), ErrorKind::Cancelled);
 }
 
@@ -288,6 +288,46 @@ fn who_cancels_a_large_file_waits_no_longer() {
     let mut walk = Walk::new(&mut visitor, &cancel);
     let scratch = place.path("");
     let around = Surroundings { avoid: None, scratch: &scratch };
-    let walked = Source::Directory(top).walk(&mut walk, around);
+    let walked = Source::Directory((&top).into()).walk(&mut walk, around);
     assert_eq!(walked.expect_err("cancelled").kind(), ErrorKind::Cancelled);
+}
+
+/// Removes a file when it is shown, before it is read.
+struct Remover(std::path::PathBuf, Vec<String>);
+
+impl Visitor for Remover {
+    fn root(&mut self, _: u32, _: Mtime) -> pyro::Result<()> {
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Entry, content: &mut dyn Content) -> pyro::Result<()> {
+        if entry.path.name() == b"b" {
+            fs::remove_file(self.0.join("b")).unwrap();
+        }
+        let mut bytes = Vec::new();
+        let read = content.read_to_end(&mut bytes);
+        read.map_err(|_| pyro::Error::new(ErrorKind::Io, "it cannot be read"))?;
+        self.1.push(entry.path.to_string());
+        Ok(())
+    }
+}
+
+#[test]
+fn a_file_that_vanishes_before_it_is_read_is_left_out() {
+    let place = Place::new();
+    let top = place.dir("top");
+    for name in ["a", "b", "d"] {
+        place.file(&format!("top/{name}"), "content");
+    }
+    // Another name of it is the file then.
+    fs::hard_link(top.join("b"), top.join("c")).unwrap();
+    let cancel = CancellationToken::new();
+    let mut visitor = Remover(top.clone(), Vec::new());
+    let mut walk = Walk::new(&mut visitor, &cancel);
+    let scratch = place.path("");
+    let around = Surroundings { avoid: None, scratch: &scratch };
+    Source::Directory((&top).into()).walk(&mut walk, around).unwrap();
+    let (count, warnings) = walk.finish();
+    assert_eq!((count, warnings.lines()), (3, vec!["`b` vanished".to_owned()]));
+    assert_eq!(visitor.1, ["a", "c", "d"]);
 }

@@ -2,6 +2,7 @@
 
 use crate::image::{Tree, What};
 use crate::making::{Place, set_mode, set_mtime};
+use pyro::context::Roots;
 use pyro::seed::{Built, Source};
 use pyro::{Config, Result};
 use std::ffi::OsStr;
@@ -386,4 +387,77 @@ fn files_behind_a_link_are_not_followed() {
     let (_, tree) = place.seed(&source(&top));
     assert!(matches!(tree[&b"src"[..]].what, What::Symlink(_)));
     assert!(!tree.contains_key(&b"src/kept"[..]));
+}
+
+/// Seeds as somebody who may use nothing but what lies below these.
+fn bound(place: &Place, roots: &[PathBuf], path: &Path) -> Result<Built> {
+    let roots = Roots::below(roots).unwrap();
+    let source = Source::git(&Config::from_environment().unwrap(), roots.admit(path)?)?;
+    let image = place.path("bound.erofs");
+    drop(fs::remove_file(&image));
+    crate::making::build(&source, &image)
+}
+
+#[test]
+fn s9_no_repository_leads_out_of_the_roots() {
+    let place = Place::new();
+    let home = sample(&place, "home");
+    let main = sample(&place, "main");
+    let project = place.dir("home/project");
+    place.file("home/project/file", "x");
+    let linked = place.path("linked");
+    git(&place, &main, &["worktree", "add", "-q", linked.to_str().unwrap(), "other"]);
+    let lent = place.path("lent");
+    let url = main.to_str().unwrap();
+    git(&place, &place.path(""), &["clone", "-q", "--shared", url, lent.to_str().unwrap()]);
+    for (root, outside) in [
+        // The work tree, the repository, and whoever lends it objects.
+        (&project, home.clone()),
+        (&linked, main.join(".git/worktrees/linked")),
+        (&lent, main.join(".git/objects")),
+    ] {
+        let error = bound(&place, std::slice::from_ref(root), root).expect_err("outside");
+        let outside = outside.canonicalize().unwrap().display().to_string();
+        assert!(error.message().contains(&outside), "{error}");
+        let hint = error.next_step().unwrap();
+        assert!(hint.contains(&format!("--root {outside}")), "{hint}");
+        bound(&place, &[root.clone(), home.clone(), main.clone()], root).unwrap();
+    }
+}
+
+#[test]
+fn s9_what_is_borrowed_within_the_roots_comes_along() {
+    let place = Place::new();
+    let origin = sample(&place, "origin");
+    let first = place.path("first");
+    let url = origin.to_str().unwrap();
+    git(&place, &place.path(""), &["clone", "-q", "--shared", url, "first"]);
+    let url = first.to_str().unwrap();
+    git(&place, &place.path(""), &["clone", "-q", "--shared", url, "clone"]);
+    let clone = place.path("clone");
+    let shown_there = shown(&place, &clone);
+    let roots = Roots::below(&[place.path("")]).unwrap();
+    let admitted = roots.admit(&clone).unwrap();
+    let source = Source::git(&Config::from_environment().unwrap(), admitted).unwrap();
+    let (_, tree) = place.seed(&source);
+    let guest = place.path("guest");
+    unpack(&tree, &guest);
+    fs::remove_dir_all(&origin).unwrap();
+    fs::remove_dir_all(&first).unwrap();
+    assert_eq!(shown(&place, &guest), shown_there);
+}
+
+#[test]
+fn s9_a_link_in_the_place_of_a_submodule_is_only_a_link() {
+    let place = Place::new();
+    let library = sample(&place, "library");
+    let private = sample(&place, "private");
+    let top = sample(&place, "top");
+    let url = library.to_str().unwrap();
+    git(&place, &top, &["submodule", "--quiet", "add", url, "library"]);
+    git(&place, &top, &["commit", "-qm", "submodule"]);
+    fs::remove_dir_all(top.join("library")).unwrap();
+    symlink(&private, top.join("library")).unwrap();
+    let guest = seeded(&place, &top);
+    assert_eq!(fs::read_link(guest.join("library")).unwrap(), private);
 }

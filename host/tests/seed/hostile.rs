@@ -191,6 +191,23 @@ fn names_that_linux_does_not_take_are_refused() {
     }
 }
 
+/// Without a single entry to be cancelled at.
+#[test]
+fn who_cancels_is_not_held_by_what_is_passed_over() {
+    let place = Place::new();
+    let passed = member(b"long", b'L', b"", b"name\0").repeat(100);
+    let volume = sized_member(b"volume", b'V', b"", b"", 1 << 33);
+    for bytes in [passed, volume] {
+        let path = place.file("archive", bytes);
+        let source = pyro::seed::Source::from_path(&path).unwrap();
+        let cancel = tokio_util::sync::CancellationToken::new();
+        cancel.cancel();
+        let built = pyro::seed::build(&source, &place.path("image"), &cancel);
+        assert_eq!(built.expect_err("cancelled").kind(), pyro::ErrorKind::Cancelled);
+        std::fs::remove_file(place.path("image")).unwrap();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 

@@ -25,7 +25,7 @@ fn a_mounted_seed_is_what_was_seeded() {
         let top = place.path("top");
         make(&top, &steps);
         let image = place.path("seed.erofs");
-        build(&Source::Directory(top.clone()), &image).unwrap();
+        build(&Source::Directory((&top).into()), &image).unwrap();
         // In a mount namespace of its own nothing stays mounted.
         let script = r#"mount -t erofs -o loop,ro "$1" "$2" && cp -a "$2/tree" "$3""#;
         let output = Command::new("unshare")

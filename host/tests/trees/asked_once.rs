@@ -30,7 +30,9 @@ fn refusing(kind: AgentErrorKind) -> (Served, Arc<AtomicUsize>) {
 async fn r16_a_refusal_is_final() {
     let place = tempfile::tempdir().unwrap();
     let (served, calls) = refusing(AgentErrorKind::NotFound);
-    let error = export(&served.agent, wanted("absent", &place.path().join("output"))).await;
+    let error =
+        export(&served.agent, wanted("absent", &place.path().join("output")), &Default::default())
+            .await;
     assert_eq!(error.expect_err("refused").kind(), ErrorKind::NotFound);
     assert_eq!(calls.load(Ordering::Relaxed), 1);
 

@@ -11,11 +11,12 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use tokio_util::sync::CancellationToken;
 
 pub fn wanted(path: &str, output: &Path) -> Wanted {
     Wanted {
         path: GuestPath::new(path).unwrap(),
-        output: output.to_owned(),
+        output: output.into(),
         format: Format::Tree,
         existing: Existing::Refuse,
         limits: Limits::default(),
@@ -23,7 +24,7 @@ pub fn wanted(path: &str, output: &Path) -> Wanted {
 }
 
 async fn run(served: &Served, path: &str, output: &Path) -> Result<Exported> {
-    export(&served.agent, wanted(path, output)).await
+    export(&served.agent, wanted(path, output), &CancellationToken::new()).await
 }
 
 /// Nothing but the output is there.
@@ -121,7 +122,7 @@ async fn what_is_there_is_replaced_only_on_request() {
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(output.join("old").exists());
     let replacing = Wanted { existing: Existing::Replace, ..wanted("tree", &output) };
-    export(&served.agent, replacing).await.unwrap();
+    export(&served.agent, replacing, &CancellationToken::new()).await.unwrap();
     assert_eq!(names(&output), ["new"]);
     assert_eq!(names(home.path()), ["output"]);
 }
@@ -131,9 +132,11 @@ async fn what_was_killed_is_swept_by_the_next() {
     let served = Served::honest();
     let home = tempfile::tempdir().unwrap();
     fs::write(served.at("file"), "x").unwrap();
-    let left = home.path().join(".pyro-export-0123456789abcdef/item/deep");
-    fs::create_dir_all(&left).unwrap();
-    fs::set_permissions(left.parent().unwrap(), fs::Permissions::from_mode(0o000)).unwrap();
+    let killed = home.path().join(".pyro-export-0123456789abcdef");
+    fs::create_dir_all(killed.join("item/deep")).unwrap();
+    fs::set_permissions(killed.join("item"), fs::Permissions::from_mode(0o000)).unwrap();
+    fs::write(killed.join("made-by-pyro"), "").unwrap();
+    fs::set_permissions(&killed, fs::Permissions::from_mode(0o700)).unwrap();
     fs::create_dir(home.path().join("mine")).unwrap();
     run(&served, "file", &home.path().join("output")).await.unwrap();
     let mut names = names(home.path());
@@ -152,7 +155,8 @@ async fn limits_hold() {
         [Limits { bytes: 4999, ..Limits::default() }, Limits { entries: 1, ..Limits::default() }]
     {
         let asked = Wanted { limits, ..wanted("tree", &output) };
-        let error = export(&served.agent, asked).await.expect_err("too much");
+        let error =
+            export(&served.agent, asked, &CancellationToken::new()).await.expect_err("too much");
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.next_step().is_some());
         assert_eq!(names(home.path()), [""; 0]);
@@ -177,7 +181,7 @@ proptest! {
             // And as an archive, unpacked by whatever tar there is.
             let archive = home.path().join("archive.tar");
             let asked = Wanted { format: Format::Tar, ..wanted(".", &archive) };
-            export(&served.agent, asked).await.unwrap();
+            export(&served.agent, asked, &CancellationToken::new()).await.unwrap();
             let unpacked = home.path().join("unpacked");
             fs::create_dir(&unpacked).unwrap();
             let tar = Command::new("tar")

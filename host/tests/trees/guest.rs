@@ -7,6 +7,7 @@ use pyro_protocol::handshake::{GENERATION, MAGIC};
 use pyro_protocol::{Call, FrameKind, FrameReader, FrameWriter, Hello, Welcome};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -46,7 +47,7 @@ impl Served {
     pub fn honest() -> Self {
         let workspace = tempfile::tempdir().unwrap();
         let guest = Guest::in_process(workspace.path(), Phase::Activated);
-        Self::with(workspace, move |stream| {
+        Self::with(workspace, Deadlines::default(), move |stream| {
             let guest = Arc::clone(&guest);
             serve_connection(stream, guest)
         })
@@ -56,11 +57,21 @@ impl Served {
     pub fn hostile<F: Future<Output = ()> + Send + 'static>(
         answer: impl Fn(UnixStream) -> F + Send + 'static,
     ) -> Self {
-        Self::with(tempfile::tempdir().unwrap(), answer)
+        Self::with(tempfile::tempdir().unwrap(), Deadlines::default(), answer)
+    }
+
+    /// Any other, and a host that soon runs out of patience.
+    pub fn stalling<F: Future<Output = ()> + Send + 'static>(
+        answer: impl Fn(UnixStream) -> F + Send + 'static,
+    ) -> Self {
+        let short = Duration::from_millis(500);
+        let deadlines = Deadlines { reply: short, silence: short, ..Deadlines::default() };
+        Self::with(tempfile::tempdir().unwrap(), deadlines, answer)
     }
 
     fn with<F: Future<Output = ()> + Send + 'static>(
         workspace: TempDir,
+        deadlines: Deadlines,
         answer: impl Fn(UnixStream) -> F + Send + 'static,
     ) -> Self {
         let endpoint = tempfile::tempdir().unwrap();
@@ -75,7 +86,7 @@ impl Served {
                 tokio::spawn(answer(stream));
             }
         });
-        let agent = AgentClient::new(endpoint.path(), Deadlines::default()).unwrap();
+        let agent = AgentClient::new(endpoint.path(), deadlines).unwrap();
         Self { agent, workspace, _endpoint: endpoint, serving }
     }
 

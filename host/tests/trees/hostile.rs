@@ -15,6 +15,7 @@ use std::convert::Infallible;
 use std::fs;
 use std::path::Path;
 use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
 
 /// A stream in memory.
 #[derive(Default)]
@@ -96,7 +97,7 @@ async fn attempt(file_type: FileType, bytes: Vec<u8>) -> Result<(), ErrorKind> {
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("file"), "untouched").unwrap();
     let output = inside.join("output");
-    let exported = export(&served.agent, wanted("x", &output)).await;
+    let exported = export(&served.agent, wanted("x", &output), &CancellationToken::new()).await;
     assert_eq!(names(&outside), ["file"]);
     assert_eq!(fs::read(outside.join("file")).unwrap(), b"untouched");
     assert_eq!(outside.join("file").metadata().unwrap().permissions().mode() & 0o7777, 0o644);
@@ -229,7 +230,8 @@ async fn s4_a_tree_without_end_ends() {
     let home = tempfile::tempdir().unwrap();
     let mut asked = wanted("x", &home.path().join("output"));
     asked.limits.entries = 20_000;
-    let error = export(&served.agent, asked).await.expect_err("it has no end");
+    let error =
+        export(&served.agent, asked, &CancellationToken::new()).await.expect_err("it has no end");
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert_eq!(names(home.path()), [""; 0]);
 }

@@ -35,10 +35,12 @@ async fn p6_a_tree_that_is_larger_than_memory_may_be_goes_in_and_comes_out() {
     };
     run(&served, source.path(), to(".")).await.unwrap();
     held("a push");
-    export(&served.agent, wanted(".", &out.path().join("tree"))).await.unwrap();
+    export(&served.agent, wanted(".", &out.path().join("tree")), &Default::default())
+        .await
+        .unwrap();
     held("an export");
     let archive = Wanted { format: Format::Tar, ..wanted(".", &out.path().join("tar")) };
-    export(&served.agent, archive).await.unwrap();
+    export(&served.agent, archive, &Default::default()).await.unwrap();
     held("an archive");
     let same = look(&out.path().join("tree")) == look(source.path());
     assert!(same, "and it is the same tree");

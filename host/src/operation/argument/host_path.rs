@@ -1,3 +1,4 @@
+use crate::context::Admitted;
 use crate::{Context, Result};
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParserFactory};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -21,11 +22,11 @@ impl HostPath {
         if word.is_empty() || nul { Err(NoPath) } else { Ok(Self(word.into())) }
     }
 
-    /// The path, if the caller may name it.
+    /// The way to it, if the caller may name it.
     ///
     /// # Errors
     /// `InvalidInput` when it lies outside the caller's roots.
-    pub fn resolve(&self, context: &Context) -> Result<PathBuf> {
+    pub fn resolve(&self, context: &Context) -> Result<Admitted> {
         context.roots.admit(&self.0)
     }
 

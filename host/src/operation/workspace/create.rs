@@ -101,8 +101,8 @@ impl Operation for WorkspaceCreate {
     async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceSummary> {
         let seed = match (&self.seed_path, &self.seed_git) {
             (None, None) => Source::Empty,
-            (Some(path), None) => Source::from_path(&path.resolve(&context)?)?,
-            (None, Some(path)) => Source::git(&pyro.config, &path.resolve(&context)?)?,
+            (Some(path), None) => Source::from_path(path.resolve(&context)?)?,
+            (None, Some(path)) => Source::git(&pyro.config, path.resolve(&context)?)?,
             (Some(_), Some(_)) => {
                 let message = "a workspace is seeded from one thing, not from two";
                 return Err(

@@ -1,4 +1,5 @@
-use super::file::{ArtifactType, unless_cancelled};
+use super::file::ArtifactType;
+use crate::context::Admitted;
 use crate::event::Event;
 use crate::operation::argument::{HostPath, PathInGuest, WorkspaceRef};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
@@ -10,7 +11,7 @@ use pyro_protocol::guest_path::PATH_MAX;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What names the caller's standard output.
 const STDOUT: &str = "-";
@@ -120,12 +121,11 @@ impl Operation for WorkspaceExport {
         let to = self.whereto(&context)?;
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let workspace_path = self.path.0.to_string();
-        let exporting = self.export(&live, to.as_deref(), &context);
-        let exported = unless_cancelled(&context.cancel, exporting).await?;
+        let exported = self.export(&live, to.as_ref(), &context).await?;
         for warning in &exported.warnings {
             context.events.emit(Event::Warning(warning.clone())).await;
         }
-        let output_path = to.as_deref().unwrap_or(Path::new(STDOUT));
+        let output_path = to.as_ref().map_or(Path::new(STDOUT), Admitted::path);
         Ok(WorkspaceExportAnswer {
             workspace_id: live.id().to_string(),
             workspace_path,
@@ -140,7 +140,7 @@ impl Operation for WorkspaceExport {
 
 impl WorkspaceExport {
     /// A path of the host; `None` is the caller's standard output.
-    fn whereto(&self, context: &Context) -> Result<Option<PathBuf>> {
+    fn whereto(&self, context: &Context) -> Result<Option<Admitted>> {
         match self.output_path.is_stdout() {
             false => self.output_path.resolve(context).map(Some),
             true if context.takes_output => Ok(None),
@@ -152,20 +152,25 @@ impl WorkspaceExport {
         }
     }
 
-    async fn export(self, live: &Live, to: Option<&Path>, context: &Context) -> Result<Exported> {
+    async fn export(
+        self,
+        live: &Live,
+        to: Option<&Admitted>,
+        context: &Context,
+    ) -> Result<Exported> {
         let format = match self.format {
             ExportFormat::Auto => Format::Tree,
             ExportFormat::Tar => Format::Tar,
         };
         let limits = Limits { bytes: self.max_bytes.unwrap_or(u64::MAX), ..Limits::default() };
-        let (agent, path) = (live.agent(), self.path.0);
+        let (agent, path, cancel) = (live.agent(), self.path.0, &context.cancel);
         match to {
             Some(output) => {
                 let existing = if self.force { Existing::Replace } else { Existing::Refuse };
-                let output = output.to_owned();
-                export(agent, Wanted { path, output, format, existing, limits }).await
+                let output = output.clone();
+                export(agent, Wanted { path, output, format, existing, limits }, cancel).await
             }
-            None => stream(agent, path, format, limits, &context.events).await,
+            None => stream(agent, path, format, limits, &context.events, cancel).await,
         }
     }
 }

@@ -1,5 +1,6 @@
 use super::diff::ChangeStatus;
 use crate::agent::transfer::blocking;
+use crate::context::Admitted;
 use crate::event::{Event, Stream};
 use crate::operation::AnyAnswer as _;
 use crate::operation::argument::{HostPath, WorkspaceRef};
@@ -10,9 +11,7 @@ use pyro_protocol::diff::{ApplyPatch, PATCH_MAX, PatchApplied, Patched};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
-use std::fs::File;
 use std::io::Read;
-use std::path::Path;
 use tokio::io::AsyncRead;
 
 /// Apply a patch to a workspace: all of it, or nothing.
@@ -121,13 +120,14 @@ impl PatchApply {
 }
 
 /// Reads a patch, no further than any may go.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let failed = |error| Error::unreadable(path, error);
+fn read(file: &Admitted) -> Result<Vec<u8>> {
+    let path = file.path().display();
+    let failed = |error| Error::unreadable(file.path(), error);
     let mut patch = Vec::new();
-    let mut bounded = File::open(path).map_err(failed)?.take(PATCH_MAX + 1);
+    let mut bounded = file.open_file().map_err(failed)?.take(PATCH_MAX + 1);
     bounded.read_to_end(&mut patch).map_err(failed)?;
     if patch.len() as u64 > PATCH_MAX {
-        let message = format!("{} is longer than {PATCH_MAX} bytes", path.display());
+        let message = format!("{path} is longer than {PATCH_MAX} bytes");
         return Err(Error::new(ErrorKind::InvalidInput, message));
     }
     Ok(patch)

@@ -148,7 +148,7 @@ impl Operation for WorkspaceSyncPush {
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceSyncPushAnswer> {
         let source_path = self.source_path.resolve(&context)?;
-        let source = Source::from_path(&source_path)?;
+        let source = Source::from_path(source_path.clone())?;
         let mode = match &source {
             Source::Empty => SeedMode::Empty,
             Source::Directory(_) => SeedMode::Directory,
@@ -177,7 +177,7 @@ impl Operation for WorkspaceSyncPush {
             workspace_id: live.id().to_string(),
             workspace_sync: WorkspaceSync {
                 mode,
-                source_path: source_path.to_string_lossy().into_owned(),
+                source_path: source_path.path().to_string_lossy().into_owned(),
                 destination,
                 entry_count: pushed.entry_count,
                 bytes_written: end.bytes_written,

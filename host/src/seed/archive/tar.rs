@@ -130,6 +130,15 @@ impl<R: Read> Reader<R> {
         }
     }
 
+    /// Reads what is behind the last member: what it was compressed with knows
+    /// only at its end whether all of it was right.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn finish(&mut self) -> Result<(), TarError> {
+        io::copy(&mut self.input, &mut io::sink()).map(drop).map_err(cut_short)
+    }
+
     fn member(
         &mut self,
         header: &Header,

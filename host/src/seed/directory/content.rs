@@ -22,8 +22,16 @@ pub struct HostFile<'a> {
     sparse: bool,
     /// It was shorter than it had been.
     short: bool,
-    /// Why it could not be read.
-    pub failed: Option<io::Error>,
+    failed: Option<io::Error>,
+}
+
+/// What became of a file that could not be read.
+#[derive(Debug)]
+pub enum Failure {
+    /// It was removed after it had been looked at.
+    Vanished,
+    /// The host's system says why.
+    Refused(io::Error),
 }
 
 impl<'a> HostFile<'a> {
@@ -85,6 +93,13 @@ impl<'a> HostFile<'a> {
         }
     }
 
+    /// Why it could not be read, or that it is not there any more.
+    pub fn failure(&mut self) -> Option<Failure> {
+        let error = self.failed.take()?;
+        let is_gone = error.kind() == io::ErrorKind::NotFound;
+        Some(if is_gone { Failure::Vanished } else { Failure::Refused(error) })
+    }
+
     /// Whether what was given may be no state that the file ever was in.
     pub fn changed(&self) -> bool {
         let Some(file) = &self.file else { return false };
@@ -102,14 +117,17 @@ impl Read for HostFile<'_> {
 }
 
 impl Content for HostFile<'_> {
+    fn begin(&mut self) -> io::Result<()> {
+        let opened = self.open().map(|_| ());
+        opened.map_err(|error| self.fail(error))
+    }
+
     fn zeros(&mut self) -> io::Result<u64> {
         if !self.sparse || self.left == 0 {
             return Ok(0);
         }
         let (at, left) = (self.position(), self.left);
-        if let Err(error) = self.open() {
-            return Err(self.fail(error));
-        }
+        self.begin()?;
         let Some(file) = &self.file else { return Ok(0) };
         let data = match seek(file, SeekFrom::Data(at)) {
             Ok(data) => data,

@@ -46,6 +46,11 @@ fn is_passing(path: &RelPath) -> bool {
     path.name().ends_with(b".lock")
 }
 
+/// What objects and packs are called while they are written.
+fn is_made(name: &[u8]) -> bool {
+    name.starts_with(b"tmp_") || name.starts_with(b".tmp")
+}
+
 /// Whether it is this work tree's own, apart from its log.
 pub fn own(path: &RelPath) -> bool {
     let (first, second) = heads(path);
@@ -97,9 +102,20 @@ pub fn shared_log(path: &RelPath) -> bool {
 pub fn object(path: &RelPath) -> bool {
     let (first, second) = heads(path);
     let name = path.name();
-    let passing = name.starts_with(b"tmp_") || name.starts_with(b".tmp") || is_passing(path);
+    let passing = is_made(name) || is_passing(path);
     let alternates = second == Some(b"info") && matches!(name, b"alternates" | b"http-alternates");
     first == b"objects" && !passing && !alternates
+}
+
+/// Whether it is an object or a pack, in a directory of objects that others
+/// borrow from.
+pub fn lent(path: &RelPath) -> bool {
+    let (first, _) = heads(path);
+    let loose = first.len() == 2 && first.iter().all(u8::is_ascii_hexdigit);
+    let name = path.name();
+    // What lists several packs lists one repository's own.
+    let list = name.starts_with(b"multi-pack-index");
+    (loose || first == b"pack") && !is_made(name) && !is_passing(path) && !list
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! an archive.
 
 use super::stream::Sink;
-use super::tar::write_zeros;
+use super::tar::{Output, write_zeros};
 use crate::error::{Error, Result};
 use pyro_protocol::export::ExportEntry;
 use std::io::{self, BufWriter, Write};
@@ -34,6 +34,12 @@ impl Write for Pipe {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Output for Pipe {
+    fn skip(&mut self, zeros: u64) -> io::Result<()> {
+        write_zeros(self, zeros)
     }
 }
 

@@ -1,12 +1,16 @@
 //! A tar archive, made of a checked stream: POSIX.1-2001, which every tar reads.
 //!
 //! What the older headers cannot say (long and odd names, large files, fractions
-//! of a second) stands in extended headers before them.
+//! of a second) stands in extended headers before them. Holes are zeros to
+//! whoever reads the archive, and holes of the archive itself where it can have
+//! them.
 
+use super::room::Room;
 use super::stream::Sink;
 use crate::error::{Error, Result};
 use pyro_protocol::export::{ExportEntry, ExportKind};
-use std::io::{self, BufWriter, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 
 const BLOCK: usize = 512;
 
@@ -16,24 +20,39 @@ const BUFFER: usize = 1 << 20;
 /// The largest number of eleven octal digits.
 const OCTAL_MAX: u64 = 0o777_7777_7777;
 
-/// Zeros, for padding and holes.
+/// Zeros, for padding and short holes; the rest of a longer one is left out of
+/// the file.
 const ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
 
 /// As when a tree is made.
 const MODE_KEPT: u32 = 0o1777;
 
 /// An archive in the making.
-pub(super) struct Tar<W: Write> {
+pub(super) struct Tar<'a, W: Output> {
     file: BufWriter<W>,
+    room: Room<'a>,
     /// What a single file is called.
     name: Vec<u8>,
     /// How many bytes the last file has.
     length: u64,
 }
 
-impl<W: Write> Tar<W> {
-    pub(super) fn new(file: W, name: &[u8]) -> Self {
-        Self { file: BufWriter::with_capacity(BUFFER, file), name: name.to_vec(), length: 0 }
+/// Where an archive goes.
+pub(super) trait Output: Write {
+    /// Passes over so many zeros. More comes after them.
+    fn skip(&mut self, zeros: u64) -> io::Result<()>;
+}
+
+impl Output for File {
+    fn skip(&mut self, zeros: u64) -> io::Result<()> {
+        self.seek(SeekFrom::Current(zeros.cast_signed())).map(drop)
+    }
+}
+
+impl<'a, W: Output> Tar<'a, W> {
+    pub(super) fn new(file: W, room: Room<'a>, name: &[u8]) -> Self {
+        let file = BufWriter::with_capacity(BUFFER, file);
+        Self { file, room, name: name.to_vec(), length: 0 }
     }
 
     pub(super) fn finish(mut self) -> Result<()> {
@@ -51,7 +70,14 @@ impl<W: Write> Tar<W> {
     }
 
     fn zeros(&mut self, count: u64) -> io::Result<()> {
-        write_zeros(&mut self.file, count)
+        let short = usize::try_from(count).ok().and_then(|count| ZEROS.get(..count));
+        match short {
+            Some(zeros) => self.file.write_all(zeros),
+            None => {
+                self.file.flush()?;
+                self.file.get_mut().skip(count)
+            }
+        }
     }
 
     fn header(&mut self, entry: &ExportEntry) -> io::Result<()> {
@@ -90,13 +116,15 @@ impl<W: Write> Tar<W> {
     }
 }
 
-impl<W: Write> Sink for Tar<W> {
+impl<W: Output> Sink for Tar<'_, W> {
     fn entry(&mut self, entry: &ExportEntry) -> Result<()> {
+        self.room.made()?;
         self.header(entry).map_err(refused)
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(refused)
+        self.file.write_all(bytes).map_err(refused)?;
+        self.room.wrote(bytes.len() as u64)
     }
 
     fn hole(&mut self, length: u64) -> Result<()> {
@@ -160,4 +188,40 @@ fn decimal(seconds: i64, nanoseconds: u32) -> String {
 
 fn refused(error: io::Error) -> Error {
     Error::io("cannot write the archive", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::room::tests::room_for;
+    use super::*;
+    use pyro_protocol::ByteString;
+    use pyro_protocol::file::FileTime;
+    use std::cell::Cell;
+    use std::os::unix::fs::MetadataExt;
+
+    fn file(path: &str, size_bytes: u64) -> ExportEntry {
+        let (path, modified) = (ByteString(path.into()), FileTime { seconds: 5, nanoseconds: 5 });
+        ExportEntry { path, mode: 0o644, modified, kind: ExportKind::File { size_bytes } }
+    }
+
+    #[test]
+    fn s4_what_is_not_there_takes_no_room_and_what_is_there_is_counted() {
+        let archive = tempfile::tempfile().expect("a file");
+        let looks = Cell::new(4);
+        let mut tar = Tar::new(archive.try_clone().expect("cloned"), room_for(&looks), b"x");
+        // A hole, and what a torn file is short of.
+        tar.entry(&file("hole", 1 << 40)).expect("begun");
+        tar.hole(1 << 39).expect("passed over");
+        tar.end(1 << 39).expect("complete");
+        tar.file.flush().expect("written");
+        assert!(archive.metadata().expect("there").blocks() < 100);
+        let content = vec![7; 1 << 20];
+        let mut one = |number: u32| {
+            tar.entry(&file(&number.to_string(), 1 << 20))?;
+            tar.bytes(&content)?;
+            tar.end(0)
+        };
+        let full = (0..100).find(|number| one(*number).is_err());
+        assert!(full.is_some_and(|number| number < 30), "{full:?}");
+    }
 }

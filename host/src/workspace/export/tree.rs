@@ -2,8 +2,10 @@
 //!
 //! Everything is reached from one descriptor, through no link. Directories can
 //! be written by their owner until all that is in them is there; only then they
-//! get their own mode and time.
+//! get their own mode and time. One that its owner cannot pass gets its mode at
+//! the very end: a later hard link may be to what is in it.
 
+use super::room::{Room, STEP};
 use super::staging::ITEM;
 use super::stream::{Sink, parent};
 use crate::error::{Error, ErrorKind, Result};
@@ -11,20 +13,16 @@ use pyro_protocol::export::{ExportEntry, ExportKind};
 use pyro_protocol::file::FileTime;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, fchmod,
-    fstatvfs, futimens, linkat, mkdirat, openat, openat2, statat, symlinkat, utimensat,
+    futimens, linkat, mkdirat, openat, openat2, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// What an export leaves free on the host's file system: a full one harms
-/// everybody.
-const RESERVE: u64 = 256 << 20;
-
-/// How often the room is looked at and what was written is sent to the disk, so
-/// that it need not all go at the end.
-const STEP: u64 = 8 << 20;
+/// How much memory the paths of directories without passage may take: more than
+/// any honest tree has of them.
+const CLOSED_BYTES_MAX: usize = 64 << 20;
 
 /// Set-user-id and set-group-id bits stay in the guest: they would be the
 /// caller's here.
@@ -33,10 +31,16 @@ const MODE_KEPT: u32 = 0o1777;
 /// A tree in the making.
 pub(super) struct Tree<'a> {
     top: BorrowedFd<'a>,
+    room: Room<'a>,
     /// The directory of the last entry, by its path.
     within: (Vec<u8>, OwnedFd),
     /// The directories that are not complete, outermost first.
     open: Vec<ExportEntry>,
+    /// Those that are complete but for a mode that lets nobody pass: path and
+    /// mode, innermost first.
+    closed: Vec<(Vec<u8>, Mode)>,
+    /// How long those paths are in all.
+    closed_bytes: usize,
     file: Option<(File, ExportEntry)>,
     /// Where in the file the next bytes go.
     at: u64,
@@ -45,17 +49,22 @@ pub(super) struct Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
-    pub(super) fn new(top: BorrowedFd<'a>) -> Result<Self> {
+    pub(super) fn new(top: BorrowedFd<'a>, room: Room<'a>) -> Result<Self> {
         let itself = top.try_clone_to_owned().map_err(|error| refused(&[], error))?;
         let within = (Vec::new(), itself);
-        let mut tree = Self { top, within, open: Vec::new(), file: None, at: 0, flushed: 0 };
-        tree.check_room()?;
-        Ok(tree)
+        let (open, closed, closed_bytes) = (Vec::new(), Vec::new(), 0);
+        Ok(Self { top, room, within, open, closed, closed_bytes, file: None, at: 0, flushed: 0 })
     }
 
     /// Completes the directories.
     pub(super) fn finish(mut self) -> Result<()> {
-        self.leave(None)
+        self.leave(None)?;
+        for (path, mode) in &self.closed {
+            let opened = self.reach(&staged(path), OFlags::RDONLY | OFlags::DIRECTORY);
+            let done = opened.and_then(|directory| fchmod(&directory, *mode));
+            done.map_err(|errno| refused(path, errno.into()))?;
+        }
+        Ok(())
     }
 
     /// The directory that an entry is in, and its name there.
@@ -96,12 +105,27 @@ impl<'a> Tree<'a> {
             let Some(entry) = self.open.pop() else { break };
             let path = &entry.path.0;
             let opened = self.reach(&staged(path), OFlags::RDONLY | OFlags::DIRECTORY);
+            let passable = mode(&entry).contains(Mode::XUSR);
             let done = opened.and_then(|directory| {
                 futimens(&directory, &times(entry.modified))?;
-                fchmod(&directory, mode(&entry))
+                if passable { fchmod(&directory, mode(&entry)) } else { Ok(()) }
             });
             done.map_err(|errno| refused(path, errno.into()))?;
+            if !passable {
+                self.close_later(entry)?;
+            }
         }
+        Ok(())
+    }
+
+    fn close_later(&mut self, entry: ExportEntry) -> Result<()> {
+        self.closed_bytes += entry.path.0.len();
+        if self.closed_bytes > CLOSED_BYTES_MAX {
+            let message = "the export has too many directories that nobody may enter";
+            return Err(Error::new(ErrorKind::InvalidInput, message).hint("export a part of it"));
+        }
+        let mode = mode(&entry);
+        self.closed.push((entry.path.0, mode));
         Ok(())
     }
 
@@ -116,18 +140,11 @@ impl<'a> Tree<'a> {
         linkat(&source, name, directory, target.as_slice(), AtFlags::empty())
     }
 
-    fn check_room(&mut self) -> Result<()> {
-        let room = fstatvfs(self.top).map_err(|errno| refused(&[], errno.into()))?;
-        if room.f_bavail.saturating_mul(room.f_frsize) < RESERVE {
-            return Err(refused(&[], io::ErrorKind::StorageFull.into()));
-        }
-        Ok(())
-    }
-
-    /// Now and then: is there room, and off to the disk.
-    fn step(&mut self) -> Result<()> {
+    /// What was written of the file is off to the disk now and then, so that it
+    /// need not all go at the end.
+    fn flush(&mut self) {
         if self.at - self.flushed < STEP {
-            return Ok(());
+            return;
         }
         if let Some((file, _)) = &self.file {
             let (from, length) =
@@ -139,13 +156,13 @@ impl<'a> Tree<'a> {
             };
         }
         self.flushed = self.at;
-        self.check_room()
     }
 }
 
 impl Sink for Tree<'_> {
     fn entry(&mut self, entry: &ExportEntry) -> Result<()> {
         let path = entry.path.0.as_slice();
+        self.room.made()?;
         self.leave(Some(path))?;
         let said = |errno: Errno| refused(path, errno.into());
         match &entry.kind {
@@ -182,7 +199,8 @@ impl Sink for Tree<'_> {
         let Some((file, entry)) = &mut self.file else { return Err(no_file()) };
         file.write_all(bytes).map_err(|error| refused(&entry.path.0, error))?;
         self.at += bytes.len() as u64;
-        self.step()
+        self.flush();
+        self.room.wrote(bytes.len() as u64)
     }
 
     fn hole(&mut self, length: u64) -> Result<()> {
@@ -231,4 +249,62 @@ fn refused(path: &[u8], error: io::Error) -> Error {
 
 fn no_file() -> Error {
     Error::new(ErrorKind::Internal, "a content of no file")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::room::tests::room_for;
+    use super::*;
+    use pyro_protocol::ByteString;
+    use std::cell::Cell;
+    use std::fs;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    fn entry(path: &str, mode: u32, kind: ExportKind) -> ExportEntry {
+        let modified = FileTime { seconds: 5, nanoseconds: 5 };
+        ExportEntry { path: ByteString(path.into()), mode, modified, kind }
+    }
+
+    #[test]
+    fn s4_room_is_looked_at_across_files() {
+        let home = tempfile::tempdir().expect("a directory");
+        let top = File::open(home.path()).expect("there");
+        let looks = Cell::new(4);
+        let mut tree = Tree::new(top.as_fd(), room_for(&looks)).expect("begun");
+        tree.entry(&entry("", 0o755, ExportKind::Directory)).expect("made");
+        let content = vec![7; 1 << 20];
+        let size_bytes = content.len() as u64;
+        let mut one = |number: u32| {
+            tree.entry(&entry(&format!("{number:09}"), 0o644, ExportKind::File { size_bytes }))?;
+            tree.bytes(&content)?;
+            tree.end(0)
+        };
+        let full = (0..100).find(|number| one(*number).is_err());
+        assert!(full.is_some_and(|number| number < 30), "{full:?}");
+    }
+
+    #[test]
+    fn r6_a_link_to_what_lies_in_a_closed_directory() {
+        let home = tempfile::tempdir().expect("a directory");
+        let top = File::open(home.path()).expect("there");
+        let mut tree = Tree::new(top.as_fd(), Room::of(top.as_fd()).expect("room")).expect("begun");
+        let file = ExportKind::File { size_bytes: 0 };
+        tree.entry(&entry("", 0o555, ExportKind::Directory)).expect("made");
+        tree.entry(&entry("a", 0o000, ExportKind::Directory)).expect("made");
+        tree.entry(&entry("a/b", 0o200, ExportKind::Directory)).expect("made");
+        tree.entry(&entry("a/b/file", 0o644, file)).expect("made");
+        tree.end(0).expect("complete");
+        let link = ExportKind::HardLink(ByteString(b"a/b/file".to_vec()));
+        tree.entry(&entry("link", 0o644, link)).expect("linked");
+        let mode = |path: &str| home.path().join(path).metadata().expect("there").mode() & 0o7777;
+        // Who is not root could not pass it otherwise.
+        assert_eq!(mode("item/a"), 0o700);
+        tree.finish().expect("complete");
+        assert_eq!((mode("item"), mode("item/a")), (0o555, 0o000));
+        assert_eq!(home.path().join("item/a").metadata().expect("there").mtime(), 5);
+        let all = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(home.path().join("item/a"), all).expect("opened");
+        assert_eq!(mode("item/a/b"), 0o200);
+    }
 }

@@ -39,8 +39,17 @@ enum What {
     File {
         ordinal: u64,
         size: u64,
-        occurrence: u64,
+        whence: Occurrence,
     },
+}
+
+/// Where in a walk a file's content comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Occurrence {
+    /// Under this path, after so many others of it.
+    Here(u64),
+    /// Under its first name, after so many others of that.
+    FirstName(u64),
 }
 
 /// Where in a walk a file's content comes.
@@ -76,8 +85,9 @@ impl Manifest {
     pub(super) fn files(&self) -> impl Iterator<Item = Whence<'_>> {
         let mut seen = HashSet::new();
         self.items.iter().filter_map(move |(path, item)| match item.what {
-            What::File { ordinal, occurrence, .. } => seen.insert(ordinal).then(|| {
+            What::File { ordinal, whence, .. } => seen.insert(ordinal).then(|| {
                 let path = self.first_names.get(&ordinal).unwrap_or(path);
+                let (Occurrence::Here(occurrence) | Occurrence::FirstName(occurrence)) = whence;
                 Whence { path, occurrence }
             }),
             What::Directory | What::Symlink(_) => None,
@@ -129,6 +139,8 @@ struct Collecting {
     root: (u32, Mtime),
     items: BTreeMap<Vec<u8>, (RelPath, Item)>,
     first_names: HashMap<u64, RelPath>,
+    /// How many files came under a path before what is there now, if any.
+    before: HashMap<Vec<u8>, u64>,
     ordinal: u64,
 }
 
@@ -153,19 +165,19 @@ impl Visitor for Collecting {
             Kind::Directory => item(What::Directory),
             Kind::Symlink(target) => item(What::Symlink(target.clone())),
             Kind::File { size } => {
-                let occurrence = match self.items.get(&key) {
-                    Some((_, Item { what: What::File { occurrence, .. }, .. })) => occurrence + 1,
-                    Some(_) | None => 0,
-                };
-                item(What::File { ordinal, size: *size, occurrence })
+                let before = self.before(&key);
+                item(What::File { ordinal, size: *size, whence: Occurrence::Here(before) })
             }
             // Mode, time and content are the target's.
             Kind::HardLink(target) => match self.items.get(&self::key(target)) {
-                Some((first, item)) => {
-                    if let What::File { ordinal, .. } = item.what {
-                        self.first_names.entry(ordinal).or_insert_with(|| first.clone());
+                Some((first, target)) => {
+                    let mut item = target.clone();
+                    if let What::File { ordinal, whence, .. } = &mut item.what {
+                        self.first_names.entry(*ordinal).or_insert_with(|| first.clone());
+                        let (Occurrence::Here(before) | Occurrence::FirstName(before)) = *whence;
+                        *whence = Occurrence::FirstName(before);
                     }
-                    item.clone()
+                    item
                 }
                 None => {
                     let message = format!("`{path}` is a link to `{target}`, which is not there");
@@ -176,12 +188,31 @@ impl Visitor for Collecting {
         if !matches!(item.what, What::Directory) {
             self.remove_below(&key);
         }
+        self.take_out(&key);
         self.items.insert(key, (path.clone(), item));
         Ok(())
     }
 }
 
 impl Collecting {
+    /// How many files came under a path, whatever became of them.
+    fn before(&self, key: &[u8]) -> u64 {
+        match self.items.get(key) {
+            Some((_, Item { what: What::File { whence: Occurrence::Here(before), .. }, .. })) => {
+                before + 1
+            }
+            Some(_) | None => self.before.get(key).copied().unwrap_or(0),
+        }
+    }
+
+    /// Takes out what is to be replaced; if it was a file, that counts still.
+    fn take_out(&mut self, key: &[u8]) {
+        let before = self.before(key);
+        if self.items.remove(key).is_some() && before > 0 {
+            self.before.insert(key.to_vec(), before);
+        }
+    }
+
     /// What was a directory is none any more.
     fn remove_below(&mut self, key: &[u8]) {
         if !self.items.get(key).is_some_and(|(_, item)| matches!(item.what, What::Directory)) {
@@ -191,7 +222,7 @@ impl Collecting {
         let below = (Bound::Included(from), Bound::Excluded(to));
         let keys: Vec<_> = self.items.range(below).map(|(key, _)| key.clone()).collect();
         for key in keys {
-            self.items.remove(&key);
+            self.take_out(&key);
         }
     }
 }

@@ -12,7 +12,6 @@ use pyro_protocol::file::{self, Disposition};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
-use std::fs::File;
 use std::io::{Cursor, Read};
 
 /// Write a file of a workspace.
@@ -104,10 +103,9 @@ impl FileWrite {
             }),
             (None, None, Some(path)) => {
                 let path = path.resolve(context)?;
-                match File::open(&path) {
-                    Ok(file) => Ok(Content::Read(Box::new(file))),
-                    Err(error) => Err(Error::unreadable(&path, error)),
-                }
+                path.open_file()
+                    .map(|file| Content::Read(Box::new(file)))
+                    .map_err(|error| Error::unreadable(path.path(), error))
             }
             (None, None, None) => match context.stdin.take() {
                 Some(stdin) => Ok(Content::Stdin(stdin)),
