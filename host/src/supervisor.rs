@@ -20,6 +20,7 @@ mod console;
 pub mod control;
 pub mod keep;
 pub mod launch;
+pub mod ttl;
 
 use crate::deadlines::Deadlines;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,7 +29,6 @@ use crate::store::discard_dir;
 use crate::vmm::qemu::Qemu;
 use crate::vmm::{Accelerator, Machine, Vmm, VmmProcess};
 use boot::{Up, boot_or_explain};
-use keep::Expiry;
 use pyro_protocol::channel::Opener;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -100,8 +100,6 @@ pub enum Lifetime {
 pub struct Keep {
     /// Where the workspace's directory is now.
     pub directory: PathBuf,
-    /// When its time is over.
-    pub expiry: Option<Expiry>,
 }
 
 /// What a supervisor tells the holder of its lease, one line of JSON each.
@@ -188,8 +186,8 @@ pub async fn serve_lease(
     };
     // Unless it is kept, the VMM was owned by the future above and is gone.
     let kept = match outcome {
-        Ok(Some((guest, Keep { directory, expiry }))) => {
-            keep::settle(&guest, directory).map(|settled| Some((settled, guest, expiry)))
+        Ok(Some((guest, Keep { directory }))) => {
+            keep::settle(&guest, directory).map(|settled| Some((settled, guest)))
         }
         Ok(None) => Ok(None),
         Err(error) => Err(error),
@@ -203,10 +201,10 @@ pub async fn serve_lease(
         send(&mut reports, &report).await;
     }
     let outcome = match kept {
-        Ok(Some((settled, guest, expiry))) => {
+        Ok(Some((settled, guest))) => {
             send(&mut reports, &Report::Kept).await;
             drop((lease, reports));
-            return settled.live(guest, expiry).await;
+            return settled.live(guest).await;
         }
         Ok(None) => Ok(()),
         Err(error) => Err(error),

@@ -25,6 +25,8 @@ mod expiring;
 mod files;
 #[path = "operations/leftovers.rs"]
 mod leftovers;
+#[path = "operations/making.rs"]
+mod making;
 #[path = "operations/run.rs"]
 mod run;
 #[path = "operations/streams.rs"]

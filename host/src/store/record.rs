@@ -97,15 +97,23 @@ pub fn read<R: Record>(path: &Path) -> Result<R, RecordError> {
     serde_json::from_value(value).map_err(|error| damaged(error.into()))
 }
 
+/// Reads some fields of a record of any kind and version, as those must who only
+/// ask for what it has in common with others.
+///
+/// # Errors
+/// When the record is missing, unreadable, too long or has no such fields.
+pub fn read_part<T: DeserializeOwned>(path: &Path) -> Result<T, RecordError> {
+    let damaged = |source| RecordError::Damaged { path: path.to_owned(), source };
+    serde_json::from_slice(&read_bytes(path)?).map_err(|error| damaged(error.into()))
+}
+
 /// Reads one text field of a record of any kind and version, as those must who
 /// only ask what a record refers to.
 ///
 /// # Errors
 /// When the record is missing, unreadable, too long or no JSON object.
 pub fn read_field(path: &Path, field: &str) -> Result<Option<String>, RecordError> {
-    let damaged = |source| RecordError::Damaged { path: path.to_owned(), source };
-    let object: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(&read_bytes(path)?).map_err(|error| damaged(error.into()))?;
+    let object: serde_json::Map<String, serde_json::Value> = read_part(path)?;
     Ok(object.get(field).and_then(|value| value.as_str()).map(str::to_owned))
 }
 

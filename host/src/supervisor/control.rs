@@ -5,7 +5,6 @@
 //! client ◀── one Answer, a line ───────── supervisor, when it is done
 //! ```
 
-use super::Expiry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::vsock::short_path;
 use serde::{Deserialize, Serialize};
@@ -37,11 +36,8 @@ pub enum Order {
     },
     /// Kill the guest, and end: nobody needs its disk.
     Kill,
-    /// The workspace lives as long as this says from now on.
-    Expire {
-        /// `None` is for ever.
-        expiry: Option<Expiry>,
-    },
+    /// The workspace's record says something else of how long it lives.
+    ReadTtl,
 }
 
 /// That it is done.
@@ -125,7 +121,8 @@ impl Ordered {
 /// without an answer.
 ///
 /// # Errors
-/// `TimedOut` when nothing comes of it before the deadline.
+/// `TimedOut` when nothing comes of it before the deadline; and when there may be
+/// one that cannot be told.
 pub async fn order(directory: &Path, order: Order, deadline: Duration) -> Result<Option<Answer>> {
     let asking = async {
         let directory = File::open(directory)?;
@@ -136,12 +133,24 @@ pub async fn order(directory: &Path, order: Order, deadline: Duration) -> Result
         read_line(&mut BufReader::new(client)).await
     };
     match timeout(deadline, asking).await {
-        Ok(Ok(line)) => Ok(serde_json::from_slice(&line).ok()),
-        // Whatever is wrong with its socket, nobody is behind it.
-        Ok(Err(_)) => Ok(None),
+        Ok(Ok(line)) if line.is_empty() => Ok(None),
+        Ok(Ok(line)) => serde_json::from_slice(&line).map(Some).map_err(|error| {
+            Error::new(ErrorKind::Internal, "a supervisor's answer is malformed").because(error)
+        }),
+        Ok(Err(error)) if is_nobody(&error) => Ok(None),
+        Ok(Err(error)) => Err(Error::io(
+            format!("cannot reach the supervisor in {}", directory.display()),
+            error,
+        )),
         Err(_) => Err(Error::new(
             ErrorKind::TimedOut,
             format!("the supervisor did not answer within {} s", deadline.as_secs()),
         )),
     }
+}
+
+/// Whether an error says that nobody is behind the socket, or not any more.
+fn is_nobody(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
+    [NotFound, ConnectionRefused, ConnectionReset, BrokenPipe].contains(&error.kind())
 }

@@ -5,6 +5,7 @@ use super::directory::Directory;
 use super::label;
 use super::machine::{self, Caller, Plan};
 use super::place::{Place, SEED_NAME};
+use super::power;
 use super::record::{self, NetworkPolicy, Record, Seed, SeedMode, Ttl, TtlAction};
 use super::shape::Shape;
 use crate::context::Context;
@@ -17,7 +18,7 @@ use crate::pyro::Pyro;
 use crate::seed::{self, Source};
 use crate::store::private_dir;
 use crate::store::record as records;
-use crate::supervisor::{Keep, Lifetime};
+use crate::supervisor::Lifetime;
 use crate::vmm::{Durability, qemu};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -97,11 +98,20 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
         lifetime: Lifetime::Made,
     };
     let lease = machine::boot_best(pyro, &plan, &caller).await?;
-    directory.settle(&pyro.config)?;
     let place = Place::of(&pyro.config, record.workspace_id);
-    lease.keep(&Keep { directory: place.path().to_owned(), expiry: record.expiry() }).await?;
+    // Whoever finds it before it is kept waits until it is.
+    let life = directory.life().await?;
+    directory.settle(&pyro.config)?;
+    // From here on it is there, whatever becomes of its maker.
     directory.hand_over();
-    Ok(place)
+    match power::keep(&place, lease).await {
+        Ok(()) => Ok(place),
+        Err(error) => {
+            // That it could not be kept matters more than that it is left.
+            drop(power::delete_with(&place, &life, context).await);
+            Err(error)
+        }
+    }
 }
 
 impl NewWorkspace {

@@ -3,7 +3,7 @@
 use super::create::blocking;
 use super::machine::{self, Caller, Plan};
 use super::place::{Place, SEED_NAME, State};
-use super::record::{Record, Ttl};
+use super::record::Record;
 use crate::context::Context;
 use crate::environment::{Bootable, Environments};
 use crate::error::{Error, ErrorKind, Result};
@@ -59,22 +59,16 @@ pub(super) async fn start_with(
     // A supervisor that goes down has it still; one that comes up would hold
     // the workspace's life.
     let run = place.take_run(GOING_DOWN).await.map_err(|error| wedged(place, error))?;
-    let record = place.change(renew_expired).await?;
+    let renew = |record: &mut Record| {
+        record.renew_expired();
+        Ok(())
+    };
+    let record = place.change(renew).await?;
     let disk = place.path().join(&record.disk);
     sweep_disks(place, &record);
     let lease = boot(pyro, place, &record, &run, disk, context).await?;
-    keep(place, &record, lease).await?;
+    keep(place, lease).await?;
     Ok(true)
-}
-
-/// A time that was over begins anew.
-fn renew_expired(record: &mut Record) -> Result<()> {
-    if let Some(ttl) = &mut record.ttl
-        && ttl.expires_at <= jiff::Timestamp::now()
-    {
-        *ttl = Ttl::from_now(ttl.seconds, ttl.action);
-    }
-    Ok(())
 }
 
 /// Boots a workspace from a disk; the lease is still to be kept.
@@ -103,8 +97,8 @@ pub(super) async fn boot(
     machine::boot_best(pyro, &plan, &caller).await
 }
 
-pub(super) async fn keep(place: &Place, record: &Record, lease: Lease) -> Result<()> {
-    lease.keep(&Keep { directory: place.path().to_owned(), expiry: record.expiry() }).await
+pub(super) async fn keep(place: &Place, lease: Lease) -> Result<()> {
+    lease.keep(&Keep { directory: place.path().to_owned() }).await
 }
 
 async fn resolve(pyro: &Pyro, record: &Record) -> Result<Bootable> {
@@ -154,7 +148,12 @@ pub(super) async fn stop_with(
 
 /// Deletes a workspace with all its data. A running guest is killed.
 pub async fn delete(place: &Place, context: &Context) -> Result<()> {
-    let _life = place.take_life().await?;
+    let life = place.take_life().await?;
+    delete_with(place, &life, context).await
+}
+
+/// Deletes a workspace whose life is held.
+pub(super) async fn delete_with(place: &Place, _life: &Lock, context: &Context) -> Result<()> {
     if place.state() != State::Stopped {
         Caller::from(context).stage("stopping", place.id().to_string()).await;
         order(place.path(), Order::Kill, END_DEADLINE).await?;

@@ -32,10 +32,11 @@ pub async fn reset(pyro: &Pyro, place: &Place, context: &Context) -> Result<Reco
                 record.disk = name;
                 record.reset_count += 1;
                 record.last_reset_at = Some(Timestamp::now());
+                record.renew_expired();
                 Ok(())
             })
             .await?;
-        keep(place, &record, lease).await?;
+        keep(place, lease).await?;
         Ok(record)
     };
     match renewed.await {

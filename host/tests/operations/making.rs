@@ -1,0 +1,85 @@
+//! The instant between the rename that makes a workspace official and its
+//! supervisor's word that it is kept.
+
+use crate::fake_vmm::{FakeVmm, serve_agent};
+use crate::home::{ENVIRONMENT, Home};
+use futures::future::{Either, select};
+use pyro::operation::{WorkspaceCreate, WorkspaceDelete};
+use pyro::workspace::{Live, Place, State};
+use pyro::{Context, Pyro};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use serde_json::json;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::pin::pin;
+
+/// A home whose supervisors stop short as they keep a guest: they write down that
+/// it started, and the log is a FIFO that nobody reads.
+fn hesitant() -> (Home, Pyro) {
+    let home = Home::new();
+    let (guest, workspaces) = (home.path("guest"), home.path("state/workspaces"));
+    fs::create_dir_all(&guest).unwrap();
+    let pyro = home.pyro(FakeVmm::new(move |inside| {
+        let guest = guest.clone();
+        let making = fs::read_dir(&workspaces).unwrap().next().unwrap().unwrap();
+        let log = making.path().join("events.jsonl");
+        fs::remove_file(&log).unwrap();
+        mknodat(CWD, &log, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        serve_agent(inside.channel, guest)
+    }));
+    (home, pyro)
+}
+
+fn wanted() -> WorkspaceCreate {
+    serde_json::from_value(json!({ "environment": ENVIRONMENT, "mem_mib": 128, "name": "w" }))
+        .unwrap()
+}
+
+async fn official(pyro: &Pyro) -> Place {
+    loop {
+        match pyro::workspace::find::find(&pyro.config, "w") {
+            Ok(place) => return place,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+/// Lets the supervisor go on; as long as the file is open.
+fn read_log(log: PathBuf) -> File {
+    File::options().read(true).write(true).open(log).unwrap()
+}
+
+#[tokio::test]
+async fn r2_whoever_finds_it_before_it_is_kept_waits_until_it_is() {
+    let (_home, pyro) = hesitant();
+    let finding = async {
+        let place = official(&pyro).await;
+        let context = Context::default();
+        let log = place.path().join("events.jsonl");
+        let opening = pin!(Live::open(&pyro, "w", &context));
+        // It has been asked for before the supervisor goes on.
+        tokio::join!(biased; opening, async { read_log(log) })
+    };
+    let (made, (opened, _log)) = tokio::join!(pyro.call(wanted()), finding);
+    made.unwrap();
+    opened.expect("it runs");
+}
+
+#[tokio::test]
+async fn r9_one_whose_maker_leaves_before_it_is_kept_is_no_orphan() {
+    let (home, pyro) = hesitant();
+    let place = {
+        let making = pin!(pyro.call(wanted()));
+        match select(making, pin!(official(&pyro))).await {
+            Either::Left((made, _)) => panic!("it is kept: {made:?}"),
+            Either::Right((place, _making)) => place,
+        }
+    };
+    let _log = read_log(place.path().join("events.jsonl"));
+    assert!(place.is_there());
+    let delete = json!({ "workspace_id": "w" });
+    let deleted = pyro.call(serde_json::from_value::<WorkspaceDelete>(delete).unwrap()).await;
+    assert!(deleted.unwrap().deleted);
+    assert_eq!(place.state(), State::Damaged, "it is gone, and nothing has its lock");
+    home.assert_nothing_left();
+}
