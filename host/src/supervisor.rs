@@ -29,6 +29,7 @@ use crate::store::discard_dir;
 use crate::vmm::qemu::Qemu;
 use crate::vmm::{Accelerator, Machine, Vmm, VmmProcess};
 use boot::{Up, boot_or_explain};
+use futures::future::maybe_done;
 use pyro_protocol::channel::Opener;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -180,9 +182,10 @@ pub async fn serve_lease(
     })?;
     let vmm = choose(&assignment);
 
+    let mut terminate = Terminate::listen();
     let outcome = tokio::select! {
         outcome = hold(&assignment, vmm.as_ref(), &mut lease, &mut reports) => outcome,
-        () = terminate_signal() => Ok(None),
+        () = terminate.told() => Ok(None),
     };
     // Unless it is kept, the VMM was owned by the future above and is gone.
     let kept = match outcome {
@@ -204,7 +207,7 @@ pub async fn serve_lease(
         Ok(Some((settled, guest))) => {
             send(&mut reports, &Report::Kept).await;
             drop((lease, reports));
-            return settled.live(guest).await;
+            return settled.live(guest, terminate).await;
         }
         Ok(None) => Ok(()),
         Err(error) => Err(error),
@@ -273,9 +276,10 @@ impl Guest {
     fn new(process: Box<dyn VmmProcess>, up: Up, logging: Endpoint) -> Self {
         let Up { endpoint, ready, opener, busy } = up;
         let ready = Ready { vmm_pid: process.pid(), ..ready };
-        let endpoint = Box::pin(async move {
+        // Whoever asks after its end is told so, as often as he asks.
+        let endpoint = Box::pin(maybe_done(async move {
             tokio::select! { () = endpoint => {}, () = logging => {} }
-        });
+        }));
         Self { process, endpoint, ready, opener, busy }
     }
 
@@ -309,11 +313,19 @@ fn renew(directory: &File, name: &str, what: &str) -> Result<()> {
     }
 }
 
-async fn terminate_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => drop(terminate.recv().await),
-        // Then SIGTERM kills at once, and the VMM with us.
-        Err(_) => std::future::pending().await,
+/// SIGTERM, of which none is missed from the first look on. `None`: it kills at
+/// once, and the VMM with us.
+struct Terminate(Option<Signal>);
+
+impl Terminate {
+    fn listen() -> Self {
+        Self(signal(SignalKind::terminate()).ok())
+    }
+
+    async fn told(&mut self) {
+        match &mut self.0 {
+            Some(signal) => drop(signal.recv().await),
+            None => std::future::pending().await,
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::control::{Answer, Control, Order, Ordered};
 use super::ttl::{self, Ttl, TtlAction};
-use super::{Guest, Ready, renew};
+use super::{Guest, Ready, Terminate, renew};
 use crate::error::{Error, Result};
 use crate::event_log::{EventLog, Happening, StoppedBy};
 use crate::store::lock::Lock;
@@ -88,10 +88,9 @@ pub(super) fn settle(guest: &Guest, directory: PathBuf) -> Result<Settled> {
 
 impl Settled {
     /// Lives with the guest; returns when both have ended.
-    pub(super) async fn live(self, mut guest: Guest) -> Result<()> {
-        let Self { directory, handle, control, log, mut ttl } = self;
+    pub(super) async fn live(self, mut guest: Guest, mut terminate: Terminate) -> Result<()> {
+        let Self { directory, handle, mut control, log, mut ttl } = self;
         let busy = guest.busy.clone();
-        let mut signalled = std::pin::pin!(super::terminate_signal());
         let end = loop {
             tokio::select! {
                 how = guest.run_until_end() => break End::Crashed(how),
@@ -103,7 +102,7 @@ impl Settled {
                     }
                 },
                 expired = over(&directory, ttl, &busy) => break End::Expired(expired),
-                () = &mut signalled => break End::Signalled,
+                () = terminate.told() => break End::Signalled,
             }
         };
         // Nobody else is to find it; and one that somebody ends has not crashed.

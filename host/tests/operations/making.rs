@@ -4,7 +4,8 @@
 use crate::fake_vmm::{FakeVmm, serve_agent};
 use crate::home::{ENVIRONMENT, Home};
 use futures::future::{Either, select};
-use pyro::operation::{WorkspaceCreate, WorkspaceDelete};
+use pyro::operation::{WorkspaceCreate, WorkspaceDelete, WorkspaceStart, WorkspaceStop};
+use pyro::store::lock::{Lock, Mode::Exclusive};
 use pyro::workspace::{Live, Place, State};
 use pyro::{Context, Pyro};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -82,4 +83,33 @@ async fn r9_one_whose_maker_leaves_before_it_is_kept_is_no_orphan() {
     assert!(deleted.unwrap().deleted);
     assert_eq!(place.state(), State::Damaged, "it is gone, and nothing has its lock");
     home.assert_nothing_left();
+}
+
+/// As a supervisor that was killed leaves it, for as long as the kernel takes to
+/// end the VMM.
+#[tokio::test]
+async fn r9_a_machine_is_not_started_before_the_one_before_is_gone() {
+    let home = Home::new();
+    fs::create_dir_all(home.path("guest")).unwrap();
+    let vmm = FakeVmm::honest(home.path("guest"));
+    let pyro = home.pyro(vmm.clone());
+    pyro.call(wanted()).await.unwrap();
+    let place = pyro::workspace::find::find(&pyro.config, "w").unwrap();
+    let vmm_lock = place.path().join("vmm.lock");
+    let taken = Lock::try_take(&vmm_lock, Exclusive).unwrap();
+    assert!(taken.is_none(), "a machine has it for as long as it is there");
+    let id = json!({ "workspace_id": "w" });
+    pyro.call(serde_json::from_value::<WorkspaceStop>(id.clone()).unwrap()).await.unwrap();
+    let dying = Lock::try_take(&vmm_lock, Exclusive).unwrap().expect("it is gone");
+    let start = serde_json::from_value::<WorkspaceStart>(id).unwrap();
+    let (started, ()) = tokio::join!(pyro.call(start), async {
+        // Its supervisor is at work.
+        while place.state() != State::Changing {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(vmm.started(), 1);
+        drop(dying);
+    });
+    assert_eq!(started.unwrap().state, State::Running);
+    assert_eq!(vmm.started(), 2);
 }
