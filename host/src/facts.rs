@@ -92,12 +92,22 @@ fn measure_tsc_khz() -> u64 {
 /// Memory that the host can give without swapping, in MiB.
 pub fn available_mem_mib() -> Result<u64> {
     let text = read("/proc/meminfo")?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))
-        .and_then(|rest| rest.split_whitespace().next())
-        .and_then(|kib| kib.parse::<u64>().ok())
+    kib_of(&text, "MemAvailable:")
         .map(|kib| kib / 1024)
         .ok_or_else(|| Error::new(ErrorKind::Internal, "/proc/meminfo has no MemAvailable"))
+}
+
+/// A line's figure, as the kernel writes them.
+fn kib_of(text: &str, label: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(label))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// How much of a process is in memory, in MiB; `None` when there is none.
+#[must_use]
+pub fn resident_mib(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    kib_of(&text, "VmRSS:").map(|kib| kib / 1024)
 }
 
 /// Whether the processor says that it can run guests: a good first guess, not a

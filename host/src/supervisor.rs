@@ -18,6 +18,7 @@
 mod boot;
 mod console;
 pub mod control;
+pub mod force;
 pub mod keep;
 pub mod launch;
 pub mod ttl;

@@ -32,6 +32,7 @@ pub mod reset;
 pub mod shape;
 pub mod update;
 
+mod admission;
 mod machine;
 
 pub use live::Live;

@@ -11,6 +11,8 @@ mod footprint;
 #[path = "machinery/home.rs"]
 mod home;
 
+#[path = "operations/admission.rs"]
+mod admission;
 #[path = "operations/boot.rs"]
 mod boot;
 #[path = "operations/cancel.rs"]
@@ -23,6 +25,8 @@ mod exec;
 mod expiring;
 #[path = "operations/files.rs"]
 mod files;
+#[path = "operations/forcing.rs"]
+mod forcing;
 #[path = "operations/leftovers.rs"]
 mod leftovers;
 #[path = "operations/making.rs"]

@@ -45,7 +45,7 @@ pub use stream::{Receiver, Sender, Stream};
 pub use table::Breach;
 
 /// How much a host that reconnects sends before SYNC. The guest may be in the
-/// middle of a header, and [`FLUSH_BYTE`]s at the end of it make none; or in the
+/// middle of a header, and `FLUSH_BYTE`s at the end of it make none; or in the
 /// middle of data, of which less is missing.
 pub const FLUSH: usize = PORT_WRITE + 2 * HEADER_LEN;
 

@@ -148,12 +148,12 @@ pub fn write<R: Record>(path: &Path, record: &R) -> Result<(), Error> {
     write_atomically(path, &encode(path, record)?)
 }
 
-/// Replaces a record as [`write`] does, without waiting for the disk: should the
+/// Replaces a record as [`write()`] does, without waiting for the disk: should the
 /// host lose its power, the record may be lost or damaged. For those of which
 /// there are many and each is in nobody else's way.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_without_sync<R: Record>(path: &Path, record: &R) -> Result<(), Error> {
     place(path, &encode(path, record)?, Fsync::Never)
 }
@@ -172,7 +172,7 @@ fn encode<R: Record>(path: &Path, record: &R) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Replaces a small file, or makes it and its directory, as [`write`] does.
+/// Replaces a small file, or makes it and its directory, as [`write()`] does.
 ///
 /// # Errors
 /// When the host's system refuses; a full disk has a kind of its own.

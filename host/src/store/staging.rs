@@ -1,7 +1,7 @@
 //! Where things are made before one rename puts them in place.
 //!
 //! A staging directory is locked by whoever works in it. One that nobody locks
-//! was left by a crash: [`sweep`] removes it.
+//! was left by a crash: [`abandoned`] finds it.
 
 use super::lock::{Lock, Mode};
 use super::private_dir;

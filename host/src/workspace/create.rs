@@ -1,6 +1,7 @@
 //! Making a workspace.
 
 use super::GUEST_PATH;
+use super::admission;
 use super::directory::Directory;
 use super::label;
 use super::machine::{self, Caller, Plan};
@@ -50,6 +51,7 @@ pub struct NewWorkspace {
 pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Result<Place> {
     let caller = Caller::from(context);
     wanted.check()?;
+    admission::look(&pyro.config, wanted.shape.mem_mib)?;
     refuse_taken_name(pyro, wanted.name.as_deref())?;
     caller.stage("preparing", &wanted.environment).await;
     let bootable = caller.unless_cancelled(resolve(pyro, &wanted.environment)).await?;

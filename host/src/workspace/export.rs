@@ -2,8 +2,8 @@
 //! as a tar; or to the caller, as a stream of bytes.
 //!
 //! The guest is hostile. What it sends is a stream of pieces with a bounded
-//! decoder; [`stream`] lets through nothing but a tree in order, without names
-//! that climb, special files, or entries below what is no directory; [`tree`]
+//! decoder; `stream` lets through nothing but a tree in order, without names
+//! that climb, special files, or entries below what is no directory; `tree`
 //! makes that below a private directory beside the output, reaching everything
 //! by descriptors that follow no link; one rename puts it in place.
 

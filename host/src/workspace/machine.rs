@@ -1,6 +1,7 @@
 //! Bringing a machine up for a workspace: what it boots, with which
 //! accelerator, and what becomes of the attempt.
 
+use super::admission;
 use super::shape::Shape;
 use crate::context::Context;
 use crate::environment::Bootable;
@@ -71,6 +72,7 @@ pub(super) async fn launch(
     accelerator: Accelerator,
 ) -> Result<Lease> {
     plan.shape.check()?;
+    admission::admit(&pyro.config, &plan.directory, plan.shape.mem_mib).await?;
     let (seed, seeded) = match &plan.seed {
         Some(seed) => (seed.clone(), true),
         None => (crate::disk::no_seed(&pyro.config)?, false),
@@ -113,7 +115,11 @@ pub(super) async fn boot(
 ) -> Result<(Lease, Ready)> {
     let mut lease = caller.unless_cancelled(launch(pyro, plan, accelerator)).await?;
     match caller.unless_cancelled(lease.ready()).await {
-        Ok(ready) => Ok((lease, ready)),
+        Ok(ready) => {
+            // Without it more counts as promised than is.
+            drop(admission::taken_by(&plan.directory, plan.shape.mem_mib, ready.vmm_pid));
+            Ok((lease, ready))
+        }
         Err(error) => {
             // Nothing of it is to be left; that it failed is what matters.
             drop(lease.release().await);

@@ -1,5 +1,6 @@
 //! One program in a guest of its own that is gone afterwards.
 
+use super::admission;
 use super::directory::Directory;
 use super::machine::{self, Attempt, Caller, Plan};
 use super::program::{Program, execute};
@@ -112,6 +113,7 @@ async fn bring_up(
     caller: &Caller<'_>,
 ) -> Result<(OneShot, Ready)> {
     shape.check()?;
+    admission::look(&pyro.config, shape.mem_mib)?;
     caller.stage("preparing", environment).await;
     let preparing = prepare(pyro, environment, shape);
     let (directory, disk, bootable) = caller.unless_cancelled(preparing).await?;

@@ -194,6 +194,13 @@ impl Place {
         self.unless_gone(Lock::take(&run, Mode::Exclusive, deadline).await)
     }
 
+    /// The same lock's file, whoever holds it.
+    pub(super) fn open_run(&self) -> Result<File> {
+        let path = self.path.join(directory::LOCK_NAME);
+        File::open(&path)
+            .map_err(|error| Error::io(format!("cannot open {}", path.display()), error))
+    }
+
     /// Writes down what happened to it; and that it was active, if that is what
     /// it was. Nothing that happened is undone because that fails.
     pub fn note(&self, happening: Happening, active: bool) {

@@ -8,10 +8,12 @@ use crate::context::Context;
 use crate::environment::{Bootable, Environments};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
+use crate::event_log::{Happening, StoppedBy};
 use crate::pyro::Pyro;
 use crate::store::discard_dir;
 use crate::store::lock::Lock;
 use crate::supervisor::control::{Answer, Order, order};
+use crate::supervisor::force;
 use crate::supervisor::keep::RUNNING_NAME;
 use crate::supervisor::launch::Lease;
 use crate::supervisor::{Keep, Lifetime};
@@ -28,6 +30,10 @@ const OFF_MARGIN: Duration = Duration::from_secs(40);
 
 /// How long a guest may take to go down that nobody waits for any more.
 pub(super) const GOING_DOWN: Duration = Duration::from_secs(60);
+
+/// How long a supervisor may take to kill its guest, which takes milliseconds,
+/// before it is killed itself.
+const KILL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How a stop went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +139,9 @@ pub(super) async fn stop_with(
     Caller::from(context).stage("stopping", place.id().to_string()).await;
     let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
     let deadline = grace.saturating_add(OFF_MARGIN);
-    let answer = order(place.path(), Order::Stop { grace_ms }, deadline).await?;
+    let answer = order(place.path(), Order::Stop { grace_ms }, deadline)
+        .await
+        .map_err(|error| error.hint(by_force(place)))?;
     place.take_run(GOING_DOWN).await.map_err(|error| wedged(place, error))?;
     match answer {
         Some(Answer::Stopped { clean: true }) => Ok(Stopped::Cleanly),
@@ -146,6 +154,23 @@ pub(super) async fn stop_with(
     }
 }
 
+/// Stops a workspace as if its power failed: what its guest has not written to
+/// its disk is lost, and the disk's journal makes the rest consistent.
+pub async fn stop_by_force(place: &Place, context: &Context) -> Result<Stopped> {
+    let _life = place.take_life().await?;
+    match place.state() {
+        State::Stopped => return Ok(Stopped::Already),
+        State::Crashed => {
+            forget_running(place)?;
+            return Ok(Stopped::Already);
+        }
+        State::Running | State::Changing | State::Damaged => {}
+    }
+    let _run = kill(place, context).await?;
+    forget_running(place)?;
+    Ok(Stopped::Killed)
+}
+
 /// Deletes a workspace with all its data. A running guest is killed.
 pub async fn delete(place: &Place, context: &Context) -> Result<()> {
     let life = place.take_life().await?;
@@ -155,18 +180,42 @@ pub async fn delete(place: &Place, context: &Context) -> Result<()> {
 /// Deletes a workspace whose life is held.
 pub(super) async fn delete_with(place: &Place, _life: &Lock, context: &Context) -> Result<()> {
     if place.state() != State::Stopped {
-        Caller::from(context).stage("stopping", place.id().to_string()).await;
-        order(place.path(), Order::Kill, END_DEADLINE).await?;
-        place.take_run(GOING_DOWN).await.map_err(|error| wedged(place, error))?;
+        drop(kill(place, context).await?);
     }
     discard_dir(place.path())
 }
 
+/// Has the guest of a workspace whose life is held killed by its supervisor, or
+/// with it if that does not obey; gives the lock that it had.
+async fn kill(place: &Place, context: &Context) -> Result<Lock> {
+    Caller::from(context).stage("stopping", place.id().to_string()).await;
+    let ordered = order(place.path(), Order::Kill, KILL_DEADLINE).await;
+    // Whether it obeyed, or was going down already, the lock tells.
+    if ordered.is_ok()
+        && let Ok(run) = place.take_run(KILL_DEADLINE).await
+    {
+        return Ok(run);
+    }
+    let ended = force::end(&place.open_run()?, END_DEADLINE).await?;
+    let run = place.take_run(END_DEADLINE).await?;
+    if ended {
+        place.note(Happening::Stopped { by: StoppedBy::Request, clean: false }, false);
+    }
+    Ok(run)
+}
+
 fn wedged(place: &Place, error: Error) -> Error {
     let message = format!("the supervisor of workspace {} does not end", place.id());
-    Error::new(ErrorKind::TimedOut, message)
-        .because(error)
-        .hint(format!("look at {}", place.path().join("supervisor.log").display()))
+    Error::new(ErrorKind::TimedOut, message).because(error).hint(by_force(place))
+}
+
+fn by_force(place: &Place) -> String {
+    let log = place.path().join("supervisor.log");
+    format!(
+        "`pyro workspace stop {} --force` kills it; {} may say what is wrong",
+        place.id(),
+        log.display()
+    )
 }
 
 /// Once it is known that it does not run, that it did is history.

@@ -1,18 +1,13 @@
-//! How large a guest is, and whether the host can bear it.
+//! How large a guest is.
 
 use crate::disk;
 use crate::error::{Error, ErrorKind, Result};
-use crate::facts;
 
 /// How many virtual processors a guest may have.
 pub const VCPUS: std::ops::RangeInclusive<u32> = 1..=32;
 
 /// The least memory that a guest boots with, in MiB.
 pub const MEM_MIB_MIN: u32 = 128;
-
-/// What must stay free on the host beside a guest's memory, in MiB: the VMM's
-/// own needs, and some air.
-const MEM_MIB_RESERVE: u64 = 128;
 
 /// The memory of a guest that only has to prove that it boots.
 const TRIAL_MEM_MIB: u32 = 256;
@@ -33,7 +28,7 @@ impl Shape {
     pub(super) const TRIAL: Self =
         Self { vcpu_count: 1, mem_mib: TRIAL_MEM_MIB, disk_mib: disk::DEFAULT_MIB };
 
-    /// Whether such a guest can be, on this host, at this moment.
+    /// Whether such a guest can be at all.
     pub(super) fn check(self) -> Result<()> {
         let Self { vcpu_count, mem_mib, disk_mib: _ } = self;
         if !VCPUS.contains(&vcpu_count) {
@@ -46,14 +41,6 @@ impl Shape {
             let message = format!("a guest cannot live in {mem_mib} MiB of memory");
             return Err(Error::new(ErrorKind::InvalidInput, message)
                 .hint(format!("give it at least {MEM_MIB_MIN} MiB")));
-        }
-        let available = facts::available_mem_mib()?;
-        if u64::from(mem_mib) + MEM_MIB_RESERVE > available {
-            let message = format!(
-                "the host has {available} MiB of memory free and the guest wants {mem_mib} MiB"
-            );
-            return Err(Error::new(ErrorKind::OutOfMemory, message)
-                .hint("choose a smaller `--mem-mib`, or end something else first"));
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use pyro::operation::workspace::{
 };
 use pyro::operation::{
     Answer, Operation, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite,
-    WorkspaceCreate, WorkspaceDelete, WorkspaceExec, WorkspaceLogs, WorkspaceStart,
+    WorkspaceCreate, WorkspaceDelete, WorkspaceExec, WorkspaceLogs, WorkspaceReset, WorkspaceStart,
     WorkspaceStatus, WorkspaceStop,
 };
 use pyro::{Context, ErrorKind, Events, Pyro};
@@ -479,5 +479,25 @@ async fn r8_a_detached_process_does_not_defer_the_end_of_a_workspace() {
     assert_eq!(place.state(), pyro::workspace::State::Stopped);
     let events = fs::read_to_string(bench.directory().join("events.jsonl")).unwrap();
     assert!(events.contains(r#""event":"stopped","by":"ttl","clean":true"#), "{events}");
+    bench.end().await;
+}
+
+/// It is the record of what happened to a workspace, and so was the reset.
+#[tokio::test]
+async fn a_reset_leaves_the_history() {
+    let bench = Bench::new().await;
+    bench.exec(json!({ "command": "exit 3" })).await;
+    let reset = bench.ask::<WorkspaceReset>(json!({})).await.unwrap();
+    assert_eq!((reset.command_count, reset.reset_count), (1, 1));
+    assert_eq!(reset.last_command.unwrap().exit_code, Some(3));
+    assert_eq!(bench.exec(json!({ "command": "true" })).await.sequence, Some(2));
+    let codes: Vec<_> = bench.logs().await.into_iter().map(|entry| entry.exit_code).collect();
+    assert_eq!(codes, [Some(3), Some(0)]);
+    let events = fs::read_to_string(bench.directory().join("events.jsonl")).unwrap();
+    let happened: Vec<Value> =
+        events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let at = |what: &dyn Fn(&Value) -> bool| happened.iter().position(what).unwrap();
+    let ran = at(&|line| line["operation"] == "workspace exec");
+    assert!(ran < at(&|line| line["event"] == "reset"), "{events}");
     bench.end().await;
 }

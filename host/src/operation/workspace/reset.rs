@@ -10,7 +10,7 @@ use serde::Deserialize;
 /// Take a workspace back to its baseline.
 ///
 /// All that was changed in it is lost, outside `/workspace` as well; its
-/// processes end. It keeps its id, name and labels. The old disk is dropped
+/// processes end. It keeps id, name, labels and history. The old disk is dropped
 /// only once the machine answers on the new one.
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
 #[command(after_help = EXAMPLES)]

@@ -26,12 +26,18 @@ pub struct WorkspaceStop {
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub grace_seconds: GraceSeconds,
+    /// Kill its machine at once, and its supervisor if that does not obey. What
+    /// is not written to its disk is lost.
+    #[arg(short, long, conflicts_with = "grace_seconds")]
+    #[serde(default)]
+    pub force: bool,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   pyro workspace stop fix-parser
-  pyro workspace stop fix-parser --grace-seconds 60";
+  pyro workspace stop fix-parser --grace-seconds 60
+  pyro workspace stop fix-parser --force";
 
 impl Operation for WorkspaceStop {
     const PATH: &'static [&'static str] = &["workspace", "stop"];
@@ -47,8 +53,14 @@ impl Operation for WorkspaceStop {
     async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceSummary> {
         let place = find(&pyro.config, self.workspace_id.as_str())?;
         let grace = Duration::from_secs(self.grace_seconds.get().into());
-        match power::stop(&place, grace, &context).await? {
+        let stopped = match self.force {
+            true => power::stop_by_force(&place, &context).await?,
+            false => power::stop(&place, grace, &context).await?,
+        };
+        match stopped {
             Stopped::Already | Stopped::Cleanly => {}
+            // That is what was asked for.
+            Stopped::Killed if self.force => {}
             Stopped::Killed => {
                 let warning = format!(
                     "the guest of workspace {} did not go off in time and was killed; \
