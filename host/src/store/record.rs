@@ -1,6 +1,6 @@
 //! Small versioned JSON files: a reader sees the old one or the new one, whole.
 
-use super::{private_dir, sync_dir};
+use super::sync_dir;
 use crate::error::{Error, ErrorKind};
 use crate::id::fill_random;
 use serde::{Serialize, de::DeserializeOwned};
@@ -140,7 +140,8 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, RecordError> {
 }
 
 /// Replaces a record, or makes it, so that a crash at any instruction leaves
-/// the old one or the new one. Only its owner can read it.
+/// the old one or the new one. Only its owner can read it. Its directory must be
+/// there: one that is not was deleted, and stays so.
 ///
 /// # Errors
 /// When the host's system refuses; a full disk has a kind of its own.
@@ -172,7 +173,7 @@ fn encode<R: Record>(path: &Path, record: &R) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Replaces a small file, or makes it and its directory, as [`write()`] does.
+/// Replaces a small file, or makes it, as [`write()`] does.
 ///
 /// # Errors
 /// When the host's system refuses; a full disk has a kind of its own.
@@ -188,9 +189,6 @@ enum Fsync {
 }
 
 fn place(path: &Path, bytes: &[u8], sync: Fsync) -> Result<(), Error> {
-    if let Some(dir) = path.parent() {
-        private_dir(dir)?;
-    }
     replace(path, bytes, sync)
         .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))
 }
@@ -290,6 +288,14 @@ mod tests {
         }
         assert_eq!(read::<Note>(&path).expect("read").text, "two");
         assert_eq!(fs::read_dir(home.path()).expect("read").count(), 1);
+    }
+
+    #[test]
+    fn r2_what_was_deleted_is_not_made_again() {
+        let (home, path) = note();
+        drop(home);
+        assert!(write(&path, &Note { text: "late".into() }).is_err());
+        assert!(!path.parent().expect("it has one").exists());
     }
 
     #[test]
