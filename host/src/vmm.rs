@@ -149,6 +149,5 @@ pub trait Vmm: Send + Sync {
     /// Starts a machine. Returns once the VMM runs, long before the guest does.
     /// The VMM has the file of `lock` open until it is gone, however it ends, and
     /// with it the lock: no other is to write the same disk before.
-    fn start<'a>(&'a self, machine: &'a Machine, lock: &'a File)
-    -> BoxFuture<'a, Result<Started>>;
+    fn start<'a>(&'a self, machine: &'a Machine, lock: &'a File) -> BoxFuture<'a, Result<Started>>;
 }

@@ -51,10 +51,8 @@ impl Console {
         let file =
             open(&directory).map_err(|error| Error::io("cannot keep a console log", error))?;
         // Another guest may have printed on it before.
-        let written = file
-            .metadata()
-            .map_err(|error| Error::io("cannot keep a console log", error))?
-            .len();
+        let written =
+            file.metadata().map_err(|error| Error::io("cannot keep a console log", error))?.len();
         let log = Log { directory, file, written, tail: VecDeque::with_capacity(TAIL_MAX) };
         Ok(Self { log: Rc::new(RefCell::new(log)), open: watch::Sender::new(0) })
     }

@@ -156,10 +156,9 @@ pub async fn order(directory: &Path, order: Order, deadline: Duration) -> Result
             Error::new(ErrorKind::Internal, "a supervisor's answer is malformed").because(error)
         }),
         Ok(Err(error)) if is_nobody(&error) => Ok(None),
-        Ok(Err(error)) => Err(Error::io(
-            format!("cannot reach the supervisor in {}", directory.display()),
-            error,
-        )),
+        Ok(Err(error)) => {
+            Err(Error::io(format!("cannot reach the supervisor in {}", directory.display()), error))
+        }
         Err(_) => Err(Error::new(
             ErrorKind::TimedOut,
             format!("the supervisor did not answer within {} s", deadline.as_secs()),

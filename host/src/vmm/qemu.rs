@@ -37,11 +37,7 @@ pub struct Qemu {
 }
 
 impl Vmm for Qemu {
-    fn start<'a>(
-        &'a self,
-        machine: &'a Machine,
-        lock: &'a File,
-    ) -> BoxFuture<'a, Result<Started>> {
+    fn start<'a>(&'a self, machine: &'a Machine, lock: &'a File) -> BoxFuture<'a, Result<Started>> {
         Box::pin(async move { self.spawn(machine, lock) })
     }
 }

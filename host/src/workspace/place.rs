@@ -161,6 +161,8 @@ impl Place {
     /// Those of `change`, and of reading and writing; then nothing is changed.
     pub async fn change(&self, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<Record> {
         let _one_at_a_time = self.unless_gone(ttl::lock_record(&self.path).await)?;
+        // What one who was killed meanwhile left half written.
+        records::sweep(&self.path);
         let mut record = self.record()?;
         change(&mut record)?;
         self.unless_gone(records::write(&self.path.join(record::NAME), &record))?;
@@ -178,7 +180,8 @@ impl Place {
     /// # Errors
     /// `NotFound`, and `Conflict` when another's is not done in time.
     pub async fn take_life(&self) -> Result<Lock> {
-        let life = Lock::take(&self.path.join(directory::LIFE_LOCK), Mode::Exclusive, LIFE_DEADLINE).await;
+        let life =
+            Lock::take(&self.path.join(directory::LIFE_LOCK), Mode::Exclusive, LIFE_DEADLINE).await;
         let life = self.unless_gone(life)?;
         // Whom we waited for may have deleted it.
         if self.is_there() { Ok(life) } else { Err(self.gone()) }

@@ -1,9 +1,9 @@
 //! Starting, stopping and deleting workspaces.
 
-use super::create::blocking;
 use super::machine::{self, Caller, Plan};
 use super::place::{Place, SEED_NAME, State};
 use super::record::Record;
+use crate::blocking::blocking;
 use crate::context::Context;
 use crate::environment::{Bootable, Environments};
 use crate::error::{Error, ErrorKind, Result};
@@ -110,10 +110,7 @@ pub(super) async fn keep(place: &Place, lease: Lease) -> Result<()> {
 async fn resolve(pyro: &Pyro, record: &Record) -> Result<Bootable> {
     let (config, name, digest) =
         (pyro.config.clone(), record.environment.clone(), record.root_digest);
-    blocking("looking for what to boot", move || {
-        Environments::new(&config).resolve_pinned(&name, digest)
-    })
-    .await
+    blocking(move || Environments::new(&config).resolve_pinned(&name, digest)).await
 }
 
 /// Stops a workspace in good order; its data stay.
@@ -182,7 +179,8 @@ pub(super) async fn delete_with(place: &Place, _life: &Lock, context: &Context) 
     if place.state() != State::Stopped {
         drop(kill(place, context).await?);
     }
-    discard_dir(place.path())
+    let path = place.path().to_owned();
+    blocking(move || discard_dir(&path)).await
 }
 
 /// Has the guest of a workspace whose life is held killed by its supervisor, or

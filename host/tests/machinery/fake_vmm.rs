@@ -70,11 +70,7 @@ impl FakeVmm {
 }
 
 impl Vmm for FakeVmm {
-    fn start<'a>(
-        &'a self,
-        machine: &'a Machine,
-        lock: &'a File,
-    ) -> BoxFuture<'a, Result<Started>> {
+    fn start<'a>(&'a self, machine: &'a Machine, lock: &'a File) -> BoxFuture<'a, Result<Started>> {
         self.started.fetch_add(1, Ordering::Relaxed);
         let behaviour = Arc::clone(&self.behaviour);
         let verbose = machine.verbose;

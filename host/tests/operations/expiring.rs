@@ -99,8 +99,7 @@ async fn r8_a_time_that_is_set_while_it_starts_counts() {
     let home = Home::new();
     std::fs::create_dir_all(home.path("guest")).unwrap();
     let (booting, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (tell, wait, workspace) =
-        (Arc::clone(&booting), Arc::clone(&go_on), home.path("guest"));
+    let (tell, wait, workspace) = (Arc::clone(&booting), Arc::clone(&go_on), home.path("guest"));
     let pyro = home.pyro(FakeVmm::new(move |inside| {
         let (tell, wait, workspace) = (Arc::clone(&tell), Arc::clone(&wait), workspace.clone());
         async move {
