@@ -42,8 +42,12 @@ async fn gather(pyro: &Pyro) -> Result<Facts> {
 
 async fn remember_kvm(pyro: &Pyro, boots: bool) {
     let config = pyro.config.clone();
+    let remember = move || {
+        facts::remember_kvm(&config, boots);
+        Ok(())
+    };
     // It is worth no failure.
-    drop(blocking(move || Ok(facts::remember_kvm(&config, boots))).await);
+    drop(blocking(remember).await);
 }
 
 /// Whether and how the caller can be told and can change its mind.
