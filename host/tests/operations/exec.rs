@@ -12,7 +12,6 @@ use pyro::operation::{
     WorkspaceCreate, WorkspaceDelete, WorkspaceExec, WorkspaceLogs, WorkspaceReset, WorkspaceStart,
     WorkspaceStatus, WorkspaceStop,
 };
-use pyro::supervisor::ttl::{Ttl, TtlAction};
 use pyro::{Context, ErrorKind, Events, Pyro};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -465,8 +464,7 @@ async fn r8_a_detached_process_does_not_defer_the_end_of_a_workspace() {
     let detached = bench.exec(json!({ "command": "exec sleep 1000", "detach": true })).await;
     assert!(detached.process_id.is_some());
     let place = pyro::workspace::find::find(&bench.pyro.config, "w").unwrap();
-    let past = Ttl { expires_at: jiff::Timestamp::UNIX_EPOCH, ..Ttl::from_now(1, TtlAction::Stop) };
-    place.change(|record| Ok(record.ttl = Some(past))).await.unwrap();
+    place.change(crate::expiring::expire).await.unwrap();
     let order = pyro::supervisor::control::Order::ReadTtl;
     pyro::supervisor::control::order(place.path(), order, DEADLINES.reply).await.unwrap();
     // The lock is free when the machine is gone.

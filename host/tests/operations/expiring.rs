@@ -7,7 +7,7 @@ use pyro::operation::{
     Operation, WorkspaceCreate, WorkspaceReset, WorkspaceStart, WorkspaceStop, WorkspaceUpdate,
 };
 use pyro::store::lock::{Lock, Mode};
-use pyro::workspace::record::{Record, TtlAction};
+use pyro::workspace::record::{Record, Ttl, TtlAction};
 use pyro::workspace::{Place, State};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -38,8 +38,9 @@ async fn expiring(action: &str, stopped: bool) -> (Home, Pyro, Place) {
     (home, pyro, place)
 }
 
-fn expire(record: &mut Record) -> pyro::Result<()> {
-    let ttl = record.ttl.as_mut().unwrap();
+/// Its time is over; what did not have any has had one.
+pub fn expire(record: &mut Record) -> pyro::Result<()> {
+    let ttl = record.ttl.get_or_insert(Ttl::from_now(1, TtlAction::Stop));
     ttl.expires_at = jiff::Timestamp::UNIX_EPOCH;
     Ok(())
 }
