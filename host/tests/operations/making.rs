@@ -55,6 +55,9 @@ async fn r2_whoever_finds_it_before_it_is_kept_waits_until_it_is() {
     let (_home, pyro) = hesitant();
     let finding = async {
         let place = official(&pyro).await;
+        // Who starts, stops or opens it takes this first, unless it runs.
+        let life = Lock::try_take(&place.path().join("life.lock"), Exclusive).unwrap();
+        assert!(life.is_none(), "its maker has it until it is kept");
         let context = Context::default();
         let log = place.path().join("events.jsonl");
         let opening = pin!(Live::open(&pyro, "w", &context));
