@@ -81,7 +81,7 @@ impl Confinement {
     ///
     /// A device that only root may open is of no use to a program that runs as
     /// [`VMM_UID`]: then a node of the same device is made for it in `scratch`,
-    /// a directory that ends with the program.
+    /// a private directory; the next program that gets one there replaces it.
     pub fn see_device(&mut self, path: &Path, scratch: &Path) -> Result<()> {
         let meta = path
             .metadata()
@@ -204,8 +204,6 @@ fn refused(step: &str, errno: Errno) -> Error {
     error.because(std::io::Error::from(errno))
 }
 
-/// Gives the child's user namespace its ids: as root, root to set up with and
-/// [`VMM_UID`] to run as; otherwise the caller's own.
 /// Root in a container often is an ordinary user of the host, with few other
 /// ids or none.
 fn has_user_for_vmm() -> bool {
@@ -225,6 +223,8 @@ fn has_user_for_vmm() -> bool {
     rustix::process::geteuid().is_root() && maps("/proc/self/uid_map") && maps("/proc/self/gid_map")
 }
 
+/// Gives the child's user namespace its ids: as root, root to set up with and
+/// [`VMM_UID`] to run as; otherwise the caller's own.
 fn map_ids(pid: Pid) -> Result<()> {
     let write = |name: &str, text: String| {
         let path = format!("/proc/{}/{name}", pid.as_raw_nonzero());

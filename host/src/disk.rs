@@ -1,5 +1,6 @@
 //! Workspace disks: sparse ext4 files, formatted once per size and copied.
 
+use crate::blocking::blocking;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::private_dir;
@@ -72,7 +73,8 @@ const fn format_for(durability: Durability) -> &'static [&'static str] {
 pub fn no_seed(config: &Config) -> Result<PathBuf> {
     let directory = config.cache_dir.join("disks");
     let path = directory.join("no-seed");
-    if !path.exists() {
+    // One that is not as long as it should be is being made.
+    if !path.metadata().is_ok_and(|meta| meta.len() == DEVICE_BYTES) {
         private_dir(&directory)?;
         let failed = |error| Error::io(format!("cannot make {}", path.display()), error);
         let made = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
@@ -92,14 +94,8 @@ pub async fn create(config: &Config, path: &Path, mib: u64, durability: Durabili
         .hint(format!("choose between {MIN_MIB} and {max} MiB")));
     }
     let formatted = formatted(config, mib, durability).await?;
-    copy_sparse(&formatted, path)?;
-    match durability {
-        Durability::Scratch => Ok(()),
-        // A record that outlives a power failure is to name a disk that did too.
-        Durability::Kept => File::open(path)
-            .and_then(|disk| disk.sync_all())
-            .map_err(|error| Error::io(format!("cannot write {}", path.display()), error)),
-    }
+    let path = path.to_owned();
+    blocking(move || copy_sparse(&formatted, &path)).await
 }
 
 /// The cached empty file system of this size, made if need be.
@@ -260,6 +256,18 @@ mod tests {
         }
         assert_eq!(fs::read_dir(config.cache_dir.join("disks/making")).expect("there").count(), 0);
         assert_eq!(fs::read_dir(config.cache_dir.join("disks")).expect("there").count(), 3);
+    }
+
+    #[test]
+    fn r2_no_seed_is_whole_though_another_makes_it() {
+        let home = tempfile::tempdir().expect("a directory");
+        let config = Config::within(home.path());
+        let disks = config.cache_dir.join("disks");
+        fs::create_dir_all(&disks).expect("made");
+        // As another has it between two of its steps.
+        File::create(disks.join("no-seed")).expect("made");
+        let path = no_seed(&config).expect("made");
+        assert_eq!(path.metadata().expect("there").len(), DEVICE_BYTES);
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The log's file name; the part before it has `.1` appended.
@@ -125,14 +125,32 @@ impl EventLog {
         let mut bytes = serde_json::to_vec(&line).map_err(|error| refused(error.into()))?;
         bytes.push(b'\n');
         let mut file = self.open_to_append().map_err(refused)?;
-        if file.metadata().map_err(refused)?.size() > LOG_MAX && self.set_aside(&file) {
+        let mut size = file.metadata().map_err(refused)?.size();
+        if size > LOG_MAX && self.set_aside(&file) {
             file = self.open_to_append().map_err(refused)?;
+            size = 0;
         }
-        file.write_all(&bytes).map_err(refused)
+        if self.is_torn(size) {
+            bytes.insert(0, b'\n');
+        }
+        // Once: what does not fit on the host's disk is a torn line.
+        match file.write(&bytes).map_err(refused)? {
+            written if written == bytes.len() => Ok(()),
+            _ => Err(refused(std::io::ErrorKind::StorageFull.into())),
+        }
     }
 
     fn open_to_append(&self) -> std::io::Result<File> {
         File::options().append(true).create(true).mode(0o600).open(&self.path)
+    }
+
+    /// Whether the last line was cut off, as a full disk does.
+    fn is_torn(&self, size: u64) -> bool {
+        let mut last = [0];
+        size > 0
+            && File::open(&self.path)
+                .and_then(|file| file.read_exact_at(&mut last, size - 1))
+                .is_ok_and(|()| last != *b"\n")
     }
 
     /// Makes the log the part before, unless somebody else does: a second one
@@ -186,14 +204,14 @@ impl EventLog {
     /// # Errors
     /// When the log cannot be read.
     pub fn follow(&self) -> Result<Follower> {
-        let length = match self.path.metadata() {
-            Ok(meta) => meta.len(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-            Err(error) => {
-                return Err(Error::io(format!("cannot read {}", self.path.display()), error));
-            }
-        };
-        Ok(Follower { log: self.clone(), file: None, at: length })
+        // This very file, whatever becomes of its name.
+        let mut file = self.open(&self.path)?;
+        if let Some(file) = &mut file {
+            file.seek(SeekFrom::End(0)).map_err(|error| {
+                Error::io(format!("cannot read {}", self.path.display()), error)
+            })?;
+        }
+        Ok(Follower { log: self.clone(), file })
     }
 }
 
@@ -202,7 +220,6 @@ impl EventLog {
 pub struct Follower {
     log: EventLog,
     file: Option<BufReader<File>>,
-    at: u64,
 }
 
 impl Follower {
@@ -215,9 +232,7 @@ impl Follower {
         let path = self.log.path.clone();
         let failed = |error| Error::io(format!("cannot read {}", path.display()), error);
         if self.file.is_none() {
-            let Some(mut file) = self.log.open(&path)? else { return Ok(lines) };
-            file.seek(SeekFrom::Start(self.at)).map_err(failed)?;
-            self.file = Some(file);
+            self.file = self.log.open(&path)?;
         }
         if let Some(file) = &mut self.file {
             read_lines(file, |line| lines.push(line)).map_err(failed)?;
@@ -225,7 +240,7 @@ impl Follower {
             let named = path.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
             if named != Some((open.dev(), open.ino())) {
                 // It became the part before; the next time the new one is read.
-                (self.file, self.at) = (None, 0);
+                self.file = None;
             }
         }
         Ok(lines)
@@ -290,6 +305,24 @@ mod tests {
         let mut file = File::options().append(true).open(log.path()).expect("there");
         file.write_all(b"{\"v\":1,\"at\"").expect("torn");
         assert_eq!(log.newest(10).expect("read").len(), 1);
+        log.append(happened("after it")).expect("appended");
+        assert_eq!(log.newest(10).expect("read").len(), 2, "it is no part of the torn one");
+    }
+
+    #[test]
+    fn r2_a_follower_reads_the_log_that_was_there() {
+        let home = tempfile::tempdir().expect("a directory");
+        let log = EventLog::within(home.path());
+        log.append(happened("old")).expect("appended");
+        let mut follower = log.follow().expect("there");
+        log.append(happened("one")).expect("appended");
+        // Before it is looked at.
+        fs::rename(log.path(), log.before()).expect("renamed");
+        log.append(happened("two")).expect("appended");
+        let mut heard = follower.news().expect("read");
+        heard.extend(follower.news().expect("read"));
+        let heard: Vec<_> = heard.into_iter().map(|line| line.happening).collect();
+        assert_eq!(heard, ["one", "two"].map(happened));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::private_dir;
 use crate::store::record::{self, Record};
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::PathBuf;
@@ -16,9 +17,22 @@ pub struct Facts {
     boot_id: String,
     /// The rate of the time stamp counter, in kHz.
     pub tsc_khz: u64,
-    /// Whether a guest boots with KVM; `None` until somebody has tried.
-    pub kvm_boots: Option<bool>,
+    /// Whether a guest booted with KVM; `None` until somebody has tried.
+    pub kvm: Option<Tried>,
 }
+
+/// What came of a try to boot with KVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    /// Whether it did.
+    pub boots: bool,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// How long a failure with KVM is believed in: a host that was too busy for a
+/// moment is not to translate guests until it boots again.
+const FAILURE_MAX: SignedDuration = SignedDuration::from_mins(10);
 
 impl Record for Facts {
     const VERSION: u32 = 1;
@@ -38,9 +52,18 @@ impl Facts {
         {
             return Ok(facts);
         }
-        let facts = Self { boot_id, tsc_khz: measure_tsc_khz(), kvm_boots: None };
+        let facts = Self { boot_id, tsc_khz: measure_tsc_khz(), kvm: None };
         facts.keep(config)?;
         Ok(facts)
+    }
+
+    /// Whether a guest boots with KVM; `None` when that must be tried.
+    #[must_use]
+    pub fn kvm_boots(&self) -> Option<bool> {
+        let believed = |tried: &Tried| {
+            tried.boots || Timestamp::now().duration_since(tried.at).abs() < FAILURE_MAX
+        };
+        self.kvm.filter(believed).map(|tried| tried.boots)
     }
 
     /// Remembers these facts until the host boots again.
@@ -54,7 +77,7 @@ impl Facts {
 /// it cannot be remembered costs a guess and nothing else.
 pub fn remember_kvm(config: &Config, boots: bool) {
     if let Ok(mut facts) = Facts::gather(config) {
-        facts.kvm_boots = Some(boots);
+        facts.kvm = Some(Tried { boots, at: Timestamp::now() });
         drop(facts.keep(config));
     }
 }
@@ -133,21 +156,38 @@ mod tests {
         let config = Config::within(home.path());
         let measured = Facts::gather(&config).expect("measured");
         assert!(measured.tsc_khz > 100_000, "{measured:?}");
-        let kept = Facts { kvm_boots: Some(true), ..measured };
+        let kept = Facts { kvm: Some(tried(true)), ..measured };
         kept.keep(&config).expect("kept");
         assert_eq!(Facts::gather(&config).expect("read"), kept);
+        assert_eq!(kept.kvm_boots(), Some(true), "for as long as the host is up");
+    }
+
+    /// Long ago.
+    fn tried(boots: bool) -> Tried {
+        Tried { boots, at: Timestamp::UNIX_EPOCH }
+    }
+
+    #[test]
+    fn a_failure_is_not_believed_in_for_ever() {
+        let home = tempfile::tempdir().expect("a directory");
+        let config = Config::within(home.path());
+        remember_kvm(&config, false);
+        let mut facts = Facts::gather(&config).expect("read");
+        assert_eq!(facts.kvm_boots(), Some(false));
+        facts.kvm = Some(tried(false));
+        assert_eq!(facts.kvm_boots(), None);
     }
 
     #[test]
     fn those_of_another_boot_or_damaged_ones_are_measured_again() {
         let home = tempfile::tempdir().expect("a directory");
         let config = Config::within(home.path());
-        let old = Facts { boot_id: "another".into(), tsc_khz: 1, kvm_boots: Some(true) };
+        let old = Facts { boot_id: "another".into(), tsc_khz: 1, kvm: Some(tried(true)) };
         old.keep(&config).expect("kept");
         let fresh = Facts::gather(&config).expect("measured");
-        assert!(fresh.tsc_khz > 1 && fresh.kvm_boots.is_none(), "{fresh:?}");
+        assert!(fresh.tsc_khz > 1 && fresh.kvm.is_none(), "{fresh:?}");
         fs::write(path(&config), "{ torn").expect("written");
-        assert!(Facts::gather(&config).expect("measured").kvm_boots.is_none());
+        assert!(Facts::gather(&config).expect("measured").kvm.is_none());
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! table, [`operation::OPERATIONS`]. docs/architecture.md draws the layers.
 
 pub mod agent;
+pub mod blocking;
 pub mod cli;
 pub mod config;
 pub mod confine;

@@ -49,6 +49,19 @@ pub fn private_dir(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Makes a directory in one that is there and private; it may be there already.
+///
+/// # Errors
+/// When it cannot be made: not found, when the one above it is gone.
+pub fn subdirectory(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::io(format!("cannot make the directory {}", path.display()), error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// How the names of directories begin that are being removed.
 pub const DISCARDED_PREFIX: &str = ".gone-";
 
@@ -93,7 +106,7 @@ pub fn disk_usage(path: &Path) -> u64 {
 }
 
 /// Makes a directory's entries survive a power failure.
-pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+pub fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 

@@ -21,6 +21,7 @@ pub mod control;
 pub mod force;
 pub mod keep;
 pub mod launch;
+pub mod ttl;
 
 use crate::deadlines::Deadlines;
 use crate::error::{Error, ErrorKind, Result};
@@ -29,7 +30,7 @@ use crate::store::discard_dir;
 use crate::vmm::qemu::Qemu;
 use crate::vmm::{Accelerator, Machine, Vmm, VmmProcess};
 use boot::{Up, boot_or_explain};
-use keep::Expiry;
+use futures::future::maybe_done;
 use pyro_protocol::channel::Opener;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -101,8 +103,6 @@ pub enum Lifetime {
 pub struct Keep {
     /// Where the workspace's directory is now.
     pub directory: PathBuf,
-    /// When its time is over.
-    pub expiry: Option<Expiry>,
 }
 
 /// What a supervisor tells the holder of its lease, one line of JSON each.
@@ -183,14 +183,15 @@ pub async fn serve_lease(
     })?;
     let vmm = choose(&assignment);
 
+    let mut terminate = Terminate::listen();
     let outcome = tokio::select! {
         outcome = hold(&assignment, vmm.as_ref(), &mut lease, &mut reports) => outcome,
-        () = terminate_signal() => Ok(None),
+        () = terminate.told() => Ok(None),
     };
     // Unless it is kept, the VMM was owned by the future above and is gone.
     let kept = match outcome {
-        Ok(Some((guest, Keep { directory, expiry }))) => {
-            keep::settle(&guest, directory).map(|settled| Some((settled, guest, expiry)))
+        Ok(Some((guest, Keep { directory }))) => {
+            keep::settle(&guest, directory).map(|settled| Some((settled, guest)))
         }
         Ok(None) => Ok(None),
         Err(error) => Err(error),
@@ -204,10 +205,10 @@ pub async fn serve_lease(
         send(&mut reports, &report).await;
     }
     let outcome = match kept {
-        Ok(Some((settled, guest, expiry))) => {
+        Ok(Some((settled, guest))) => {
             send(&mut reports, &Report::Kept).await;
             drop((lease, reports));
-            return settled.live(guest, expiry).await;
+            return settled.live(guest, terminate).await;
         }
         Ok(None) => Ok(()),
         Err(error) => Err(error),
@@ -276,9 +277,10 @@ impl Guest {
     fn new(process: Box<dyn VmmProcess>, up: Up, logging: Endpoint) -> Self {
         let Up { endpoint, ready, opener, busy } = up;
         let ready = Ready { vmm_pid: process.pid(), ..ready };
-        let endpoint = Box::pin(async move {
+        // Whoever asks after its end is told so, as often as he asks.
+        let endpoint = Box::pin(maybe_done(async move {
             tokio::select! { () = endpoint => {}, () = logging => {} }
-        });
+        }));
         Self { process, endpoint, ready, opener, busy }
     }
 
@@ -312,11 +314,19 @@ fn renew(directory: &File, name: &str, what: &str) -> Result<()> {
     }
 }
 
-async fn terminate_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => drop(terminate.recv().await),
-        // Then SIGTERM kills at once, and the VMM with us.
-        Err(_) => std::future::pending().await,
+/// SIGTERM, of which none is missed from the first look on. `None`: it kills at
+/// once, and the VMM with us.
+struct Terminate(Option<Signal>);
+
+impl Terminate {
+    fn listen() -> Self {
+        Self(signal(SignalKind::terminate()).ok())
+    }
+
+    async fn told(&mut self) {
+        match &mut self.0 {
+            Some(signal) => drop(signal.recv().await),
+            None => std::future::pending().await,
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::error::Result;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -146,5 +147,7 @@ pub trait VmmProcess: Send {
 /// A virtual machine monitor.
 pub trait Vmm: Send + Sync {
     /// Starts a machine. Returns once the VMM runs, long before the guest does.
-    fn start<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<Started>>;
+    /// The VMM has the file of `lock` open until it is gone, however it ends, and
+    /// with it the lock: no other is to write the same disk before.
+    fn start<'a>(&'a self, machine: &'a Machine, lock: &'a File) -> BoxFuture<'a, Result<Started>>;
 }

@@ -37,6 +37,8 @@ mod files;
 mod forcing;
 #[path = "operations/leftovers.rs"]
 mod leftovers;
+#[path = "operations/making.rs"]
+mod making;
 #[path = "operations/reboot.rs"]
 mod reboot;
 #[path = "operations/run.rs"]

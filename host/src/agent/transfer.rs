@@ -1,13 +1,14 @@
 //! Calls that carry more than a frame: contents and trees, either way.
 
 use super::{Connection, lost, refused, within};
+pub(crate) use crate::blocking::{blocking, joined};
 use crate::error::{Error, ErrorKind, Result};
 use pyro_protocol::transfer::{CutOff, Incoming, Outgoing, Taken, incoming, outgoing};
 use pyro_protocol::{Call, Frame, FrameKind, Lost, Request};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -181,18 +182,4 @@ async fn answer_to(
 
 fn said(frame: &Frame) -> Error {
     frame.decode(FrameKind::Error).map_or_else(lost, refused)
-}
-
-/// What a thread came to.
-pub(crate) fn joined<T>(thread: Result<Result<T>, JoinError>) -> Result<T> {
-    thread.unwrap_or_else(|gone| {
-        Err(Error::new(ErrorKind::Internal, "a thread failed").because(gone))
-    })
-}
-
-/// Does something on a thread that may block.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    joined(spawn_blocking(work).await)
 }

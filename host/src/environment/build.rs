@@ -9,6 +9,7 @@ use super::manifest::{BakedAgent, Current, Manifest, TreeRecord, parse_packages}
 use super::recipe::Recipe;
 use super::script::{ROOT, Run};
 use super::{Environment, Environments, IMAGE, MANIFEST, failure, kernel, verify};
+use crate::blocking::blocking;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
@@ -265,15 +266,6 @@ impl<'a> Task<'a> {
         })
         .await
     }
-}
-
-/// Runs what blocks where it may.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|gone| {
-        Err(Error::new(ErrorKind::Internal, "a thread of a build died").because(gone))
-    })
 }
 
 /// Makes a finished file read-only and hashes it.

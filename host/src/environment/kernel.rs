@@ -1,9 +1,10 @@
 //! Kernels: Debian's own, quick to set up, and the tuned one, quick to boot.
 
-use super::build::{Task, blocking, settle};
+use super::build::{Task, settle};
 use super::manifest::{InitrdRecord, KernelRecord};
 use super::script::{INITRD, Run, STOCK, TUNED, TUNED_CONFIG};
 use super::{Environments, failure, verify};
+use crate::blocking::blocking;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::record::{self, RecordError};

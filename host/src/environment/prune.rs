@@ -62,9 +62,15 @@ pub struct Pins {
 #[must_use]
 pub fn pinned_digests(state_dir: &Path) -> Pins {
     let mut pins = Pins::default();
-    let Ok(workspaces) = fs::read_dir(state_dir.join("workspaces")) else { return pins };
-    for workspace in workspaces.flatten() {
-        match record::read_field(&workspace.path().join("record.json"), "root_digest") {
+    let workspaces = match list(&state_dir.join("workspaces")) {
+        Ok(workspaces) => workspaces,
+        Err(error) => {
+            pins.unreadable.push(error);
+            return pins;
+        }
+    };
+    for workspace in workspaces {
+        match record::read_field(&workspace.join("record.json"), "root_digest") {
             Ok(digest) => {
                 pins.digests.extend(digest.and_then(|digest| digest.parse::<Digest>().ok()))
             }
@@ -74,6 +80,18 @@ pub fn pinned_digests(state_dir: &Path) -> Pins {
         }
     }
     pins
+}
+
+/// What is in a directory. That it is not there is no failure.
+fn list(directory: &Path) -> Result<Vec<PathBuf>, RecordError> {
+    let unreadable = |source| RecordError::Unreadable { path: directory.to_owned(), source };
+    match fs::read_dir(directory) {
+        Ok(entries) => {
+            entries.map(|entry| entry.map(|entry| entry.path()).map_err(unreadable)).collect()
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(unreadable(error)),
+    }
 }
 
 impl Environments {
@@ -129,9 +147,8 @@ impl Environments {
     /// Which images environments boot now, whatever version of pyro says so;
     /// each with the record.
     fn current_images(&self) -> Result<Vec<(PathBuf, Digest)>, RecordError> {
-        let Ok(entries) = fs::read_dir(self.environment_dir()) else { return Ok(Vec::new()) };
         let mut current = Vec::new();
-        for path in entries.flatten().map(|entry| entry.path()) {
+        for path in list(&self.environment_dir())? {
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
@@ -280,9 +297,15 @@ impl Prune<'_> {
         what: impl Fn(&Path) -> String,
         judge: impl Fn(&Path) -> Result<Judgement, String>,
     ) -> bool {
+        let dirs = match list(shelf) {
+            Ok(dirs) => dirs,
+            Err(error) => {
+                self.regret(shelf, &error.to_string());
+                return true;
+            }
+        };
         let mut kept = false;
-        let Ok(entries) = fs::read_dir(shelf) else { return kept };
-        for dir in entries.flatten().map(|entry| entry.path()) {
+        for dir in dirs {
             let removed = self.judged(&dir, &what, &judge).unwrap_or_else(|problem| {
                 self.regret(&dir, &problem);
                 false

@@ -1,6 +1,6 @@
 //! Small versioned JSON files: a reader sees the old one or the new one, whole.
 
-use super::{private_dir, sync_dir};
+use super::sync_dir;
 use crate::error::{Error, ErrorKind};
 use crate::id::fill_random;
 use serde::{Serialize, de::DeserializeOwned};
@@ -97,15 +97,23 @@ pub fn read<R: Record>(path: &Path) -> Result<R, RecordError> {
     serde_json::from_value(value).map_err(|error| damaged(error.into()))
 }
 
+/// Reads some fields of a record of any kind and version, as those must who only
+/// ask for what it has in common with others.
+///
+/// # Errors
+/// When the record is missing, unreadable, too long or has no such fields.
+pub fn read_part<T: DeserializeOwned>(path: &Path) -> Result<T, RecordError> {
+    let damaged = |source| RecordError::Damaged { path: path.to_owned(), source };
+    serde_json::from_slice(&read_bytes(path)?).map_err(|error| damaged(error.into()))
+}
+
 /// Reads one text field of a record of any kind and version, as those must who
 /// only ask what a record refers to.
 ///
 /// # Errors
 /// When the record is missing, unreadable, too long or no JSON object.
 pub fn read_field(path: &Path, field: &str) -> Result<Option<String>, RecordError> {
-    let damaged = |source| RecordError::Damaged { path: path.to_owned(), source };
-    let object: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(&read_bytes(path)?).map_err(|error| damaged(error.into()))?;
+    let object: serde_json::Map<String, serde_json::Value> = read_part(path)?;
     Ok(object.get(field).and_then(|value| value.as_str()).map(str::to_owned))
 }
 
@@ -132,7 +140,8 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, RecordError> {
 }
 
 /// Replaces a record, or makes it, so that a crash at any instruction leaves
-/// the old one or the new one. Only its owner can read it.
+/// the old one or the new one. Only its owner can read it. Its directory must be
+/// there: one that is not was deleted, and stays so.
 ///
 /// # Errors
 /// When the host's system refuses; a full disk has a kind of its own.
@@ -164,7 +173,7 @@ fn encode<R: Record>(path: &Path, record: &R) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Replaces a small file, or makes it and its directory, as [`write()`] does.
+/// Replaces a small file, or makes it, as [`write()`] does.
 ///
 /// # Errors
 /// When the host's system refuses; a full disk has a kind of its own.
@@ -180,9 +189,6 @@ enum Fsync {
 }
 
 fn place(path: &Path, bytes: &[u8], sync: Fsync) -> Result<(), Error> {
-    if let Some(dir) = path.parent() {
-        private_dir(dir)?;
-    }
     replace(path, bytes, sync)
         .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))
 }
@@ -282,6 +288,14 @@ mod tests {
         }
         assert_eq!(read::<Note>(&path).expect("read").text, "two");
         assert_eq!(fs::read_dir(home.path()).expect("read").count(), 1);
+    }
+
+    #[test]
+    fn r2_what_was_deleted_is_not_made_again() {
+        let (home, path) = note();
+        drop(home);
+        assert!(write(&path, &Note { text: "late".into() }).is_err());
+        assert!(!path.parent().expect("it has one").exists());
     }
 
     #[test]

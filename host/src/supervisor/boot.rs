@@ -5,6 +5,7 @@ use super::{Assignment, Endpoint, Guest, LAST_BREATH, Ready, renew};
 use crate::agent::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::fill_random;
+use crate::store::lock::{Lock, Mode};
 use crate::vmm::{Link, Vmm};
 use crate::vsock;
 use pyro_protocol::channel::{self, Opener, Side};
@@ -27,6 +28,12 @@ const CLOCK_READINGS_MAX: usize = 10;
 
 /// How long a boot that only has to explain itself may take.
 const VERBOSE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Held by the VMM itself, until it is gone.
+const VMM_LOCK: &str = "vmm.lock";
+
+/// How long a killed VMM may take to be gone: the kernel frees the guest's memory.
+const DYING_MAX: Duration = Duration::from_secs(10);
 
 /// How much of the channel is read ahead, to look for frames in. What data they
 /// carry is read to where it stays.
@@ -87,8 +94,12 @@ async fn boot(
     directory: &File,
 ) -> Result<Guest, BootFailure> {
     let console = Console::create(directory)?;
+    // That of a supervisor that was killed may outlive it by a moment.
+    let lock = assignment.directory.join(VMM_LOCK);
+    let lock = Lock::take(&lock, Mode::Exclusive, DYING_MAX).await?;
     let started_at = Instant::now();
-    let started = vmm.start(&assignment.machine).await?;
+    let started = vmm.start(&assignment.machine, lock.file()).await?;
+    drop(lock);
     let mut process = started.process;
     let mut logging: Endpoint = Box::pin(console.keep(started.console)?);
     let Link::Stream(stream) = started.link;
@@ -177,7 +188,7 @@ async fn come_up(
     let mut carrying = Box::pin(async move {
         tokio::select! {
             ended = driver => ended.err(),
-            ended = serving => ended.err().map(channel::ChannelError::Io),
+            () = serving => None,
         }
         .unwrap_or(channel::ChannelError::Closed)
     });

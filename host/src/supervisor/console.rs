@@ -50,7 +50,10 @@ impl Console {
             directory.try_clone().map_err(|error| Error::io("cannot keep a console log", error))?;
         let file =
             open(&directory).map_err(|error| Error::io("cannot keep a console log", error))?;
-        let log = Log { directory, file, written: 0, tail: VecDeque::with_capacity(TAIL_MAX) };
+        // Another guest may have printed on it before.
+        let written =
+            file.metadata().map_err(|error| Error::io("cannot keep a console log", error))?.len();
+        let log = Log { directory, file, written, tail: VecDeque::with_capacity(TAIL_MAX) };
         Ok(Self { log: Rc::new(RefCell::new(log)), open: watch::Sender::new(0) })
     }
 
@@ -154,4 +157,24 @@ fn open(directory: &File) -> std::io::Result<File> {
     let flags =
         OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(File::from(openat(directory, LOG_NAME, flags, Mode::RUSR | Mode::WUSR)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_bounded_across_guests() {
+        let home = tempfile::tempdir().expect("a directory");
+        let directory = File::open(home.path()).expect("ours");
+        let part = vec![b'x'; usize::try_from(LOG_MAX / 3).expect("fits")];
+        for _ in 0..20 {
+            let console = Console::create(&directory).expect("a log");
+            console.log.borrow_mut().append(&part);
+        }
+        for name in [LOG_NAME.to_owned(), format!("{LOG_NAME}.1")] {
+            let length = home.path().join(&name).metadata().expect("there").len();
+            assert!(length <= LOG_MAX + part.len() as u64, "{name} has {length} bytes");
+        }
+    }
 }

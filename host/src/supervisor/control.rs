@@ -5,9 +5,10 @@
 //! client ◀── one Answer, a line ───────── supervisor, when it is done
 //! ```
 
-use super::Expiry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::vsock::short_path;
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{FuturesUnordered, StreamExt};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -26,6 +27,10 @@ const LINE_MAX: u64 = 4096;
 /// How long a client may take to say what it wants.
 const ORDER_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Clients that are listened to at the same time; more wait in the listener's
+/// queue.
+const CLIENTS_MAX: usize = 16;
+
 /// What can be asked of a supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -37,11 +42,8 @@ pub enum Order {
     },
     /// Kill the guest, and end: nobody needs its disk.
     Kill,
-    /// The workspace lives as long as this says from now on.
-    Expire {
-        /// `None` is for ever.
-        expiry: Option<Expiry>,
-    },
+    /// The workspace's record says something else of how long it lives.
+    ReadTtl,
 }
 
 /// That it is done.
@@ -60,6 +62,8 @@ pub enum Answer {
 /// Where orders arrive.
 pub struct Control {
     listener: UnixListener,
+    /// Those who have not said yet what they want.
+    clients: FuturesUnordered<BoxFuture<'static, Option<Ordered>>>,
 }
 
 /// An order and who waits for its answer.
@@ -78,23 +82,33 @@ impl Control {
         super::renew(directory, SOCKET_NAME, "control socket")?;
         let listener = UnixListener::bind(short_path(directory.as_fd(), SOCKET_NAME))
             .map_err(|error| Error::io("cannot listen on the control socket", error))?;
-        Ok(Self { listener })
+        Ok(Self { listener, clients: FuturesUnordered::new() })
     }
 
     /// The next order. Clients that say nothing sensible are sent away. Dropping
-    /// the future loses at most a client that has not been heard.
-    pub async fn next(&self) -> Ordered {
+    /// the future loses nobody.
+    pub async fn next(&mut self) -> Ordered {
         loop {
-            let Ok((client, _)) = self.listener.accept().await else {
-                // Out of descriptors: there will be some.
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                continue;
-            };
-            if let Ok(Some(ordered)) = timeout(ORDER_DEADLINE, hear(client)).await {
-                return ordered;
+            tokio::select! {
+                accepted = self.listener.accept(), if self.clients.len() < CLIENTS_MAX => {
+                    match accepted {
+                        Ok((client, _)) => self.clients.push(hear_in_time(client).boxed()),
+                        // Out of descriptors: there will be some.
+                        Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                    }
+                }
+                Some(heard) = self.clients.next() => {
+                    if let Some(ordered) = heard {
+                        return ordered;
+                    }
+                }
             }
         }
     }
+}
+
+async fn hear_in_time(client: UnixStream) -> Option<Ordered> {
+    timeout(ORDER_DEADLINE, hear(client)).await.ok()?
 }
 
 async fn hear(client: UnixStream) -> Option<Ordered> {
@@ -125,7 +139,8 @@ impl Ordered {
 /// without an answer.
 ///
 /// # Errors
-/// `TimedOut` when nothing comes of it before the deadline.
+/// `TimedOut` when nothing comes of it before the deadline; and when there may be
+/// one that cannot be told.
 pub async fn order(directory: &Path, order: Order, deadline: Duration) -> Result<Option<Answer>> {
     let asking = async {
         let directory = File::open(directory)?;
@@ -136,12 +151,60 @@ pub async fn order(directory: &Path, order: Order, deadline: Duration) -> Result
         read_line(&mut BufReader::new(client)).await
     };
     match timeout(deadline, asking).await {
-        Ok(Ok(line)) => Ok(serde_json::from_slice(&line).ok()),
-        // Whatever is wrong with its socket, nobody is behind it.
-        Ok(Err(_)) => Ok(None),
+        Ok(Ok(line)) if line.is_empty() => Ok(None),
+        Ok(Ok(line)) => serde_json::from_slice(&line).map(Some).map_err(|error| {
+            Error::new(ErrorKind::Internal, "a supervisor's answer is malformed").because(error)
+        }),
+        Ok(Err(error)) if is_nobody(&error) => Ok(None),
+        Ok(Err(error)) => {
+            Err(Error::io(format!("cannot reach the supervisor in {}", directory.display()), error))
+        }
         Err(_) => Err(Error::new(
             ErrorKind::TimedOut,
             format!("the supervisor did not answer within {} s", deadline.as_secs()),
         )),
+    }
+}
+
+/// Whether an error says that nobody is behind the socket, or not any more.
+fn is_nobody(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
+    [NotFound, ConnectionRefused, ConnectionReset, BrokenPipe].contains(&error.kind())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_says_nothing_delays_nobody() {
+        let home = tempfile::tempdir().expect("a directory");
+        let mut control = Control::open(&File::open(home.path()).expect("ours")).expect("a socket");
+        let path = home.path().join(SOCKET_NAME);
+        let silent = UnixStream::connect(path).await.expect("it listens");
+        let asking = order(home.path(), Order::Kill, ORDER_DEADLINE / 2);
+        let (answer, ()) = tokio::join!(asking, async {
+            let ordered = control.next().await;
+            assert_eq!(ordered.order, Order::Kill);
+            ordered.answer(Answer::Noted).await;
+        });
+        assert_eq!(answer.expect("in time"), Some(Answer::Noted));
+        drop(silent);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_told_from_one_who_cannot_be_reached() {
+        let home = tempfile::tempdir().expect("a directory");
+        let asked = order(home.path(), Order::Kill, ORDER_DEADLINE).await;
+        assert_eq!(asked.expect("nobody"), None);
+        // As a killed supervisor leaves it.
+        let path = home.path().join(SOCKET_NAME);
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("ours"));
+        let asked = order(home.path(), Order::Kill, ORDER_DEADLINE).await;
+        assert_eq!(asked.expect("nobody"), None);
+        std::fs::remove_file(&path).expect("ours");
+        std::os::unix::fs::symlink(SOCKET_NAME, &path).expect("linked");
+        let error = order(home.path(), Order::Kill, ORDER_DEADLINE).await.expect_err("a loop");
+        assert_eq!(error.kind(), ErrorKind::Io);
     }
 }

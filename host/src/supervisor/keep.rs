@@ -2,15 +2,18 @@
 //! time is over, or it goes away by itself.
 
 use super::control::{Answer, Control, Order, Ordered};
-use super::{Guest, Ready, renew};
+use super::ttl::{self, Ttl, TtlAction};
+use super::{Guest, Ready, Terminate, renew};
 use crate::error::{Error, Result};
 use crate::event_log::{EventLog, Happening, StoppedBy};
+use crate::store::lock::Lock;
 use crate::store::{discard_dir, record};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// How a running guest came up, in its workspace's directory. Left behind by a
@@ -31,15 +34,6 @@ const CLOCK_STEP: Duration = Duration::from_secs(30);
 /// waits for a process asks for its end again and again.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// When a workspace's time is over, and what happens then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Expiry {
-    /// When. A call that is underway then is waited for.
-    pub at: Timestamp,
-    /// Whether the workspace is deleted, not only stopped.
-    pub delete: bool,
-}
-
 /// How a running guest came up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
@@ -56,9 +50,16 @@ impl record::Record for Running {
 /// What ended a guest's life.
 enum End {
     Ordered(Ordered),
-    Expired { delete: bool },
+    Expired(Expired),
     Signalled,
     Crashed(String),
+}
+
+/// That a workspace's time is over, and what is to happen.
+struct Expired {
+    action: TtlAction,
+    /// Until it has happened.
+    _record: Lock,
 }
 
 /// A kept workspace's directory, with all in it by which others find its guest.
@@ -67,6 +68,7 @@ pub(super) struct Settled {
     handle: File,
     control: Control,
     log: EventLog,
+    ttl: Option<Ttl>,
 }
 
 /// Puts everything in place for others to find a guest.
@@ -79,27 +81,28 @@ pub(super) fn settle(guest: &Guest, directory: PathBuf) -> Result<Settled> {
     record::write(&directory.join(RUNNING_NAME), &running)?;
     let boot_ms = (guest.ready.boot_us + guest.ready.activate_us) / 1000;
     note(&log, Happening::Started { boot_ms });
-    Ok(Settled { directory, handle, control, log })
+    // After the socket is there: what is written later is told.
+    let ttl = ttl::read(&directory)?;
+    Ok(Settled { directory, handle, control, log, ttl })
 }
 
 impl Settled {
     /// Lives with the guest; returns when both have ended.
-    pub(super) async fn live(self, mut guest: Guest, mut expiry: Option<Expiry>) -> Result<()> {
-        let Self { directory, handle, control, log } = self;
+    pub(super) async fn live(self, mut guest: Guest, mut terminate: Terminate) -> Result<()> {
+        let Self { directory, handle, mut control, log, mut ttl } = self;
         let busy = guest.busy.clone();
-        let mut signalled = std::pin::pin!(super::terminate_signal());
         let end = loop {
             tokio::select! {
                 how = guest.run_until_end() => break End::Crashed(how),
                 ordered = control.next() => match ordered.order {
                     Order::Stop { .. } | Order::Kill => break End::Ordered(ordered),
-                    Order::Expire { expiry: renewed } => {
-                        expiry = renewed;
+                    Order::ReadTtl => {
+                        ttl = ttl::read(&directory).unwrap_or(ttl);
                         ordered.answer(Answer::Noted).await;
                     }
                 },
-                delete = over(expiry, &busy) => break End::Expired { delete },
-                () = &mut signalled => break End::Signalled,
+                expired = over(&directory, ttl, &busy) => break End::Expired(expired),
+                () = terminate.told() => break End::Signalled,
             }
         };
         // Nobody else is to find it; and one that somebody ends has not crashed.
@@ -121,11 +124,12 @@ async fn carry_out(end: End, mut guest: Guest, directory: &Path, log: &EventLog)
             let clean = guest.power_off(GRACE).await;
             gone(StoppedBy::Signal, clean);
         }
-        End::Expired { delete } => {
+        End::Expired(expired) => {
             let clean = guest.power_off(GRACE).await;
             gone(StoppedBy::Ttl, clean);
-            if delete {
-                discard_dir(directory)?;
+            match expired.action {
+                TtlAction::Stop => {}
+                TtlAction::Delete => discard_dir(directory)?,
             }
         }
         End::Ordered(ordered) => {
@@ -133,7 +137,7 @@ async fn carry_out(end: End, mut guest: Guest, directory: &Path, log: &EventLog)
                 Order::Stop { grace_ms } => {
                     guest.power_off(Duration::from_millis(grace_ms.into())).await
                 }
-                Order::Kill | Order::Expire { .. } => {
+                Order::Kill | Order::ReadTtl => {
                     guest.kill().await;
                     false
                 }
@@ -145,21 +149,37 @@ async fn carry_out(end: End, mut guest: Guest, directory: &Path, log: &EventLog)
     Ok(())
 }
 
-/// Returns when the time is over and no call is underway, with whether the
-/// workspace is then deleted. A process that goes on without its caller is no
-/// call: one that was forgotten would keep the workspace for ever.
-async fn over(expiry: Option<Expiry>, busy: &tokio::sync::watch::Sender<usize>) -> bool {
-    let Some(Expiry { at, delete }) = expiry else { return std::future::pending().await };
+/// Returns when the time is over, whatever others wrote of it meanwhile, and no
+/// call is underway. From then on nobody can renew it.
+async fn over(directory: &Path, mut ttl: Option<Ttl>, busy: &watch::Sender<usize>) -> Expired {
+    loop {
+        quiet_after(ttl, busy).await;
+        // Somebody changes it this moment, or it is gone: then it is over soon.
+        let Ok(record) = ttl::lock_record(directory).await else { continue };
+        ttl = ttl::read(directory).unwrap_or(ttl);
+        if let Some(Ttl { action, .. }) = ttl.filter(Ttl::is_over)
+            && *busy.borrow() == 0
+        {
+            return Expired { action, _record: record };
+        }
+    }
+}
+
+/// Returns when the time is over and no call is underway. A process that goes on
+/// without its caller is no call: one that was forgotten would keep the workspace
+/// for ever.
+async fn quiet_after(ttl: Option<Ttl>, busy: &watch::Sender<usize>) {
+    let Some(Ttl { expires_at, .. }) = ttl else { return std::future::pending().await };
     let mut busy = busy.subscribe();
     loop {
-        let left = Timestamp::now().duration_until(at);
+        let left = Timestamp::now().duration_until(expires_at);
         match Duration::try_from(left) {
             Ok(left) if !left.is_zero() => tokio::time::sleep(left.min(CLOCK_STEP)).await,
             Ok(_) | Err(_) => {
                 // The sender lives as long as the guest.
                 drop(busy.wait_for(|calls| *calls == 0).await);
                 if timeout(QUIET, busy.wait_for(|calls| *calls > 0)).await.is_err() {
-                    return delete;
+                    return;
                 }
             }
         }
@@ -218,14 +238,14 @@ impl Guest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::sync::watch;
 
-    const PAST: Expiry = Expiry { at: Timestamp::UNIX_EPOCH, delete: true };
+    const PAST: Ttl =
+        Ttl { seconds: 1, action: TtlAction::Delete, expires_at: Timestamp::UNIX_EPOCH };
 
     #[tokio::test(start_paused = true)]
     async fn r8_calls_defer_the_end_and_so_do_those_that_follow_closely() {
         let busy = watch::Sender::new(1);
-        let mut ends = std::pin::pin!(over(Some(PAST), &busy));
+        let mut ends = std::pin::pin!(quiet_after(Some(PAST), &busy));
         let long = Duration::from_secs(3600);
         assert!(timeout(long, &mut ends).await.is_err(), "a call is underway");
         for _ in 0..3 {
@@ -235,12 +255,12 @@ mod tests {
             assert!(timeout(long, &mut ends).await.is_err(), "it did");
         }
         busy.send_replace(0);
-        assert_eq!(timeout(QUIET * 2, &mut ends).await, Ok(true));
+        assert_eq!(timeout(QUIET * 2, &mut ends).await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn r8_without_a_time_to_live_there_is_no_end() {
         let busy = watch::Sender::new(0);
-        assert!(timeout(Duration::from_secs(1 << 20), over(None, &busy)).await.is_err());
+        assert!(timeout(Duration::from_secs(1 << 20), quiet_after(None, &busy)).await.is_err());
     }
 }

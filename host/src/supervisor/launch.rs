@@ -14,6 +14,9 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+/// How long a supervisor may take to let others find its guest: a few writes.
+const KEEP_DEADLINE: Duration = Duration::from_secs(20);
+
 /// How long a supervisor may take to end its VMM and remove a directory.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -134,7 +137,18 @@ impl Lease {
 
     /// Lets the guest live on without the lease. When this returns, others find
     /// it; should the caller die before, the guest ends.
-    pub async fn keep(mut self, keep: &Keep) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the guest is lost; `TimedOut` when the supervisor does not say.
+    pub async fn keep(self, keep: &Keep) -> Result<()> {
+        timeout(KEEP_DEADLINE, self.kept(keep)).await.unwrap_or_else(|_| {
+            let message =
+                format!("the supervisor did not answer within {} s", KEEP_DEADLINE.as_secs());
+            Err(Error::new(ErrorKind::TimedOut, message))
+        })
+    }
+
+    async fn kept(mut self, keep: &Keep) -> Result<()> {
         let mut line = serde_json::to_vec(keep).map_err(|error| {
             Error::new(ErrorKind::Internal, "cannot encode a word to a supervisor").because(error)
         })?;

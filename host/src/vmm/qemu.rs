@@ -37,13 +37,13 @@ pub struct Qemu {
 }
 
 impl Vmm for Qemu {
-    fn start<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<Started>> {
-        Box::pin(async move { self.spawn(machine) })
+    fn start<'a>(&'a self, machine: &'a Machine, lock: &'a File) -> BoxFuture<'a, Result<Started>> {
+        Box::pin(async move { self.spawn(machine, lock) })
     }
 }
 
 impl Qemu {
-    fn spawn(&self, machine: &Machine) -> Result<Started> {
+    fn spawn(&self, machine: &Machine, lock: &File) -> Result<Started> {
         let (channel, channel_end) = socket_pair()?;
         let (console, console_end) = socket_pair()?;
         let (errors, errors_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
@@ -69,6 +69,9 @@ impl Qemu {
             disk: confinement.pass(disk),
             seed: confinement.pass(seed),
         };
+        // It does not know of it, and has it nevertheless.
+        let lock = lock.try_clone().map_err(|error| Error::io("cannot share a lock", error))?;
+        confinement.pass(lock);
         confinement.stderr(errors_end);
         let arguments = CommandLine { machine, tsc_khz: self.tsc_khz, descriptors }.arguments();
         let process = confine::spawn(confinement, &arguments)?;

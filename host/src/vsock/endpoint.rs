@@ -6,13 +6,16 @@ use pyro_protocol::VsockPort;
 use pyro_protocol::carry::{self, HEADROOM};
 use pyro_protocol::channel::{Acceptor, Opener, Receiver, STREAM_UNIT, Sender};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// How long a caller may take to say which port it wants.
 const OPENING_DEADLINE: Duration = Duration::from_secs(5);
@@ -20,6 +23,10 @@ const OPENING_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the guest may take to accept. Callers have deadlines of their own;
 /// this one frees the place of a caller that has left.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long the guest may take to end a connection whose caller has left: it ends
+/// what was called, and closes. One that does not is no reason to stay.
+const LEAVING_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Connections at the same time; more wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 192;
@@ -37,12 +44,16 @@ pub async fn serve(
     announce_port: VsockPort,
     announced: mpsc::Sender<pyro_protocol::channel::Stream>,
     busy: watch::Sender<usize>,
-) -> io::Result<()> {
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => {
-                let (caller, _) = accepted?;
+                let Ok((caller, _)) = accepted else {
+                    // Out of descriptors: there will be some.
+                    sleep(Duration::from_millis(10)).await;
+                    continue;
+                };
                 let opener = opener.clone();
                 let counted = Counted::new(busy.clone());
                 connections.spawn(async move {
@@ -53,7 +64,7 @@ pub async fn serve(
                 });
             }
             inbound = acceptor.accept() => {
-                let Some(inbound) = inbound else { return Ok(()) };
+                let Some(inbound) = inbound else { return };
                 if inbound.port() == announce_port {
                     // Full: it was announced before.
                     drop(announced.try_send(inbound.accept()));
@@ -87,10 +98,50 @@ async fn carry(mut caller: UnixStream, opener: Opener) -> io::Result<()> {
     let guest = timeout(ACCEPT_DEADLINE, opener.open(port)).await?.map_err(io::Error::other)?;
     // The number is the host's port on a real vsock; nobody reads it.
     caller.write_all(format!("OK {}\n", port.0).as_bytes()).await?;
+    let hang_up = HangUp::of(&caller)?;
     let (from_guest, to_guest) = guest.into_split();
     let (from_caller, to_caller) = caller.split();
-    tokio::try_join!(into_guest(from_caller, to_guest), out_of_guest(from_guest, to_caller))?;
-    Ok(())
+    let mut asking = pin!(into_guest(from_caller, to_guest));
+    let mut answering = pin!(out_of_guest(from_guest, to_caller));
+    tokio::select! {
+        asked = &mut asking => asked?,
+        answered = &mut answering => {
+            answered?;
+            return asking.await;
+        }
+    }
+    // All is asked. Whether anybody still wants the answer is another question.
+    tokio::select! {
+        answered = answering => answered,
+        left = async {
+            hang_up.wait().await?;
+            sleep(LEAVING_DEADLINE).await;
+            Err(io::ErrorKind::TimedOut.into())
+        } => left,
+    }
+}
+
+/// Notices that a caller closed its socket, and not one direction only.
+struct HangUp(OwnedFd);
+
+impl HangUp {
+    fn of(caller: &UnixStream) -> io::Result<Self> {
+        caller.as_fd().try_clone_to_owned().map(Self)
+    }
+
+    /// On a registration of its own: what is forgotten of this one's readiness is
+    /// nobody else's.
+    async fn wait(self) -> io::Result<()> {
+        // SAFETY: the descriptor is owned and stays the same.
+        let caller = unsafe { AsyncFd::register_with_interest(self.0, Interest::WRITABLE) }?;
+        loop {
+            let mut ready = caller.ready(Interest::WRITABLE).await?;
+            if ready.ready().is_write_closed() {
+                return Ok(());
+            }
+            ready.clear_ready();
+        }
+    }
 }
 
 /// Until the caller's end, which becomes the guest's.

@@ -2,12 +2,14 @@
 
 use super::GUEST_PATH;
 use super::admission;
-use super::directory::Directory;
+use super::directory::{self, Directory};
 use super::label;
 use super::machine::{self, Caller, Plan};
 use super::place::{Place, SEED_NAME};
+use super::power;
 use super::record::{self, NetworkPolicy, Record, Seed, SeedMode, Ttl, TtlAction};
 use super::shape::Shape;
+use crate::blocking::blocking;
 use crate::context::Context;
 use crate::disk;
 use crate::environment::{Bootable, Environments};
@@ -18,10 +20,11 @@ use crate::pyro::Pyro;
 use crate::seed::{self, Source};
 use crate::store::private_dir;
 use crate::store::record as records;
-use crate::supervisor::{Keep, Lifetime};
+use crate::supervisor::Lifetime;
 use crate::vmm::{Durability, qemu};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
@@ -98,12 +101,27 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
         seed: Some(path.join(SEED_NAME)),
         lifetime: Lifetime::Made,
     };
-    let lease = machine::boot_best(pyro, &plan, &caller).await?;
-    directory.settle(&pyro.config)?;
+    // What the record names is to be on the host's disk before it is official.
+    let (lease, written) = tokio::join!(
+        machine::boot_best(pyro, &plan, &caller),
+        sync(vec![path.join(SEED_NAME), path.join(FIRST_DISK)])
+    );
+    let lease = lease?;
+    written?;
     let place = Place::of(&pyro.config, record.workspace_id);
-    lease.keep(&Keep { directory: place.path().to_owned(), expiry: record.expiry() }).await?;
+    // Whoever finds it before it is kept waits until it is.
+    let life = directory.life().await?;
+    directory.settle(&pyro.config)?;
+    // From here on it is there, whatever becomes of its maker.
     directory.hand_over();
-    Ok(place)
+    match power::keep(&place, lease).await {
+        Ok(()) => Ok(place),
+        Err(error) => {
+            // That it could not be kept matters more than that it is left.
+            drop(power::delete_with(&place, &life, context).await);
+            Err(error)
+        }
+    }
 }
 
 impl NewWorkspace {
@@ -134,10 +152,10 @@ pub(super) fn refuse_taken_name(pyro: &Pyro, name: Option<&str>) -> Result<()> {
 
 /// Finds what to boot, on a thread of its own: it reads whole images when they
 /// are new.
-async fn resolve(pyro: &Pyro, environment: &str) -> Result<Bootable> {
+pub(super) async fn resolve(pyro: &Pyro, environment: &str) -> Result<Bootable> {
     qemu::find(&pyro.config)?;
     let (config, name) = (pyro.config.clone(), environment.to_owned());
-    blocking("looking for what to boot", move || {
+    blocking(move || {
         private_dir(&config.cache_dir)?;
         private_dir(&config.state_dir)?;
         Environments::new(&config).resolve(&name)
@@ -145,14 +163,17 @@ async fn resolve(pyro: &Pyro, environment: &str) -> Result<Bootable> {
     .await
 }
 
-/// Does something slow on a thread of its own.
-pub(super) async fn blocking<T: Send + 'static>(
-    what: &str,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Error::new(ErrorKind::Internal, format!("{what} failed")).because(error))?
+/// Makes files survive a power failure.
+pub(super) async fn sync(files: Vec<PathBuf>) -> Result<()> {
+    blocking(move || {
+        for file in files {
+            File::open(&file)
+                .and_then(|open| open.sync_all())
+                .map_err(|error| Error::io(format!("cannot write {}", file.display()), error))?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Builds the seed's image; gives what is written down of it, and warnings.
@@ -161,7 +182,7 @@ async fn build_seed(
     target: PathBuf,
     cancel: CancellationToken,
 ) -> Result<(Seed, Vec<String>)> {
-    blocking("building the seed", move || {
+    blocking(move || {
         let built = seed::build(&source, &target, &cancel)?;
         let (mode, from) = match &source {
             Source::Empty => (SeedMode::Empty, None),

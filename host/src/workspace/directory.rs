@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::id::WorkspaceId;
+use crate::store::lock::{Lock, Mode};
 use crate::store::{DISCARDED_PREFIX, discard_dir, private_dir, sync_dir};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -15,6 +16,9 @@ use std::time::Duration;
 /// nothing of the workspace runs any more; so a lock that can be had is a dead
 /// owner's.
 pub(super) const LOCK_NAME: &str = "lock";
+
+/// Held by one who starts, stops, resets or deletes a workspace.
+pub(super) const LIFE_LOCK: &str = "life.lock";
 
 /// Marks a directory whose workspace ends with its owner.
 const EPHEMERAL_NAME: &str = "ephemeral";
@@ -102,6 +106,14 @@ impl Directory {
     #[must_use]
     pub fn lock(&self) -> &File {
         &self.lock
+    }
+
+    /// The right to start, stop, reset or delete what it is to become.
+    ///
+    /// # Errors
+    /// When it cannot be locked.
+    pub async fn life(&self) -> Result<Lock> {
+        Lock::take(&self.path.join(LIFE_LOCK), Mode::Exclusive, MAKING_MAX).await
     }
 
     /// Leaves the directory to whoever inherited the lock.

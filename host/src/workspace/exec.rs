@@ -7,6 +7,7 @@ use super::live::Live;
 use super::machine::{Caller, cancelled};
 use super::program::{Program, execute, start_request};
 use crate::agent::kept::Heard;
+use crate::blocking::blocking;
 use crate::context::Context;
 use crate::environment::Environments;
 use crate::error::{Error, ErrorKind, Result};
@@ -243,7 +244,11 @@ struct Recording<'a> {
 impl<'a> Recording<'a> {
     /// Records from here on what goes to this sink.
     async fn begin(history: &'a History, command: Command, events: &mut Events) -> Self {
-        let recorder = match history.begin(command) {
+        let begun = {
+            let history = history.clone();
+            blocking(move || history.begin(command)).await
+        };
+        let recorder = match begun {
             Ok(recorder) => Some(recorder),
             Err(error) => {
                 events.emit(unwritten(&error)).await;

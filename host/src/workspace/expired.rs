@@ -2,12 +2,12 @@
 //! when it was: nobody lived to do it.
 
 use super::directory;
-use super::place::{LIFE_LOCK, Place, RECORD_LOCK};
+use super::place::Place;
 use super::record::TtlAction;
 use crate::config::Config;
 use crate::store::discard_dir;
 use crate::store::lock::{Lock, Mode};
-use jiff::Timestamp;
+use crate::supervisor::ttl::RECORD_LOCK;
 
 /// Deletes them. Best effort: what cannot be deleted now, or is in anybody's
 /// hands, is there for the next sweep.
@@ -18,7 +18,7 @@ pub fn sweep(config: &Config) {
             |lock: &str| Lock::try_take(&place.path().join(lock), Mode::Exclusive).ok().flatten();
         // Whoever starts, changes or runs it holds one of them. It may have been
         // renewed before they were ours.
-        let locks = (free(LIFE_LOCK), free(RECORD_LOCK), free(directory::LOCK_NAME));
+        let locks = (free(directory::LIFE_LOCK), free(RECORD_LOCK), free(directory::LOCK_NAME));
         if let (Some(_), Some(_), Some(_)) = &locks
             && is_over(place)
         {
@@ -29,5 +29,5 @@ pub fn sweep(config: &Config) {
 
 fn is_over(place: &Place) -> bool {
     let ttl = place.record().ok().and_then(|record| record.ttl);
-    ttl.is_some_and(|ttl| ttl.action == TtlAction::Delete && ttl.expires_at <= Timestamp::now())
+    ttl.is_some_and(|ttl| ttl.action == TtlAction::Delete && ttl.is_over())
 }

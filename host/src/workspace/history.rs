@@ -22,7 +22,7 @@ pub use transcript::{Ends, Extent, HEAD_MAX, Recorded, TAIL_MAX};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::lock::{Lock, Mode};
-use crate::store::{discard_dir, disk_usage, private_dir, write_atomically};
+use crate::store::{discard_dir, disk_usage, subdirectory, write_atomically};
 use entry::COMMAND_MAX;
 use jiff::Timestamp;
 use pyro_protocol::kept::ProcessId;
@@ -94,7 +94,7 @@ impl History {
     /// # Errors
     /// When the host's system refuses.
     pub fn begin(&self, command: Command) -> Result<Recorder> {
-        private_dir(&self.directory)?;
+        subdirectory(&self.directory)?;
         let newest = self.sequences()?.into_iter().max().unwrap_or(0);
         let (sequence, directory, lock) = self.take_number(newest.saturating_add(1))?;
         if sequence.is_multiple_of(SWEEP_EVERY) {
@@ -144,6 +144,7 @@ impl History {
     /// When it cannot be written down.
     pub fn name_process(&self, recorder: &mut Recorder, id: ProcessId) -> Result<()> {
         recorder.set_process(id)?;
+        subdirectory(&self.directory.join(PROCESSES))?;
         write_atomically(&self.process_file(id), recorder.sequence().to_string().as_bytes())
     }
 

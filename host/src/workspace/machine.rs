@@ -3,7 +3,9 @@
 
 use super::admission;
 use super::shape::Shape;
+use crate::blocking::blocking;
 use crate::context::Context;
+use crate::disk;
 use crate::environment::Bootable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
@@ -30,6 +32,22 @@ pub(super) struct Plan<'a> {
     /// The seed's image; `None` without one.
     pub seed: Option<PathBuf>,
     pub lifetime: Lifetime,
+}
+
+/// Measuring takes a while, once per boot of the host.
+async fn gather(pyro: &Pyro) -> Result<Facts> {
+    let config = pyro.config.clone();
+    blocking(move || Facts::gather(&config)).await
+}
+
+async fn remember_kvm(pyro: &Pyro, boots: bool) {
+    let config = pyro.config.clone();
+    let remember = move || {
+        facts::remember_kvm(&config, boots);
+        Ok(())
+    };
+    // It is worth no failure.
+    drop(blocking(remember).await);
 }
 
 /// Whether and how the caller can be told and can change its mind.
@@ -75,7 +93,7 @@ pub(super) async fn launch(
     admission::admit(&pyro.config, &plan.directory, plan.shape.mem_mib).await?;
     let (seed, seeded) = match &plan.seed {
         Some(seed) => (seed.clone(), true),
-        None => (crate::disk::no_seed(&pyro.config)?, false),
+        None => (disk::no_seed(&pyro.config)?, false),
     };
     let assignment = Assignment {
         workspace: plan.id,
@@ -99,7 +117,7 @@ pub(super) async fn launch(
             verbose: false,
         },
         qemu: qemu::find(&pyro.config)?,
-        tsc_khz: Facts::gather(&pyro.config)?.tsc_khz,
+        tsc_khz: gather(pyro).await?.tsc_khz,
         deadlines: pyro.deadlines,
     };
     pyro.launcher.launch(&pyro.config, &assignment, plan.lock).await
@@ -139,7 +157,8 @@ pub(super) enum Attempt {
 }
 
 impl Attempt {
-    pub(super) fn first(pyro: &Pyro) -> Result<Self> {
+    pub(super) async fn first(pyro: &Pyro) -> Result<Self> {
+        gather(pyro).await?;
         Ok(match choose(pyro)? {
             (Accelerator::Kvm, false) => Self::Guess,
             (accelerator, _) => Self::Sure(accelerator),
@@ -163,7 +182,7 @@ impl Attempt {
         events: &Events,
     ) -> Option<Result<T>> {
         match (&self, &outcome) {
-            (Self::Guess, Ok(_)) => facts::remember_kvm(&pyro.config, true),
+            (Self::Guess, Ok(_)) => remember_kvm(pyro, true).await,
             (Self::Guess, Err(error)) if error.kind() == ErrorKind::BootFailed => {
                 let warning = format!("no guest boots with KVM, so it is translated: {error}");
                 events.emit(Event::Warning(warning)).await;
@@ -171,7 +190,7 @@ impl Attempt {
                 return None;
             }
             // Only now it is KVM that was at fault.
-            (Self::Second, Ok(_)) => facts::remember_kvm(&pyro.config, false),
+            (Self::Second, Ok(_)) => remember_kvm(pyro, false).await,
             (Self::Sure(_) | Self::Guess | Self::Second, _) => {}
         }
         Some(outcome)
@@ -180,7 +199,7 @@ impl Attempt {
 
 /// Boots a plan with the best accelerator there is.
 pub(super) async fn boot_best(pyro: &Pyro, plan: &Plan<'_>, caller: &Caller<'_>) -> Result<Lease> {
-    let mut attempt = Attempt::first(pyro)?;
+    let mut attempt = Attempt::first(pyro).await?;
     loop {
         let booted = boot(pyro, plan, attempt.accelerator(), caller).await;
         if let Some(booted) = attempt.judge(pyro, booted, caller.events).await {
@@ -200,7 +219,7 @@ pub fn choose(pyro: &Pyro) -> Result<(Accelerator, bool)> {
                 .hint("set it to kvm or tcg, or unset it"))
         }
         None => {
-            let proven = Facts::gather(&pyro.config)?.kvm_boots;
+            let proven = Facts::gather(&pyro.config)?.kvm_boots();
             let kvm = proven.unwrap_or_else(facts::processor_claims_kvm);
             let accelerator = if kvm { Accelerator::Kvm } else { Accelerator::Tcg };
             Ok((accelerator, proven.is_some()))

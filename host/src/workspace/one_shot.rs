@@ -1,6 +1,7 @@
 //! One program in a guest of its own that is gone afterwards.
 
 use super::admission;
+use super::create::resolve;
 use super::directory::Directory;
 use super::machine::{self, Attempt, Caller, Plan};
 use super::program::{Program, execute};
@@ -8,16 +9,14 @@ use super::shape::Shape;
 use crate::agent::AgentClient;
 use crate::context::Context;
 use crate::disk;
-use crate::environment::{Bootable, Environments};
-use crate::error::{Error, ErrorKind, Result};
+use crate::environment::Bootable;
+use crate::error::{ErrorKind, Result};
 use crate::event::Event;
-use crate::facts::Facts;
 use crate::id::WorkspaceId;
 use crate::pyro::Pyro;
-use crate::store::private_dir;
 use crate::supervisor::launch::Lease;
 use crate::supervisor::{Lifetime, Ready};
-use crate::vmm::{Accelerator, Durability, qemu};
+use crate::vmm::{Accelerator, Durability};
 use pyro_protocol::process::{Exit, Outcome};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -55,7 +54,7 @@ pub struct Ran {
 pub async fn run(pyro: &Pyro, request: RunRequest, context: Context) -> Result<Ran> {
     let (cancel, events) = (context.cancel.clone(), context.events.clone());
     let caller = Caller { events: &events, cancel: &cancel };
-    let mut attempt = Attempt::first(pyro)?;
+    let mut attempt = Attempt::first(pyro).await?;
     let (mut guest, ready) = loop {
         let accelerator = attempt.accelerator();
         let up = bring_up(pyro, &request.environment, request.shape, accelerator, &caller).await;
@@ -141,18 +140,7 @@ async fn prepare(
     environment: &str,
     shape: Shape,
 ) -> Result<(Directory, PathBuf, Bootable)> {
-    qemu::find(&pyro.config)?;
-    let (config, name) = (pyro.config.clone(), environment.to_owned());
-    // Reads whole images when they are new; nobody else is to wait meanwhile.
-    let found = tokio::task::spawn_blocking(move || {
-        private_dir(&config.cache_dir)?;
-        private_dir(&config.state_dir)?;
-        Facts::gather(&config)?;
-        Environments::new(&config).resolve(&name)
-    });
-    let bootable = found.await.map_err(|error| {
-        Error::new(ErrorKind::Internal, "looking for what to boot failed").because(error)
-    })??;
+    let bootable = resolve(pyro, environment).await?;
     let directory = Directory::create(&pyro.config)?;
     let disk_path = directory.path().join("disk.ext4");
     disk::create(&pyro.config, &disk_path, shape.disk_mib, Durability::Scratch).await?;

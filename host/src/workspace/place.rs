@@ -22,6 +22,7 @@ use crate::id::WorkspaceId;
 use crate::store::lock::{Lock, Mode};
 use crate::store::record as records;
 use crate::supervisor::keep::RUNNING_NAME;
+use crate::supervisor::ttl;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,19 +34,9 @@ use std::time::{Duration, SystemTime};
 /// Its seed, the immutable baseline.
 pub const SEED_NAME: &str = "seed.erofs";
 
-/// Held by one who changes the record.
-pub(super) const RECORD_LOCK: &str = "record.lock";
-
-/// Held by one who starts, stops, resets or deletes it.
-pub(super) const LIFE_LOCK: &str = "life.lock";
-
 /// A file whose time says when the workspace was last active. Not the record:
 /// being used is no change of what a workspace is.
 const ACTIVITY_NAME: &str = "activity";
-
-/// How long a change of a record may wait for another. None takes longer than
-/// a write to the disk.
-const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a start, stop, reset or delete waits for another to be done: as
 /// long as a translated guest may take to boot.
@@ -169,15 +160,19 @@ impl Place {
     /// # Errors
     /// Those of `change`, and of reading and writing; then nothing is changed.
     pub async fn change(&self, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<Record> {
-        if !self.is_there() {
-            return Err(self.gone());
-        }
-        let _one_at_a_time =
-            Lock::take(&self.path.join(RECORD_LOCK), Mode::Exclusive, CHANGE_DEADLINE).await?;
+        let _one_at_a_time = self.unless_gone(ttl::lock_record(&self.path).await)?;
+        // What one who was killed meanwhile left half written.
+        records::sweep(&self.path);
         let mut record = self.record()?;
         change(&mut record)?;
-        records::write(&self.path.join(record::NAME), &record)?;
+        self.unless_gone(records::write(&self.path.join(record::NAME), &record))?;
         Ok(record)
+    }
+
+    /// Whatever could not be done with what is deleted meanwhile, that it is gone
+    /// is why.
+    fn unless_gone<T>(&self, done: Result<T>) -> Result<T> {
+        done.map_err(|error| if self.is_there() { error } else { self.gone() })
     }
 
     /// The right to start, stop, reset or delete it; others wait meanwhile.
@@ -185,12 +180,11 @@ impl Place {
     /// # Errors
     /// `NotFound`, and `Conflict` when another's is not done in time.
     pub async fn take_life(&self) -> Result<Lock> {
-        if !self.is_there() {
-            return Err(self.gone());
-        }
-        let lock = Lock::take(&self.path.join(LIFE_LOCK), Mode::Exclusive, LIFE_DEADLINE).await?;
+        let life =
+            Lock::take(&self.path.join(directory::LIFE_LOCK), Mode::Exclusive, LIFE_DEADLINE).await;
+        let life = self.unless_gone(life)?;
         // Whom we waited for may have deleted it.
-        if self.is_there() { Ok(lock) } else { Err(self.gone()) }
+        if self.is_there() { Ok(life) } else { Err(self.gone()) }
     }
 
     /// The lock that a supervisor holds, once none does: the workspace does not
@@ -199,7 +193,8 @@ impl Place {
     /// # Errors
     /// `Conflict` when a supervisor still has it at the deadline.
     pub async fn take_run(&self, deadline: Duration) -> Result<Lock> {
-        Lock::take(&self.path.join(directory::LOCK_NAME), Mode::Exclusive, deadline).await
+        let run = self.path.join(directory::LOCK_NAME);
+        self.unless_gone(Lock::take(&run, Mode::Exclusive, deadline).await)
     }
 
     /// The same lock's file, whoever holds it.

@@ -1,9 +1,9 @@
 //! Starting, stopping and deleting workspaces.
 
-use super::create::blocking;
 use super::machine::{self, Caller, Plan};
 use super::place::{Place, SEED_NAME, State};
-use super::record::{Record, Ttl};
+use super::record::Record;
+use crate::blocking::blocking;
 use crate::context::Context;
 use crate::environment::{Bootable, Environments};
 use crate::error::{Error, ErrorKind, Result};
@@ -65,22 +65,16 @@ pub(super) async fn start_with(
     // A supervisor that goes down has it still; one that comes up would hold
     // the workspace's life.
     let run = place.take_run(GOING_DOWN).await.map_err(|error| wedged(place, error))?;
-    let record = place.change(renew_expired).await?;
+    let renew = |record: &mut Record| {
+        record.renew_expired();
+        Ok(())
+    };
+    let record = place.change(renew).await?;
     let disk = place.path().join(&record.disk);
     sweep_disks(place, &record);
     let lease = boot(pyro, place, &record, &run, disk, context).await?;
-    keep(place, &record, lease).await?;
+    keep(place, lease).await?;
     Ok(true)
-}
-
-/// A time that was over begins anew.
-fn renew_expired(record: &mut Record) -> Result<()> {
-    if let Some(ttl) = &mut record.ttl
-        && ttl.expires_at <= jiff::Timestamp::now()
-    {
-        *ttl = Ttl::from_now(ttl.seconds, ttl.action);
-    }
-    Ok(())
 }
 
 /// Boots a workspace from a disk; the lease is still to be kept.
@@ -109,17 +103,14 @@ pub(super) async fn boot(
     machine::boot_best(pyro, &plan, &caller).await
 }
 
-pub(super) async fn keep(place: &Place, record: &Record, lease: Lease) -> Result<()> {
-    lease.keep(&Keep { directory: place.path().to_owned(), expiry: record.expiry() }).await
+pub(super) async fn keep(place: &Place, lease: Lease) -> Result<()> {
+    lease.keep(&Keep { directory: place.path().to_owned() }).await
 }
 
 async fn resolve(pyro: &Pyro, record: &Record) -> Result<Bootable> {
     let (config, name, digest) =
         (pyro.config.clone(), record.environment.clone(), record.root_digest);
-    blocking("looking for what to boot", move || {
-        Environments::new(&config).resolve_pinned(&name, digest)
-    })
-    .await
+    blocking(move || Environments::new(&config).resolve_pinned(&name, digest)).await
 }
 
 /// Stops a workspace in good order; its data stay.
@@ -179,11 +170,17 @@ pub async fn stop_by_force(place: &Place, context: &Context) -> Result<Stopped> 
 
 /// Deletes a workspace with all its data. A running guest is killed.
 pub async fn delete(place: &Place, context: &Context) -> Result<()> {
-    let _life = place.take_life().await?;
+    let life = place.take_life().await?;
+    delete_with(place, &life, context).await
+}
+
+/// Deletes a workspace whose life is held.
+pub(super) async fn delete_with(place: &Place, _life: &Lock, context: &Context) -> Result<()> {
     if place.state() != State::Stopped {
         drop(kill(place, context).await?);
     }
-    discard_dir(place.path())
+    let path = place.path().to_owned();
+    blocking(move || discard_dir(&path)).await
 }
 
 /// Has the guest of a workspace whose life is held killed by its supervisor, or

@@ -11,11 +11,15 @@ use crate::event::{Event, Stream};
 use pyro_protocol::kept::{PollProcess, PollUntil, ProcessId, ProcessPolled, ProcessState};
 use pyro_protocol::process::Exit;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// How long one call waits in the guest; a longer wait is made of several, so
 /// that a host that is gone is noticed.
 const WAIT_STEP: Duration = Duration::from_secs(60);
+
+/// The least time between two of them, should the guest not wait at all. Shorter
+/// than what a supervisor takes for the end of all calls.
+const WAIT_PACE: Duration = Duration::from_millis(100);
 
 /// How long it may take to fetch the rest of what an ended process wrote: some
 /// 16 MiB through a crowded host's channel.
@@ -56,13 +60,15 @@ pub async fn wait(
             wait_ms: u32::try_from(step.as_millis()).unwrap_or(u32::MAX),
             until: PollUntil::End,
         };
+        // A guest that answers at once is not asked again at once.
+        let pace = Instant::now() + left.map_or(WAIT_PACE, |left| left.min(WAIT_PACE));
         match poll(live, call, context).await?.state {
             ProcessState::Ended { exit } => return Ok(Some(exit)),
             ProcessState::Lost => return Err(unknown_end(id)),
             ProcessState::Running { .. } if left.is_some_and(|left| left.is_zero()) => {
                 return Ok(None);
             }
-            ProcessState::Running { .. } => {}
+            ProcessState::Running { .. } => sleep_until(pace).await,
         }
     }
 }

@@ -4,16 +4,11 @@ use super::shape::Shape;
 use crate::digest::Digest;
 use crate::id::WorkspaceId;
 use crate::store::record;
-use crate::supervisor::keep::Expiry;
-use jiff::{SignedDuration, Timestamp};
+pub use crate::supervisor::ttl::{RECORD_NAME as NAME, Ttl, TtlAction};
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
-
-/// The record's file name in a workspace's directory.
-pub const NAME: &str = "record.json";
 
 /// A workspace as its record has it: everything but whether it runs, which its
 /// lock tells. Read-only requests never write it.
@@ -64,63 +59,6 @@ pub enum NetworkPolicy {
     Off,
 }
 
-/// A workspace's time to live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ttl {
-    /// How long, from its creation, start or renewal.
-    pub seconds: u32,
-    /// What happens then.
-    pub action: TtlAction,
-    /// When that is.
-    pub expires_at: Timestamp,
-}
-
-/// What happens to a workspace when its time is over.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TtlAction {
-    /// It is stopped; its data stay.
-    #[default]
-    Stop,
-    /// It is deleted.
-    Delete,
-}
-
-/// A word that names no such action.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the actions are `stop` and `delete`")]
-pub struct UnknownAction;
-
-impl FromStr for TtlAction {
-    type Err = UnknownAction;
-
-    fn from_str(word: &str) -> Result<Self, UnknownAction> {
-        match word {
-            "stop" => Ok(Self::Stop),
-            "delete" => Ok(Self::Delete),
-            _ => Err(UnknownAction),
-        }
-    }
-}
-
-impl fmt::Display for TtlAction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Stop => "stop",
-            Self::Delete => "delete",
-        })
-    }
-}
-
-impl Ttl {
-    /// One that begins now.
-    #[must_use]
-    pub fn from_now(seconds: u32, action: TtlAction) -> Self {
-        let expires_at = Timestamp::now() + SignedDuration::from_secs(seconds.into());
-        Self { seconds, action, expires_at }
-    }
-}
-
 /// What a workspace was seeded with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Seed {
@@ -154,10 +92,13 @@ pub enum SeedMode {
 }
 
 impl Record {
-    /// When its time is over, for its supervisor.
-    #[must_use]
-    pub fn expiry(&self) -> Option<Expiry> {
-        self.ttl.map(|ttl| Expiry { at: ttl.expires_at, delete: ttl.action == TtlAction::Delete })
+    /// Begins its time anew if it is over, for it is started.
+    pub fn renew_expired(&mut self) {
+        if let Some(ttl) = &mut self.ttl
+            && ttl.is_over()
+        {
+            *ttl = Ttl::from_now(ttl.seconds, ttl.action);
+        }
     }
 
     /// How large its guest is.

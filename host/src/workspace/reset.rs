@@ -1,11 +1,12 @@
 //! Back to the baseline.
 
+use super::create::sync;
 use super::place::Place;
 use super::power::{boot, keep, stop_with, sweep_disks};
 use super::record::Record;
 use crate::context::Context;
 use crate::disk;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event_log::{EventLog, Happening};
 use crate::pyro::Pyro;
 use crate::supervisor::keep::GRACE;
@@ -25,29 +26,38 @@ pub async fn reset(pyro: &Pyro, place: &Place, context: &Context) -> Result<Reco
     let fresh = place.path().join(&name);
     let renewed = async {
         disk::create(&pyro.config, &fresh, record.disk_mib, Durability::Kept).await?;
-        let lease = boot(pyro, place, &record, &run, fresh.clone(), context).await?;
+        let (lease, written) = tokio::join!(
+            boot(pyro, place, &record, &run, fresh.clone(), context),
+            sync(vec![fresh.clone()])
+        );
+        let lease = lease?;
+        written?;
         // From here on the new disk is the workspace's.
-        let record = place
-            .change(|record| {
-                record.disk = name;
-                record.reset_count += 1;
-                record.last_reset_at = Some(Timestamp::now());
-                Ok(())
-            })
-            .await?;
-        keep(place, &record, lease).await?;
-        Ok(record)
+        let change = |record: &mut Record| {
+            record.disk = name;
+            record.reset_count += 1;
+            record.last_reset_at = Some(Timestamp::now());
+            record.renew_expired();
+            Ok(())
+        };
+        Ok((place.change(change).await?, lease))
     };
-    match renewed.await {
-        Ok(record) => {
-            // What cannot be written down has happened all the same.
-            drop(EventLog::within(place.path()).append(Happening::Reset));
-            sweep_disks(place, &record);
-            Ok(record)
-        }
+    let (record, lease) = match renewed.await {
+        Ok(renewed) => renewed,
         Err(error) => {
-            sweep_disks(place, &place.record()?);
-            Err(error)
+            // The record says which is whose, if it can be read.
+            drop(place.record().map(|record| sweep_disks(place, &record)));
+            return Err(error);
         }
-    }
+    };
+    // What cannot be written down has happened all the same.
+    drop(EventLog::within(place.path()).append(Happening::Reset));
+    sweep_disks(place, &record);
+    keep(place, lease).await.map_err(|error| {
+        let message = format!("workspace {} was reset and may not run", place.id());
+        Error::new(error.kind(), message)
+            .because(error)
+            .hint(format!("start it: `pyro workspace start {}`", place.id()))
+    })?;
+    Ok(record)
 }

@@ -46,9 +46,8 @@ pub async fn update(pyro: &Pyro, place: &Place, changes: Changes) -> Result<Reco
     let times = changes.ttl.is_some() || changes.ttl_action.is_some();
     let record = place.change(|record| changes.apply(record)).await?;
     if times {
-        // One that does not run reads it when it starts.
-        let expiry = record.expiry();
-        order(place.path(), Order::Expire { expiry }, RENEWAL_DEADLINE).await?;
+        // One that does not run, or comes up, reads it when it starts.
+        order(place.path(), Order::ReadTtl, RENEWAL_DEADLINE).await?;
     }
     Ok(record)
 }

@@ -18,7 +18,7 @@ const LIBRARIES: [&str; 4] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"];
 const NOBODY: u32 = 65534;
 
 /// Set for a copy of this program that runs one test for another.
-const PLAYING: &str = "PYRO_TEST_PLAYING";
+pub const PLAYING: &str = "PYRO_TEST_PLAYING";
 
 /// A confined shell, and what it writes to its standard error.
 struct Shell {
@@ -66,7 +66,7 @@ fn run<F: Future<Output = ()>>(test: F) {
 }
 
 /// Runs the same test in a copy of this program.
-fn copy_of_this(test: &str, playing: &str) -> Command {
+pub fn copy_of_this(test: &str, playing: &str) -> Command {
     let mut copy = Command::new(std::env::current_exe().unwrap());
     copy.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(PLAYING, playing);
     copy

@@ -1,16 +1,19 @@
 //! The Unix socket that speaks `CONNECT`, over a real multiplexed channel.
 
+use crate::confinement::{PLAYING, copy_of_this};
 use futures::future::{join_all, pending};
 use pyro::vsock::{self, SOCKET_NAME};
 use pyro_protocol::VsockPort;
 use pyro_protocol::channel::{self, Side, Stream};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 /// Much longer than anything here may take.
@@ -34,6 +37,7 @@ const FLOODED: usize = 8 << 20;
 struct Endpoint {
     place: tempfile::TempDir,
     announced: mpsc::Receiver<Stream>,
+    busy: watch::Sender<usize>,
     tasks: tokio::task::JoinSet<()>,
 }
 
@@ -48,18 +52,19 @@ impl Endpoint {
         let (_, mut inbound, guest_driver) = guest.unwrap();
         let listener = UnixListener::bind(place.path().join(SOCKET_NAME)).unwrap();
         let (announce, announced) = mpsc::channel(1);
+        let busy = watch::Sender::new(0);
         let serving = vsock::endpoint::serve(
             listener,
             opener,
             acceptor,
             VsockPort(99),
             announce,
-            tokio::sync::watch::Sender::new(0),
+            busy.clone(),
         );
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async { drop(driver.await) });
         tasks.spawn(async { drop(guest_driver.await) });
-        tasks.spawn(async { drop(serving.await) });
+        tasks.spawn(serving);
         tasks.spawn(async move {
             while let Some(stream) = inbound.accept().await {
                 let port = stream.port();
@@ -68,7 +73,7 @@ impl Endpoint {
                 }
             }
         });
-        Self { place, announced, tasks }
+        Self { place, announced, busy, tasks }
     }
 
     async fn connect(&self, port: VsockPort) -> std::io::Result<UnixStream> {
@@ -246,4 +251,56 @@ async fn the_end_of_the_channel_ends_every_connection() {
     let mut rest = Vec::new();
     drop(timeout(SOON, caller.read_to_end(&mut rest)).await.expect("in time"));
     assert!(endpoint.announced.recv().await.is_none());
+}
+
+/// A guest that never closes a connection would keep its place for ever, and its
+/// workspace from ending when its time is over.
+#[tokio::test(start_paused = true)]
+async fn r8_a_guest_cannot_keep_a_connection_whose_caller_has_left() {
+    let endpoint = Endpoint::new().await;
+    let mut busy = endpoint.busy.subscribe();
+    let mut polite = endpoint.connect(MUTE).await.unwrap();
+    polite.write_all(b"half a frame").await.unwrap();
+    polite.shutdown().await.unwrap();
+    drop(endpoint.connect(MUTE).await.unwrap());
+    let gone = timeout(Duration::from_secs(3600), busy.wait_for(|callers| *callers == 1));
+    gone.await.expect("in time").unwrap();
+    // One that only said all it had to say waits as long as it likes.
+    let gone = timeout(Duration::from_secs(3600), busy.wait_for(|callers| *callers == 0));
+    gone.await.expect_err("it waits for an answer");
+    drop(polite);
+    let gone = timeout(Duration::from_secs(3600), busy.wait_for(|callers| *callers == 0));
+    gone.await.expect("in time").unwrap();
+}
+
+/// In a process of its own, that others are not short of descriptors.
+#[test]
+fn r9_a_host_short_of_descriptors_loses_no_guest() {
+    const NAME: &str = "endpoint::r9_a_host_short_of_descriptors_loses_no_guest";
+    if std::env::var_os(PLAYING).is_none() {
+        let played = copy_of_this(NAME, "crowd").output().unwrap();
+        assert!(played.status.success(), "{}", String::from_utf8_lossy(&played.stderr));
+        return;
+    }
+    let crowd = async {
+        let endpoint = Endpoint::new().await;
+        let place = SocketAddrUnix::new(endpoint.place.path().join(SOCKET_NAME)).unwrap();
+        let caller = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        let next = rustix::io::dup(&caller).unwrap();
+        let number = u64::try_from(next.as_raw_fd()).unwrap();
+        drop(next);
+        let enough = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(number), ..enough }).unwrap();
+        connect(&caller, &place).unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        setrlimit(Resource::Nofile, enough).unwrap();
+        let caller = std::os::unix::net::UnixStream::from(caller);
+        caller.set_nonblocking(true).unwrap();
+        let mut caller = UnixStream::from_std(caller).unwrap();
+        caller.write_all(b"CONNECT 1\n").await.unwrap();
+        let mut answer = [0; 5];
+        timeout(SOON, caller.read_exact(&mut answer)).await.expect("in time").unwrap();
+        echo(&mut caller, b"still there").await;
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(crowd);
 }

@@ -8,6 +8,7 @@ use pyro_agent::{Guest, Phase, serve_connection};
 use pyro_protocol::channel::{self, Acceptor, Opener, Side, Stream};
 use pyro_protocol::handshake::{Announcement, MAGIC};
 use pyro_protocol::{ANNOUNCE_PORT, CALL_PORT, FrameKind, FrameReader, FrameWriter, GENERATION};
+use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,18 +70,19 @@ impl FakeVmm {
 }
 
 impl Vmm for FakeVmm {
-    fn start<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<Started>> {
+    fn start<'a>(&'a self, machine: &'a Machine, lock: &'a File) -> BoxFuture<'a, Result<Started>> {
         self.started.fetch_add(1, Ordering::Relaxed);
         let behaviour = Arc::clone(&self.behaviour);
         let verbose = machine.verbose;
         Box::pin(async move {
-            start(behaviour, verbose)
+            lock.try_clone()
+                .and_then(|lock| start(behaviour, verbose, lock))
                 .map_err(|error| Error::io("cannot start a fake machine", error))
         })
     }
 }
 
-fn start(behaviour: Behaviour, verbose: bool) -> std::io::Result<Started> {
+fn start(behaviour: Behaviour, verbose: bool, lock: File) -> std::io::Result<Started> {
     use std::os::unix::net::UnixStream as Pair;
     let (channel, channel_end) = Pair::pair()?;
     let (console, console_end) = Pair::pair()?;
@@ -98,7 +100,7 @@ fn start(behaviour: Behaviour, verbose: bool) -> std::io::Result<Started> {
             }
         });
         // All that runs in the machine ends with it.
-        drop(runtime);
+        drop((runtime, lock));
         tell.send_replace(Some(how));
     });
     channel.set_nonblocking(true)?;

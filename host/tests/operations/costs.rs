@@ -45,9 +45,13 @@ impl Recorded {
 }
 
 impl Vmm for Recorded {
-    fn start<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<Started>> {
+    fn start<'a>(
+        &'a self,
+        machine: &'a Machine,
+        lock: &'a fs::File,
+    ) -> BoxFuture<'a, Result<Started>> {
         self.machines.lock().unwrap().push(machine.clone());
-        self.vmm.start(machine)
+        self.vmm.start(machine, lock)
     }
 }
 

@@ -427,8 +427,8 @@ async fn r8_a_detached_process_does_not_defer_the_end_of_a_workspace() {
     let detached = bench.exec(json!({ "command": "exec sleep 1000", "detach": true })).await;
     assert!(detached.process_id.is_some());
     let place = pyro::workspace::find::find(&bench.pyro.config, "w").unwrap();
-    let expiry = pyro::supervisor::keep::Expiry { at: jiff::Timestamp::UNIX_EPOCH, delete: false };
-    let order = pyro::supervisor::control::Order::Expire { expiry: Some(expiry) };
+    place.change(crate::expiring::expire).await.unwrap();
+    let order = pyro::supervisor::control::Order::ReadTtl;
     pyro::supervisor::control::order(place.path(), order, DEADLINES.reply).await.unwrap();
     // The lock is free when the machine is gone.
     drop(place.take_run(std::time::Duration::from_secs(60)).await.unwrap());

@@ -76,6 +76,18 @@ async fn r3_a_workspace_that_cannot_say_keeps_every_image() {
     assert!(pruned.problems.iter().any(|problem| problem.contains("record.json")), "{pruned:?}");
 }
 
+/// Not only one workspace may be unable to say, but all of them.
+#[tokio::test]
+async fn r3_workspaces_that_cannot_be_listed_keep_every_image() {
+    let (lab, old) = replaced().await;
+    drop(old);
+    fs::create_dir_all(&lab.config.state_dir).expect("made");
+    fs::write(lab.config.state_dir.join("workspaces"), "").expect("written");
+    let pruned = prune(&lab, ALL);
+    assert!(!what(&pruned).contains(&"image of debian:12"), "{pruned:?}");
+    assert!(pruned.problems.iter().any(|problem| problem.contains("workspaces")), "{pruned:?}");
+}
+
 #[tokio::test]
 async fn all_leaves_nothing_but_locks() {
     let (lab, old) = replaced().await;

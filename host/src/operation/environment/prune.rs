@@ -1,3 +1,4 @@
+use crate::blocking::blocking;
 use crate::environment::{Environments, PruneOptions, Pruned};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::{Pyro, Result};
@@ -45,7 +46,8 @@ impl Operation for EnvPrune {
 
     async fn run(self, pyro: &Pyro, _: Context) -> Result<EnvPruneAnswer> {
         let options = PruneOptions { dry_run: self.dry_run, all: self.all };
-        let pruned = Environments::new(&pyro.config).prune(options)?;
+        let environments = Environments::new(&pyro.config);
+        let pruned = blocking(move || environments.prune(options)).await?;
         Ok(EnvPruneAnswer { dry_run: self.dry_run, pruned })
     }
 }

@@ -32,6 +32,19 @@ fn all(limit: usize) -> Range {
 }
 
 #[test]
+fn r2_what_is_recorded_brings_no_deleted_workspace_back() {
+    let (home, history) = history();
+    let mut recorder = history.begin(command("sleep 100")).expect("begun");
+    let path = home.path().to_owned();
+    drop(home);
+    let id = "0123456789ab".parse().expect("an id");
+    assert!(history.name_process(&mut recorder, id).is_err());
+    drop(recorder.finish(ended(0)));
+    assert!(history.begin(command("true")).is_err());
+    assert!(!path.exists());
+}
+
+#[test]
 fn what_is_recorded_is_read_back() {
     let (_home, history) = history();
     assert!(history.entries(all(10)).expect("none yet").is_empty());
