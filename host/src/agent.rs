@@ -182,7 +182,28 @@ fn refused(error: AgentError) -> Error {
             ErrorKind::InvalidInput
         }
     };
-    Error::new(kind, guest_text::escaped(&error.message, MESSAGE_MAX))
+    let refused = Error::new(kind, guest_text::escaped(&error.message, MESSAGE_MAX));
+    match error.kind {
+        AgentErrorKind::UserNotFound => {
+            refused.hint("`--user` takes a name of the guest's, or numbers such as `1000:1000`")
+        }
+        AgentErrorKind::OutOfTree => refused
+            .hint("name what is below /workspace; a command in the guest reaches all the rest"),
+        AgentErrorKind::InvalidArgument
+        | AgentErrorKind::WrongState
+        | AgentErrorKind::ProgramNotFound
+        | AgentErrorKind::ProgramNotExecutable
+        | AgentErrorKind::DirectoryNotFound
+        | AgentErrorKind::OutOfResources
+        | AgentErrorKind::System
+        | AgentErrorKind::Unsupported
+        | AgentErrorKind::Protocol
+        | AgentErrorKind::NotFound
+        | AgentErrorKind::AlreadyExists
+        | AgentErrorKind::Conflict
+        | AgentErrorKind::WrongFileType
+        | AgentErrorKind::TooLarge => refused,
+    }
 }
 
 fn lost(error: Lost) -> Error {

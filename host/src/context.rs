@@ -27,6 +27,11 @@ pub struct Context {
     /// Numbers of signals for the guest's program. Closed from the start when
     /// the caller will send none.
     pub signals: mpsc::Receiver<u8>,
+    /// Whether whoever hears the events takes the bytes of [`Event::Output`] for
+    /// the answer itself, as a command line does that was not asked for JSON.
+    ///
+    /// [`Event::Output`]: crate::Event::Output
+    pub takes_output: bool,
     /// Which files of the host the request may name.
     pub roots: Roots,
     /// Who asks, for the workspace's event log.
@@ -65,6 +70,7 @@ impl Default for Context {
             stdin: None,
             cancel: CancellationToken::new(),
             signals,
+            takes_output: false,
             roots: Roots::UNLIMITED,
             caller: Caller::default(),
         }

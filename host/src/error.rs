@@ -2,6 +2,7 @@
 //! what it was about, what to do next.
 
 use std::error::Error as StdError;
+use std::path::Path;
 
 /// What every fallible function of the library returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -115,8 +116,13 @@ impl Error {
     /// Says what to do next; a command to type goes in backquotes.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.set_hint(hint);
         self
+    }
+
+    /// The same for one who was handed it.
+    pub(crate) fn set_hint(&mut self, hint: impl Into<String>) {
+        self.hint = Some(hint.into());
     }
 
     /// Keeps what caused it.
@@ -140,6 +146,17 @@ impl Error {
         } else {
             made
         }
+    }
+
+    /// A file of the caller's that cannot be read.
+    pub fn unreadable(path: &Path, error: std::io::Error) -> Self {
+        let message = format!("cannot read {}", path.display());
+        if error.kind() != std::io::ErrorKind::NotFound {
+            return Self::io(message, error);
+        }
+        Self::new(ErrorKind::NotFound, message)
+            .because(error)
+            .hint("name what is there; a relative path counts from where `pyro` was started")
     }
 
     /// What went wrong, for programs.

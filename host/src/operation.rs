@@ -13,6 +13,7 @@ pub mod workspace;
 
 mod answer;
 mod entry;
+mod missing;
 mod output;
 mod schema;
 
@@ -33,6 +34,7 @@ pub use workspace::{
 
 use crate::event_log::{self, Happening};
 use crate::{Pyro, Result, workspace as noun};
+use pyro_protocol::GuestPath;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use std::time::Instant;
@@ -106,6 +108,12 @@ pub trait Operation: clap::Args + DeserializeOwned + JsonSchema + Send + 'static
         None
     }
 
+    /// The path in the guest that it is about, for saying what to do when it is
+    /// not there.
+    fn guest_path(&self) -> Option<&GuestPath> {
+        None
+    }
+
     /// Does it.
     fn run(
         self,
@@ -154,7 +162,11 @@ async fn perform<O: Operation>(operation: O, pyro: &Pyro, context: Context) -> R
     // What is not there has no log, and the operation says so itself.
     let place = noun::find::find(&pyro.config, reference.as_str()).ok();
     let (caller, what, started) = (context.caller, operation.about(), Instant::now());
-    let done = operation.run(pyro, context).await;
+    let path = operation.guest_path().cloned();
+    let mut done = operation.run(pyro, context).await;
+    if let (Err(error), Some(place), Some(path)) = (&mut done, &place, path) {
+        missing::point_out(error, place.id(), &path);
+    }
     if let Some(place) = place {
         let result = match &done {
             Ok(_) => "ok".into(),

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::deadlines::Deadlines;
 use crate::supervisor::launch::Launcher;
-use crate::workspace::directory;
+use crate::workspace::{directory, expired};
 
 /// Everything pyro can do on this host; cheap to clone.
 #[derive(Debug, Clone)]
@@ -18,10 +18,12 @@ pub struct Pyro {
 
 impl Pyro {
     /// Works on this host as configured. First removes what was left of
-    /// one-shot runs whose owner was killed.
+    /// one-shot runs whose owner was killed, and workspaces that were to be
+    /// deleted by now.
     #[must_use]
     pub fn new(config: Config) -> Self {
         directory::sweep(&config);
+        expired::sweep(&config);
         Self { config, launcher: Launcher::Process, deadlines: Deadlines::default() }
     }
 }

@@ -15,6 +15,7 @@
 pub mod create;
 pub mod directory;
 pub mod exec;
+pub mod expired;
 pub mod export;
 pub mod find;
 pub mod history;

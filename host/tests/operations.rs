@@ -19,6 +19,8 @@ mod cancel;
 mod differing;
 #[path = "operations/exec.rs"]
 mod exec;
+#[path = "operations/expiring.rs"]
+mod expiring;
 #[path = "operations/files.rs"]
 mod files;
 #[path = "operations/leftovers.rs"]

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         ("a_stuck_reader_does_not_hang_a_stop", a_stuck_reader_does_not_hang_a_stop),
         ("ignored_signals_stay_ignored", ignored_signals_stay_ignored),
         ("json_is_one_document", json_is_one_document),
+        ("an_answer_in_bytes_is_alone_on_stdout", an_answer_in_bytes_is_alone_on_stdout),
         ("json_tells_of_a_stop", json_tells_of_a_stop),
     ])
 }
@@ -234,6 +235,32 @@ fn json_is_one_document() {
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document, serde_json::json!({ "exit_code": 7 }));
     assert_eq!(output.stderr, b"");
+}
+
+/// What is no program's output goes the same way, and remarks keep out of it.
+fn an_answer_in_bytes_is_alone_on_stdout() {
+    let pour = |words: &[&str]| {
+        let mut command = fake::pyro();
+        command.arg("pour").args(words).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let output = run(&mut pour(&["3000"]));
+    assert_code(&output, 0);
+    assert_eq!(output.stdout.len(), 3000 << 10);
+    assert_eq!(output.stderr, b"pyro: warning: a remark\n");
+    let output = run(&mut pour(&["1", "--json"]));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document, serde_json::json!({ "takes_output": false }));
+    let mut child = pour(&["4000000"]).spawn().unwrap();
+    drop(first_line(&mut child));
+    let output = finish(child);
+    assert_code(&output, 141);
+    assert_eq!(output.stderr, b"");
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = run(pour(&["4000000"]).stdout(full));
+    assert_code(&output, 125);
+    assert!(output.stderr.starts_with(b"pyro: cannot write the output: No space"), "{output:?}");
 }
 
 fn json_tells_of_a_stop() {

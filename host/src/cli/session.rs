@@ -97,7 +97,7 @@ async fn converse(
     stop: &Stop,
 ) -> Result<Box<dyn AnyAnswer>> {
     let mut interrupts = listen()?;
-    let pass_streams = entry.streams && format == Format::Text;
+    let pass_streams = format == Format::Text;
     // Beside a guest's own stderr a remark is for a person only.
     let remarks = !entry.streams || stderr().is_terminal();
     let (events, received) = Events::channel();
@@ -114,6 +114,7 @@ async fn converse(
         },
         cancel: stop.token(),
         signals,
+        takes_output: pass_streams,
         caller: Caller::Cli,
         ..Context::default()
     };

@@ -7,6 +7,7 @@ mod events;
 mod exec;
 mod export;
 mod file;
+mod last_command;
 mod list;
 mod logs;
 mod patch_apply;
@@ -32,6 +33,7 @@ pub use file::{
     FileMove, FileMoveAnswer, FileRead, FileReadAnswer, FileSearch, FileSearchAnswer, FileStat,
     FileStatAnswer, FileWrite, FileWriteAnswer, FoundMatch, GuestName, ListedFile,
 };
+pub use last_command::LastCommand;
 pub use list::{WorkspaceList, WorkspaceListAnswer};
 pub use logs::{LogEntry, LogState, WorkspaceLogs, WorkspaceLogsAnswer};
 pub use patch_apply::{PatchApply, PatchApplyAnswer, PatchSummary, PatchedEntry};

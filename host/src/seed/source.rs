@@ -41,11 +41,7 @@ impl Source {
     /// # Errors
     /// When it leads nowhere, or to what is neither directory nor file.
     pub fn from_path(path: &Path) -> Result<Self> {
-        let meta = path.metadata().map_err(|error| {
-            let missing = error.kind() == std::io::ErrorKind::NotFound;
-            let kind = if missing { ErrorKind::NotFound } else { ErrorKind::Io };
-            Error::new(kind, format!("cannot seed from {}", path.display())).because(error)
-        })?;
+        let meta = path.metadata().map_err(|error| Error::unreadable(path, error))?;
         if meta.is_dir() {
             Ok(Self::Directory(path.to_owned()))
         } else if meta.is_file() {
@@ -57,7 +53,8 @@ impl Source {
                     "cannot seed from {}: it is neither a directory nor a file",
                     path.display()
                 ),
-            ))
+            )
+            .hint("name a directory, or an archive: .tar, .tar.gz or .tar.zst"))
         }
     }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// How a running guest came up, in its workspace's directory. Left behind by a
 /// guest that went away unasked: so the next command knows.
@@ -25,6 +26,10 @@ const OFF_DEADLINE: Duration = Duration::from_secs(20);
 /// The longest that the wall clock is not looked at: it may be set, and the
 /// host may sleep.
 const CLOCK_STEP: Duration = Duration::from_secs(30);
+
+/// Calls that follow one another as closely as this are one that lasts: who
+/// waits for a process asks for its end again and again.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// When a workspace's time is over, and what happens then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,7 +146,8 @@ async fn carry_out(end: End, mut guest: Guest, directory: &Path, log: &EventLog)
 }
 
 /// Returns when the time is over and no call is underway, with whether the
-/// workspace is then deleted.
+/// workspace is then deleted. A process that goes on without its caller is no
+/// call: one that was forgotten would keep the workspace for ever.
 async fn over(expiry: Option<Expiry>, busy: &tokio::sync::watch::Sender<usize>) -> bool {
     let Some(Expiry { at, delete }) = expiry else { return std::future::pending().await };
     let mut busy = busy.subscribe();
@@ -152,7 +158,9 @@ async fn over(expiry: Option<Expiry>, busy: &tokio::sync::watch::Sender<usize>) 
             Ok(_) | Err(_) => {
                 // The sender lives as long as the guest.
                 drop(busy.wait_for(|calls| *calls == 0).await);
-                return delete;
+                if timeout(QUIET, busy.wait_for(|calls| *calls > 0)).await.is_err() {
+                    return delete;
+                }
             }
         }
     }
@@ -183,7 +191,7 @@ impl Guest {
             let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
             connection.call(pyro_protocol::power::PowerOff { grace_ms }).await
         };
-        let obeyed = tokio::time::timeout(deadline, async {
+        let obeyed = timeout(deadline, async {
             let asked = tokio::select! {
                 asked = asking => asked.is_ok(),
                 _ = self.run_until_end() => false,
@@ -204,5 +212,35 @@ impl Guest {
     async fn kill(&mut self) {
         self.process.kill();
         self.process.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::watch;
+
+    const PAST: Expiry = Expiry { at: Timestamp::UNIX_EPOCH, delete: true };
+
+    #[tokio::test(start_paused = true)]
+    async fn r8_calls_defer_the_end_and_so_do_those_that_follow_closely() {
+        let busy = watch::Sender::new(1);
+        let mut ends = std::pin::pin!(over(Some(PAST), &busy));
+        let long = Duration::from_secs(3600);
+        assert!(timeout(long, &mut ends).await.is_err(), "a call is underway");
+        for _ in 0..3 {
+            busy.send_replace(0);
+            assert!(timeout(QUIET / 2, &mut ends).await.is_err(), "the next may follow");
+            busy.send_replace(1);
+            assert!(timeout(long, &mut ends).await.is_err(), "it did");
+        }
+        busy.send_replace(0);
+        assert_eq!(timeout(QUIET * 2, &mut ends).await, Ok(true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r8_without_a_time_to_live_there_is_no_end() {
+        let busy = watch::Sender::new(0);
+        assert!(timeout(Duration::from_secs(1 << 20), over(None, &busy)).await.is_err());
     }
 }

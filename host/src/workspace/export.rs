@@ -1,5 +1,5 @@
 //! Out of the guest, onto the host: a file, a directory, a symlink, or all of it
-//! as a tar.
+//! as a tar; or to the caller, as a stream of bytes.
 //!
 //! The guest is hostile. What it sends is a stream of pieces with a bounded
 //! decoder; [`stream`] lets through nothing but a tree in order, without names
@@ -9,6 +9,7 @@
 
 mod staging;
 mod stream;
+mod streamed;
 mod tar;
 mod tree;
 
@@ -17,6 +18,7 @@ pub use stream::{ENTRIES_MAX, Limits};
 use crate::agent::AgentClient;
 use crate::agent::transfer::blocking;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Events, Stream};
 use crate::guest_text;
 use pyro_protocol::GuestPath;
 use pyro_protocol::export::{Export, ExportEnd, ExportEntry};
@@ -100,6 +102,57 @@ pub async fn export(agent: &AgentClient, wanted: Wanted) -> Result<Exported> {
         })
         .await?;
     blocking(move || staging.settle(&output, existing)).await?;
+    Ok(Exported {
+        file_type: expected,
+        entry_count: counts.entries,
+        bytes_written: counts.bytes,
+        warnings: warnings(&end),
+    })
+}
+
+/// Exports something to whoever hears the events, as [`Event::Output`]: a file's
+/// content, or else an archive. What was heard cannot be taken back, so only the result
+/// says whether it is complete.
+///
+/// # Errors
+/// When it is not there in the guest, or when what the guest sends is no tree or
+/// too much.
+pub async fn stream(
+    agent: &AgentClient,
+    path: GuestPath,
+    format: Format,
+    limits: Limits,
+    events: &Events,
+) -> Result<Exported> {
+    let mut connection = agent.connect().await?;
+    let exporting = connection.call(Export { path: path.clone() }).await?;
+    let expected = exporting.file_type;
+    let name = last_name(&path);
+    let (pipe, mut chunks) = streamed::pipe();
+    let receiving = connection.download(None, move |incoming| {
+        let pieces = incoming.pieces::<ExportEntry>();
+        match (format, expected) {
+            (Format::Tree, FileType::File) => {
+                let mut content = streamed::Content::new(pipe);
+                let counts = stream::receive(pieces, expected, limits, &mut content)?;
+                content.finish()?;
+                Ok(counts)
+            }
+            (Format::Tree | Format::Tar, _) => {
+                let mut tar = tar::Tar::new(pipe, &name);
+                let counts = stream::receive(pieces, expected, limits, &mut tar)?;
+                tar.finish()?;
+                Ok(counts)
+            }
+        }
+    });
+    let telling = async {
+        while let Some(bytes) = chunks.recv().await {
+            events.emit(Event::Output { stream: Stream::Stdout, bytes }).await;
+        }
+    };
+    let (received, ()) = tokio::join!(receiving, telling);
+    let (counts, end): (Counts, ExportEnd) = received?;
     Ok(Exported {
         file_type: expected,
         entry_count: counts.entries,

@@ -33,6 +33,12 @@ use std::time::{Duration, SystemTime};
 /// Its seed, the immutable baseline.
 pub const SEED_NAME: &str = "seed.erofs";
 
+/// Held by one who changes the record.
+pub(super) const RECORD_LOCK: &str = "record.lock";
+
+/// Held by one who starts, stops, resets or deletes it.
+pub(super) const LIFE_LOCK: &str = "life.lock";
+
 /// A file whose time says when the workspace was last active. Not the record:
 /// being used is no change of what a workspace is.
 const ACTIVITY_NAME: &str = "activity";
@@ -167,7 +173,7 @@ impl Place {
             return Err(self.gone());
         }
         let _one_at_a_time =
-            Lock::take(&self.path.join("record.lock"), Mode::Exclusive, CHANGE_DEADLINE).await?;
+            Lock::take(&self.path.join(RECORD_LOCK), Mode::Exclusive, CHANGE_DEADLINE).await?;
         let mut record = self.record()?;
         change(&mut record)?;
         records::write(&self.path.join(record::NAME), &record)?;
@@ -182,7 +188,7 @@ impl Place {
         if !self.is_there() {
             return Err(self.gone());
         }
-        let lock = Lock::take(&self.path.join("life.lock"), Mode::Exclusive, LIFE_DEADLINE).await?;
+        let lock = Lock::take(&self.path.join(LIFE_LOCK), Mode::Exclusive, LIFE_DEADLINE).await?;
         // Whom we waited for may have deleted it.
         if self.is_there() { Ok(lock) } else { Err(self.gone()) }
     }

@@ -145,8 +145,12 @@ async fn complete(live: &Live, id: ProcessId, state: ProcessState, context: &Con
     }
 }
 
-/// A process that the guest does not know any more has ended somehow.
-fn forgotten<T>(live: &Live, id: ProcessId, asked: Result<T>) -> Result<T> {
+/// A process that the guest does not know any more has ended somehow: that is
+/// written down, and the error says which there are.
+///
+/// # Errors
+/// Those of what was asked.
+pub fn forgotten<T>(live: &Live, id: ProcessId, asked: Result<T>) -> Result<T> {
     let error = match asked {
         Err(error) if error.kind() == ErrorKind::NotFound => error,
         asked => return asked,

@@ -61,7 +61,9 @@ impl Changes {
         for key in self.clear_labels {
             if record.labels.remove(&key).is_none() {
                 let message = format!("workspace {} has no label {key:?}", record.workspace_id);
-                return Err(Error::new(ErrorKind::NotFound, message));
+                let hint =
+                    format!("`pyro workspace status {}` shows those it has", record.workspace_id);
+                return Err(Error::new(ErrorKind::NotFound, message).hint(hint));
             }
         }
         record.labels.extend(self.labels);

@@ -2,14 +2,15 @@
 //! what of them goes on.
 
 use crate::fake_vmm::FakeVmm;
-use crate::home::{ENVIRONMENT, Home};
+use crate::home::{DEADLINES, ENVIRONMENT, Home};
 use pyro::event::{Event, Stream};
 use pyro::operation::workspace::{
     ConditionState, ExecState, LogEntry, LogState, ProcessPollAnswer, WorkspaceExecAnswer,
 };
 use pyro::operation::{
     Answer, Operation, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite,
-    WorkspaceCreate, WorkspaceDelete, WorkspaceExec, WorkspaceLogs, WorkspaceStart, WorkspaceStop,
+    WorkspaceCreate, WorkspaceDelete, WorkspaceExec, WorkspaceLogs, WorkspaceStart,
+    WorkspaceStatus, WorkspaceStop,
 };
 use pyro::{Context, ErrorKind, Events, Pyro};
 use serde_json::{Value, json};
@@ -98,6 +99,32 @@ fn listening() -> (Context, Arc<Mutex<Vec<String>>>) {
         }
     });
     (Context { events, ..Context::default() }, heard)
+}
+
+#[tokio::test]
+async fn the_status_has_the_last_command() {
+    let bench = Bench::new().await;
+    let last = async || bench.ask::<WorkspaceStatus>(json!({})).await.unwrap().last_command;
+    assert_eq!(last().await, None);
+    bench.exec(json!({ "command": "exit 1" })).await;
+    let line = format!("exit 7 # {}", "ä".repeat(1000));
+    let detached = json!({ "command": "sleep 1000", "detach": true });
+    bench.exec(json!({ "command": &*line, "cwd": "/tmp" })).await;
+    let seen = last().await.unwrap();
+    assert_eq!((seen.sequence, seen.exit_code, &*seen.cwd), (2, Some(7), "/tmp"));
+    assert_eq!(seen.state, LogState::Exited);
+    assert!(seen.duration_ms.is_some() && line.starts_with(&seen.command), "{seen:?}");
+    assert!((990..=1000).contains(&seen.command.len()), "{}", seen.command.len());
+    bench.exec(detached).await;
+    let seen = last().await.unwrap();
+    assert_eq!((seen.sequence, seen.state, seen.exit_code), (3, LogState::Detached, None));
+    // One whose record is torn is in nobody's way.
+    fs::write(bench.directory().join("history/3/record.json"), "{ torn").unwrap();
+    assert_eq!(last().await.unwrap().sequence, 2);
+    // It is known of one that is stopped, too.
+    let stopped = bench.ask::<WorkspaceStop>(json!({})).await.unwrap();
+    assert_eq!(stopped.last_command.unwrap().sequence, 2);
+    bench.end().await;
 }
 
 #[tokio::test]
@@ -427,5 +454,23 @@ async fn a_stranger_is_named_with_what_to_do() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.message().contains("0123456789ab"), "{error}");
     assert!(error.next_step().is_some_and(|hint| hint.contains("process list")));
+    bench.end().await;
+}
+
+/// One that was forgotten would keep its workspace for ever.
+#[tokio::test]
+async fn r8_a_detached_process_does_not_defer_the_end_of_a_workspace() {
+    let bench = Bench::new().await;
+    let detached = bench.exec(json!({ "command": "exec sleep 1000", "detach": true })).await;
+    assert!(detached.process_id.is_some());
+    let place = pyro::workspace::find::find(&bench.pyro.config, "w").unwrap();
+    let expiry = pyro::supervisor::keep::Expiry { at: jiff::Timestamp::UNIX_EPOCH, delete: false };
+    let order = pyro::supervisor::control::Order::Expire { expiry: Some(expiry) };
+    pyro::supervisor::control::order(place.path(), order, DEADLINES.reply).await.unwrap();
+    // The lock is free when the machine is gone.
+    drop(place.take_run(std::time::Duration::from_secs(60)).await.unwrap());
+    assert_eq!(place.state(), pyro::workspace::State::Stopped);
+    let events = fs::read_to_string(bench.directory().join("events.jsonl")).unwrap();
+    assert!(events.contains(r#""event":"stopped","by":"ttl","clean":true"#), "{events}");
     bench.end().await;
 }

@@ -4,7 +4,8 @@ use crate::fake_vmm::FakeVmm;
 use crate::home::{ENVIRONMENT, Home};
 use pyro::operation::{
     FileDelete, FileEdit, FileList, FileMove, FileRead, FileSearch, FileStat, FileWrite, Operation,
-    WorkspaceCreate, WorkspaceDelete, WorkspaceExport, WorkspaceSyncPush,
+    PatchApply, ProcessSignal, WorkspaceCreate, WorkspaceDelete, WorkspaceExec, WorkspaceExport,
+    WorkspaceSyncPush,
 };
 use pyro::{Context, ErrorKind, Pyro, Result};
 use serde_json::{Value, json};
@@ -120,6 +121,109 @@ async fn a_list_goes_on_where_it_ended() {
     assert_eq!(paths[2]["path_base64"], "L3dvcmtzcGFjZS//");
     let error = ask::<FileList>(&pyro, json!({ "cursor": "?" })).await.expect_err("no cursor");
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    done(home, pyro).await;
+}
+
+/// What an export tells its caller, byte by byte.
+async fn streamed(pyro: &Pyro, more: Value) -> (Value, Vec<u8>) {
+    let (events, mut told) = pyro::Events::channel();
+    let context = Context { events, takes_output: true, ..Context::default() };
+    let mut asked = json!({ "output_path": "-" });
+    asked.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let hearing = async {
+        let mut bytes = Vec::new();
+        while let Some(event) = told.recv().await {
+            if let pyro::Event::Output { stream: pyro::event::Stream::Stdout, bytes: more } = event
+            {
+                bytes.extend(more);
+            }
+        }
+        bytes
+    };
+    let (answer, bytes) = tokio::join!(ask_with::<WorkspaceExport>(pyro, asked, context), hearing);
+    (answer.unwrap(), bytes)
+}
+
+#[tokio::test]
+async fn an_export_goes_to_standard_output_as_bytes() {
+    let (home, pyro, guest) = workspace().await;
+    let content: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
+    fs::create_dir(guest.join("d")).unwrap();
+    fs::write(guest.join("d/big"), &content).unwrap();
+    fs::write(guest.join("empty"), "").unwrap();
+    std::os::unix::fs::symlink("d/big", guest.join("link")).unwrap();
+    fs::File::create(guest.join("hole")).unwrap().set_len(1 << 20).unwrap();
+    let (answer, bytes) = streamed(&pyro, json!({ "path": "d/big" })).await;
+    assert_eq!(
+        (&answer["output_path"], &answer["bytes_written"]),
+        (&json!("-"), &json!(3_000_000))
+    );
+    assert!(bytes == content);
+    assert_eq!(streamed(&pyro, json!({ "path": "empty" })).await.1, b"");
+    assert_eq!(streamed(&pyro, json!({ "path": "hole" })).await.1, vec![0; 1 << 20]);
+    for (path, format, member) in
+        [("d", "auto", "./\nbig\n"), ("link", "auto", "link\n"), ("d/big", "tar", "big\n")]
+    {
+        let asked = json!({ "path": path, "format": format });
+        let archive = home.path("archive.tar");
+        fs::write(&archive, streamed(&pyro, asked).await.1).unwrap();
+        let listed = std::process::Command::new("tar").arg("-tf").arg(&archive).output().unwrap();
+        assert_eq!(String::from_utf8(listed.stdout).unwrap(), member, "{path}");
+    }
+    // Who asks for JSON, and a model, has no standard output to give.
+    let to_nobody = json!({ "path": "empty", "output_path": "-" });
+    let error = ask::<WorkspaceExport>(&pyro, to_nobody).await.expect_err("nobody takes it");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.next_step().is_some_and(|hint| hint.contains("--output")), "{error:?}");
+    assert!(!std::path::Path::new("-").exists());
+    done(home, pyro).await;
+}
+
+/// Every error of that kind names the thing and says what to do next.
+#[tokio::test]
+async fn what_is_not_there_is_named_with_the_next_step() {
+    async fn check<O: Operation>(pyro: &Pyro, asked: Value, name: &str, hint: &str) {
+        let error = ask::<O>(pyro, asked.clone()).await.expect_err("it is not there");
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{asked} {error:?}");
+        let next_step = error.next_step().unwrap_or_default();
+        assert!(error.message().contains(name) && next_step.contains(hint), "{asked} {error:?}");
+    }
+    let (home, pyro, _) = workspace().await;
+    let id = &home.workspaces()[0].file_name().unwrap().to_string_lossy().into_owned();
+    let (inside, look) = (json!({ "path": "src/none" }), format!("file list {id} src`"));
+    check::<FileRead>(&pyro, inside.clone(), "src/none", &look).await;
+    check::<FileStat>(&pyro, inside.clone(), "src/none", &look).await;
+    check::<FileDelete>(&pyro, inside.clone(), "src/none", &look).await;
+    check::<FileList>(&pyro, inside.clone(), "src/none", &look).await;
+    let edit = json!({ "path": "src/none", "old": "a", "new": "b" });
+    check::<FileEdit>(&pyro, edit, "src/none", &look).await;
+    let moved = json!({ "path": "src/none", "new_path": "other" });
+    check::<FileMove>(&pyro, moved, "src/none", &look).await;
+    let search = json!({ "path": "src/none", "pattern": "x" });
+    check::<FileSearch>(&pyro, search, "src/none", &look).await;
+    let export = json!({ "path": "none", "output_path": home.path("out") });
+    check::<WorkspaceExport>(&pyro, export, "none", &format!("file list {id}`")).await;
+    let user = format!("{}:{}", rustix::process::geteuid().as_raw(), 0);
+    let exec = json!({ "command": "true", "cwd": "src/none", "user": user });
+    check::<WorkspaceExec>(&pyro, exec, "src/none", &look).await;
+    let exec = json!({ "command": "true", "user": "nobody-knows" });
+    check::<WorkspaceExec>(&pyro, exec, "nobody-knows", "--user").await;
+    let signal = json!({ "process_id": "0123456789ab", "signal": "TERM" });
+    check::<ProcessSignal>(&pyro, signal, "0123456789ab", "process list").await;
+    let source = json!({ "source_path": "/no/such/tree" });
+    check::<WorkspaceSyncPush>(&pyro, source, "/no/such/tree", "relative path").await;
+    let patch = json!({ "patch_file": "/no/such/patch" });
+    check::<PatchApply>(&pyro, patch, "/no/such/patch", "relative path").await;
+    let text = json!({ "path": "x", "text_file": "/no/such/text" });
+    check::<FileWrite>(&pyro, text, "/no/such/text", "relative path").await;
+    let create = json!({ "environment": ENVIRONMENT, "seed_path": "/no/such/tree" });
+    let create: WorkspaceCreate = serde_json::from_value(create).unwrap();
+    let error = pyro.call(create).await.expect_err("it is not there");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
+    assert!(error.next_step().is_some(), "{error:?}");
+    let outside = ask::<FileRead>(&pyro, json!({ "path": "/etc/passwd" })).await;
+    let outside = outside.expect_err("it is elsewhere");
+    assert!(outside.next_step().is_some_and(|hint| hint.contains("/workspace")), "{outside:?}");
     done(home, pyro).await;
 }
 

@@ -1,4 +1,5 @@
-//! A table whose one operation plays a guest's program, and processes of this
+//! A table whose operations play a guest's program, and a file that is sent to
+//! standard output, and processes of this
 //! executable that run the command line over it.
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -18,7 +19,7 @@ use std::process::{Child, Command, ExitCode};
 use tokio::io::AsyncReadExt;
 
 /// The table under test.
-pub const TABLE: &[Entry] = &[Entry::of::<Fake>()];
+pub const TABLE: &[Entry] = &[Entry::of::<Fake>(), Entry::of::<Pour>()];
 
 /// Set for the processes under test.
 pub const UNDER_TEST: &str = "PYRO_FAKE_TABLE";
@@ -137,6 +138,48 @@ impl Operation for Fake {
             }
         };
         Ok(Played { exit_code })
+    }
+}
+
+/// Send bytes as an answer.
+#[derive(Debug, clap::Args, Deserialize, JsonSchema)]
+pub struct Pour {
+    /// How many, in KiB.
+    kib: u32,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Poured {
+    takes_output: bool,
+}
+
+impl Answer for Poured {
+    fn render(&self, _: &mut Page) -> fmt::Result {
+        Ok(())
+    }
+}
+
+impl Operation for Pour {
+    const PATH: &'static [&'static str] = &["pour"];
+    const TOOL: Option<&'static str> = None;
+    const EFFECT: Effect = Effect::Reads;
+    type Output = Poured;
+
+    async fn run(self, _: &Pyro, context: Context) -> Result<Poured> {
+        let pouring = async {
+            for _ in 0..self.kib {
+                let bytes = "y\n".repeat(512).into_bytes();
+                context.events.emit(Event::Output { stream: Stream::Stdout, bytes }).await;
+            }
+        };
+        tokio::select! {
+            () = pouring => {}
+            () = context.cancel.cancelled() => {
+                return Err(Error::new(ErrorKind::Cancelled, "nobody takes it"));
+            }
+        }
+        context.events.emit(Event::Warning("a remark".into())).await;
+        Ok(Poured { takes_output: context.takes_output })
     }
 }
 

@@ -29,6 +29,12 @@ impl HostPath {
         context.roots.admit(&self.0)
     }
 
+    /// Whether it is `-`, which names the caller's standard output.
+    #[must_use]
+    pub fn is_stdout(&self) -> bool {
+        self.0.as_os_str() == "-"
+    }
+
     /// The path as it was given, for showing.
     #[must_use]
     pub fn as_path(&self) -> &Path {

@@ -55,7 +55,8 @@ pub struct WorkspaceCreate {
     #[serde(default)]
     pub disk_mib: DiskMib,
     /// Stop it by itself after so many seconds; no limit if not given. A call
-    /// that is running then is waited for.
+    /// that is running then is waited for, `process wait` included; a detached
+    /// process that nobody waits for is not.
     #[arg(long, value_name = "N")]
     #[serde(default)]
     #[schemars(with = "TtlSeconds")]

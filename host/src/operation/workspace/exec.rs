@@ -8,6 +8,7 @@ use crate::workspace::exec::{ExecRequest, Execed, Input, Progress, Stay, exec};
 use crate::workspace::history::exit_code;
 use crate::workspace::{Live, Program};
 use crate::{Pyro, Result};
+use pyro_protocol::GuestPath;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
@@ -173,6 +174,10 @@ impl Operation for WorkspaceExec {
 
     fn about(&self) -> Option<String> {
         Some(self.command.line())
+    }
+
+    fn guest_path(&self) -> Option<&GuestPath> {
+        self.cwd.as_ref().map(|path| &path.0)
     }
 
     async fn run(self, pyro: &Pyro, mut context: Context) -> Result<WorkspaceExecAnswer> {

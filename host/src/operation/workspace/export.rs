@@ -3,12 +3,17 @@ use crate::event::Event;
 use crate::operation::argument::{HostPath, PathInGuest, WorkspaceRef};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::workspace::Live;
-use crate::workspace::export::{Existing, Format, Limits, Wanted, export};
-use crate::{Pyro, Result, guest_text};
+use crate::workspace::export::{Existing, Exported, Format, Limits, Wanted, export, stream};
+use crate::{Error, ErrorKind, Pyro, Result, guest_text};
+use pyro_protocol::GuestPath;
 use pyro_protocol::guest_path::PATH_MAX;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// What names the caller's standard output.
+const STDOUT: &str = "-";
 
 /// Export a file, directory or symlink of a workspace to the host.
 ///
@@ -25,7 +30,8 @@ pub struct WorkspaceExport {
     #[arg(value_name = "PATH")]
     #[schemars(with = "PathInGuest")]
     pub path: PathInGuest,
-    /// Where to, on the host.
+    /// Where to, on the host. `-` is standard output: the bytes of a file, an
+    /// archive of all else; not with `--json`.
     #[arg(short, long = "output", value_name = "HOST_PATH")]
     #[schemars(with = "HostPath")]
     pub output_path: HostPath,
@@ -69,7 +75,8 @@ impl fmt::Display for ExportFormat {
 const EXAMPLES: &str = "\
 Examples:
   pyro workspace export fix-parser target/release/app --output ./app
-  pyro workspace export fix-parser /workspace --output all.tar --format tar --force";
+  pyro workspace export fix-parser /workspace --output all.tar --format tar --force
+  pyro workspace export fix-parser src --output - | tar -tv";
 
 /// What was exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -78,7 +85,7 @@ pub struct WorkspaceExportAnswer {
     pub workspace_id: String,
     /// What was exported, in the guest.
     pub workspace_path: String,
-    /// Where it is now, on the host.
+    /// Where it is now, on the host; `-` when it went to standard output.
     pub output_path: String,
     /// What it is.
     pub artifact_type: ArtifactType,
@@ -105,29 +112,24 @@ impl Operation for WorkspaceExport {
         Some(format!("{} to {}", self.path.0, self.output_path.as_path().display()))
     }
 
+    fn guest_path(&self) -> Option<&GuestPath> {
+        Some(&self.path.0)
+    }
+
     async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceExportAnswer> {
-        let output = self.output_path.resolve(&context)?;
+        let to = self.whereto(&context)?;
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let workspace_path = self.path.0.to_string();
-        let limits = Limits { bytes: self.max_bytes.unwrap_or(u64::MAX), ..Limits::default() };
-        let wanted = Wanted {
-            path: self.path.0,
-            output: output.clone(),
-            format: match self.format {
-                ExportFormat::Auto => Format::Tree,
-                ExportFormat::Tar => Format::Tar,
-            },
-            existing: if self.force { Existing::Replace } else { Existing::Refuse },
-            limits,
-        };
-        let exported = unless_cancelled(&context.cancel, export(live.agent(), wanted)).await?;
+        let exporting = self.export(&live, to.as_deref(), &context);
+        let exported = unless_cancelled(&context.cancel, exporting).await?;
         for warning in &exported.warnings {
             context.events.emit(Event::Warning(warning.clone())).await;
         }
+        let output_path = to.as_deref().unwrap_or(Path::new(STDOUT));
         Ok(WorkspaceExportAnswer {
             workspace_id: live.id().to_string(),
             workspace_path,
-            output_path: output.to_string_lossy().into_owned(),
+            output_path: output_path.to_string_lossy().into_owned(),
             artifact_type: exported.file_type.into(),
             entry_count: exported.entry_count,
             bytes_written: exported.bytes_written,
@@ -136,8 +138,44 @@ impl Operation for WorkspaceExport {
     }
 }
 
+impl WorkspaceExport {
+    /// A path of the host; `None` is the caller's standard output.
+    fn whereto(&self, context: &Context) -> Result<Option<PathBuf>> {
+        match self.output_path.is_stdout() {
+            false => self.output_path.resolve(context).map(Some),
+            true if context.takes_output => Ok(None),
+            true => {
+                let message = "an export cannot go to standard output here";
+                Err(Error::new(ErrorKind::InvalidInput, message)
+                    .hint("name a file with `--output`; only without `--json` is `-` one"))
+            }
+        }
+    }
+
+    async fn export(self, live: &Live, to: Option<&Path>, context: &Context) -> Result<Exported> {
+        let format = match self.format {
+            ExportFormat::Auto => Format::Tree,
+            ExportFormat::Tar => Format::Tar,
+        };
+        let limits = Limits { bytes: self.max_bytes.unwrap_or(u64::MAX), ..Limits::default() };
+        let (agent, path) = (live.agent(), self.path.0);
+        match to {
+            Some(output) => {
+                let existing = if self.force { Existing::Replace } else { Existing::Refuse };
+                let output = output.to_owned();
+                export(agent, Wanted { path, output, format, existing, limits }).await
+            }
+            None => stream(agent, path, format, limits, &context.events).await,
+        }
+    }
+}
+
 impl Answer for WorkspaceExportAnswer {
     fn render(&self, page: &mut Page) -> fmt::Result {
+        if self.output_path == STDOUT {
+            // What is there is the export alone.
+            return Ok(());
+        }
         let path = guest_text::escaped(&self.workspace_path, PATH_MAX);
         let plural = if self.entry_count == 1 { "y" } else { "ies" };
         writeln!(

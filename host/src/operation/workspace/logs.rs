@@ -139,6 +139,31 @@ pub enum LogState {
     Damaged,
 }
 
+impl LogState {
+    /// Of an entry that could be read.
+    pub(super) fn of(found: &Found) -> Self {
+        match found.record.ending {
+            Ending::Open if found.is_being_recorded => Self::Running,
+            Ending::Open if found.record.process_id.is_some() => Self::Detached,
+            Ending::Open => Self::Unfinished,
+            Ending::Ended { .. } => Self::Exited,
+            Ending::Lost { .. } => Self::Lost,
+        }
+    }
+
+    /// As JSON has it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Exited => "exited",
+            Self::Detached => "detached",
+            Self::Unfinished => "unfinished",
+            Self::Lost => "lost",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
 impl Operation for WorkspaceLogs {
     const PATH: &'static [&'static str] = &["workspace", "logs"];
     const TOOL: Option<&'static str> = Some("workspace_logs");
@@ -215,7 +240,7 @@ impl LogEntry {
     fn of(found: Found, stdout: Part, stderr: Part) -> Self {
         let bytes = |stream| found.output(stream).map_or(0, |recorded| recorded.extent().bytes);
         let (stdout_bytes, stderr_bytes) = (bytes(Stream::Stdout), bytes(Stream::Stderr));
-        let (is_being_recorded, record) = (found.is_being_recorded, found.record);
+        let (state, record) = (LogState::of(&found), found.record);
         let entry = Self {
             sequence: record.sequence,
             command: record.command,
@@ -223,7 +248,7 @@ impl LogEntry {
             cwd: record.cwd,
             user: record.user,
             started_at: Some(record.started_at),
-            state: LogState::Unfinished,
+            state,
             process_id: record.process_id,
             exit_code: None,
             signal: None,
@@ -237,25 +262,19 @@ impl LogEntry {
             stderr_offset_bytes: stderr.1,
         };
         match record.ending {
-            Ending::Open if is_being_recorded => Self { state: LogState::Running, ..entry },
-            Ending::Open if entry.process_id.is_some() => {
-                Self { state: LogState::Detached, ..entry }
-            }
+            Ending::Open if state != LogState::Unfinished => entry,
             Ending::Open => Self {
                 problem: Some("its caller was killed before it could say how it ended".into()),
                 ..entry
             },
             Ending::Ended { exit_code, signal, timed_out, duration_ms } => Self {
-                state: LogState::Exited,
                 exit_code: Some(exit_code),
                 signal,
                 timed_out,
                 duration_ms: Some(duration_ms),
                 ..entry
             },
-            Ending::Lost { kind: _, reason } => {
-                Self { state: LogState::Lost, problem: Some(reason), ..entry }
-            }
+            Ending::Lost { kind: _, reason } => Self { problem: Some(reason), ..entry },
         }
     }
 

@@ -122,7 +122,7 @@ impl PatchApply {
 
 /// Reads a patch, no further than any may go.
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let failed = |error| Error::io(format!("cannot read {}", path.display()), error);
+    let failed = |error| Error::unreadable(path, error);
     let mut patch = Vec::new();
     let mut bounded = File::open(path).map_err(failed)?.take(PATCH_MAX + 1);
     bounded.read_to_end(&mut patch).map_err(failed)?;

@@ -1,3 +1,4 @@
+use super::LastCommand;
 use crate::operation::{Answer, Page};
 use crate::workspace::record::{NetworkPolicy, Seed, SeedMode, TtlAction};
 use crate::workspace::{Place, Record, State};
@@ -51,6 +52,8 @@ pub struct WorkspaceSummary {
     pub expires_at: Option<Timestamp>,
     /// How many commands were run in it.
     pub command_count: u64,
+    /// The one that was run last; null when none was.
+    pub last_command: Option<LastCommand>,
     /// How often it was reset.
     pub reset_count: u32,
     /// When it was last reset, RFC 3339 in UTC.
@@ -89,6 +92,7 @@ impl WorkspaceSummary {
             ttl_action: record.ttl.map(|ttl| ttl.action),
             expires_at: record.ttl.map(|ttl| ttl.expires_at),
             command_count: place.command_count(),
+            last_command: LastCommand::of(place),
             reset_count: record.reset_count,
             last_reset_at: record.last_reset_at,
         }
@@ -145,6 +149,7 @@ impl Answer for WorkspaceSummary {
             rows.push(("Expires", format!("{then} {}", shown_time(at))));
         }
         rows.push(("Commands", self.command_count.to_string()));
+        rows.extend(self.last_command.as_ref().map(|last| ("Last command", last.shown())));
         if let Some(at) = self.last_reset_at {
             rows.push(("Resets", format!("{}, last {}", self.reset_count, shown_time(at))));
         }

@@ -32,11 +32,7 @@ impl Repository {
     /// # Errors
     /// When it is in none.
     pub fn find(path: &Path) -> Result<Self> {
-        let start = path.canonicalize().map_err(|error| {
-            let missing = error.kind() == std::io::ErrorKind::NotFound;
-            let kind = if missing { ErrorKind::NotFound } else { ErrorKind::Io };
-            Error::new(kind, format!("cannot seed from {}", path.display())).because(error)
-        })?;
+        let start = path.canonicalize().map_err(|error| Error::unreadable(path, error))?;
         let top = start.ancestors().find(|top| top.join(".git").symlink_metadata().is_ok());
         match top {
             Some(top) => Self::at(top),

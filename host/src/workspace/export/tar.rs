@@ -6,7 +6,6 @@
 use super::stream::Sink;
 use crate::error::{Error, Result};
 use pyro_protocol::export::{ExportEntry, ExportKind};
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 
 const BLOCK: usize = 512;
@@ -24,16 +23,16 @@ const ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
 const MODE_KEPT: u32 = 0o1777;
 
 /// An archive in the making.
-pub(super) struct Tar {
-    file: BufWriter<File>,
+pub(super) struct Tar<W: Write> {
+    file: BufWriter<W>,
     /// What a single file is called.
     name: Vec<u8>,
     /// How many bytes the last file has.
     length: u64,
 }
 
-impl Tar {
-    pub(super) fn new(file: File, name: &[u8]) -> Self {
+impl<W: Write> Tar<W> {
+    pub(super) fn new(file: W, name: &[u8]) -> Self {
         Self { file: BufWriter::with_capacity(BUFFER, file), name: name.to_vec(), length: 0 }
     }
 
@@ -51,13 +50,8 @@ impl Tar {
         }
     }
 
-    fn zeros(&mut self, mut count: u64) -> io::Result<()> {
-        while count > 0 {
-            let length = count.min(ZEROS.len() as u64);
-            self.file.write_all(&ZEROS[..length as usize])?;
-            count -= length;
-        }
-        Ok(())
+    fn zeros(&mut self, count: u64) -> io::Result<()> {
+        write_zeros(&mut self.file, count)
     }
 
     fn header(&mut self, entry: &ExportEntry) -> io::Result<()> {
@@ -96,7 +90,7 @@ impl Tar {
     }
 }
 
-impl Sink for Tar {
+impl<W: Write> Sink for Tar<W> {
     fn entry(&mut self, entry: &ExportEntry) -> Result<()> {
         self.header(entry).map_err(refused)
     }
@@ -113,6 +107,15 @@ impl Sink for Tar {
         // The header has promised them.
         self.zeros(missing + padding(self.length)).map_err(refused)
     }
+}
+
+pub(super) fn write_zeros(into: &mut impl Write, mut count: u64) -> io::Result<()> {
+    while count > 0 {
+        let length = count.min(ZEROS.len() as u64);
+        into.write_all(&ZEROS[..length as usize])?;
+        count -= length;
+    }
+    Ok(())
 }
 
 fn padding(length: u64) -> u64 {

@@ -3,6 +3,7 @@ use crate::operation::argument::{PathInGuest, WorkspaceRef};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::workspace::Live;
 use crate::{ErrorKind, Pyro, Result};
+use pyro_protocol::GuestPath;
 use pyro_protocol::file;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,10 @@ impl Operation for FileDelete {
 
     fn about(&self) -> Option<String> {
         Some(self.path.0.to_string())
+    }
+
+    fn guest_path(&self) -> Option<&GuestPath> {
+        Some(&self.path.0)
     }
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<FileDeleteAnswer> {

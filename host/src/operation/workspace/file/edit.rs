@@ -3,6 +3,7 @@ use crate::operation::argument::{Number, PathInGuest, WorkspaceRef};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::workspace::Live;
 use crate::{Pyro, Result};
+use pyro_protocol::GuestPath;
 use pyro_protocol::file::{self, Edit, Occurrences};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -75,6 +76,10 @@ impl Operation for FileEdit {
 
     fn about(&self) -> Option<String> {
         Some(self.path.0.to_string())
+    }
+
+    fn guest_path(&self) -> Option<&GuestPath> {
+        Some(&self.path.0)
     }
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<FileEditAnswer> {

@@ -78,6 +78,10 @@ impl Operation for FileList {
         self.path.as_ref().map(|path| path.0.to_string())
     }
 
+    fn guest_path(&self) -> Option<&GuestPath> {
+        self.path.as_ref().map(|path| &path.0)
+    }
+
     async fn run(self, pyro: &Pyro, context: Context) -> Result<FileListAnswer> {
         let path = or_workspace(self.path)?;
         let after = self.cursor.as_deref().map(from_cursor).transpose()?;

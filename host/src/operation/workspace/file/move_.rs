@@ -3,6 +3,7 @@ use crate::operation::argument::{PathInGuest, WorkspaceRef};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::workspace::Live;
 use crate::{Pyro, Result, guest_text};
+use pyro_protocol::GuestPath;
 use pyro_protocol::file;
 use pyro_protocol::guest_path::PATH_MAX;
 use schemars::JsonSchema;
@@ -61,6 +62,10 @@ impl Operation for FileMove {
 
     fn about(&self) -> Option<String> {
         Some(format!("{} to {}", self.path.0, self.new_path.0))
+    }
+
+    fn guest_path(&self) -> Option<&GuestPath> {
+        Some(&self.path.0)
     }
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<FileMoveAnswer> {

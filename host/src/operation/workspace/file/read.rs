@@ -5,6 +5,7 @@ use crate::operation::output::{Encoding, text_or_base64};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::workspace::Live;
 use crate::{Error, ErrorKind, Pyro, Result};
+use pyro_protocol::GuestPath;
 use pyro_protocol::file::{self, ReadRange};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -110,6 +111,10 @@ impl Operation for FileRead {
 
     fn about(&self) -> Option<String> {
         Some(self.path.0.to_string())
+    }
+
+    fn guest_path(&self) -> Option<&GuestPath> {
+        Some(&self.path.0)
     }
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<FileReadAnswer> {

@@ -159,6 +159,10 @@ impl Operation for FileSearch {
         self.path.as_ref().map(|path| path.0.to_string())
     }
 
+    fn guest_path(&self) -> Option<&GuestPath> {
+        self.path.as_ref().map(|path| &path.0)
+    }
+
     async fn run(self, pyro: &Pyro, context: Context) -> Result<FileSearchAnswer> {
         let after = self.cursor.as_deref().map(search_cursor).transpose()?;
         let (literal, ignore_case) = (self.literal, self.ignore_case);

@@ -4,6 +4,7 @@ use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::workspace::Live;
 use crate::{Pyro, Result};
 use anstyle::Style;
+use pyro_protocol::GuestPath;
 use pyro_protocol::file;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,10 @@ impl Operation for FileStat {
 
     fn about(&self) -> Option<String> {
         Some(self.path.0.to_string())
+    }
+
+    fn guest_path(&self) -> Option<&GuestPath> {
+        Some(&self.path.0)
     }
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<FileStatAnswer> {

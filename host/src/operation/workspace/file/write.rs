@@ -7,6 +7,7 @@ use crate::workspace::Live;
 use crate::{Error, ErrorKind, Pyro, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use pyro_protocol::GuestPath;
 use pyro_protocol::file::{self, Disposition};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -105,7 +106,7 @@ impl FileWrite {
                 let path = path.resolve(context)?;
                 match File::open(&path) {
                     Ok(file) => Ok(Content::Read(Box::new(file))),
-                    Err(error) => Err(Error::io(format!("cannot read {}", path.display()), error)),
+                    Err(error) => Err(Error::unreadable(&path, error)),
                 }
             }
             (None, None, None) => match context.stdin.take() {
@@ -155,6 +156,10 @@ impl Operation for FileWrite {
 
     fn about(&self) -> Option<String> {
         Some(self.path.0.to_string())
+    }
+
+    fn guest_path(&self) -> Option<&GuestPath> {
+        Some(&self.path.0)
     }
 
     async fn run(self, pyro: &Pyro, mut context: Context) -> Result<FileWriteAnswer> {

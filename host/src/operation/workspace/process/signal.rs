@@ -1,6 +1,6 @@
 use crate::operation::argument::{ProcessRef, SignalRef, WorkspaceRef};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
-use crate::workspace::Live;
+use crate::workspace::{Live, process};
 use crate::{Pyro, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,8 @@ impl Operation for ProcessSignal {
     async fn run(self, pyro: &Pyro, context: Context) -> Result<ProcessSignalAnswer> {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let ProcessRef(id) = self.process_id;
-        live.agent().signal(id, self.signal.number()).await?;
+        let signalled = live.agent().signal(id, self.signal.number()).await;
+        process::forgotten(&live, id, signalled)?;
         Ok(ProcessSignalAnswer {
             workspace_id: live.id().to_string(),
             process_id: id.to_string(),

@@ -1,6 +1,6 @@
 use crate::operation::argument::{Number, ProcessRef, WorkspaceRef};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
-use crate::workspace::Live;
+use crate::workspace::{Live, process};
 use crate::{Error, ErrorKind, Pyro, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -126,7 +126,8 @@ impl Operation for ProcessWrite {
             end: self.end,
             wait_ms: self.wait_seconds.get() * 1000,
         };
-        let written = live.agent().write(call).await?;
+        let written = live.agent().write(call).await;
+        let written = process::forgotten(&live, id, written)?;
         Ok(ProcessWriteAnswer {
             workspace_id: live.id().to_string(),
             process_id: id.to_string(),
