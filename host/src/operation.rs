@@ -85,10 +85,8 @@ pub trait Operation: clap::Args + DeserializeOwned + JsonSchema + Send + 'static
     const TOOL: Option<&'static str>;
     /// What it does to what is there.
     const EFFECT: Effect;
-    /// Whether it carries the streams of a guest's program. Then the command
-    /// line passes its own standard input in and the program's output out, and
-    /// keeps the rendered answer to itself.
-    const STREAMS: bool = false;
+    /// What passes through it beside arguments and answer.
+    const STREAMS: Streams = Streams::None;
     /// Whether it makes something that has an id; the command line can then be
     /// asked for that alone.
     const CREATES: bool = false;
@@ -131,6 +129,21 @@ pub enum Effect {
     Changes,
     /// It takes something away for good.
     Destroys,
+}
+
+/// What passes through an operation beside its arguments and its answer. Where
+/// anything does, the command line passes its own standard input in and what
+/// comes out on, and keeps the rendered answer to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streams {
+    /// Nothing.
+    None,
+    /// The answer itself, as raw bytes. What else there is to say of it goes to
+    /// standard error.
+    Answer,
+    /// What a guest's program reads and writes. Between its bytes pyro says
+    /// nothing of its own, unless to a person at a terminal.
+    Program,
 }
 
 impl Pyro {

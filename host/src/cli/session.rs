@@ -1,15 +1,14 @@
 //! One operation from start to exit code.
 
 use super::interrupt::{Cause, Interrupts, Stop};
-use super::render::{self, Format};
+use super::render::{self, Format, Telling};
 use super::streams::Stdin;
 use crate::context::{Caller, Roots};
 use crate::event::{Event, Events};
 use crate::mcp::{self, Tools};
-use crate::operation::{AnyAnswer, Context, Entry, Input, Prepared};
+use crate::operation::{AnyAnswer, Context, Entry, Input, Prepared, Streams};
 use crate::{Config, Error, ErrorKind, Pyro, Result};
 use rustix::process::Signal;
-use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -98,19 +97,19 @@ async fn converse(
 ) -> Result<Box<dyn AnyAnswer>> {
     let mut interrupts = listen()?;
     let pass_streams = format == Format::Text;
-    // Beside a guest's own stderr a remark is for a person only.
-    let remarks = !entry.streams || stderr().is_terminal();
+    let telling = Telling::beside(entry.streams, pass_streams);
     let (events, received) = Events::channel();
-    let shown = render::show_events(received, pass_streams, remarks, stop.clone())
+    let shown = render::show_events(received, telling, stop.clone())
         .map_err(|error| Error::io("cannot start a thread", error))?;
     let (forward, signals) = mpsc::channel(FORWARDED_MAX);
     let mut escalation = Escalation { forward, running: Arc::default(), stop };
     let context = Context {
         events: escalation.watch(events),
-        stdin: if entry.streams {
-            Stdin::open().map(|stdin| Box::new(stdin) as Input)
-        } else {
-            None
+        stdin: match entry.streams {
+            Streams::None => None,
+            Streams::Answer | Streams::Program => {
+                Stdin::open().map(|stdin| Box::new(stdin) as Input)
+            }
         },
         cancel: stop.token(),
         signals,

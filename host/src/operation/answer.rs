@@ -14,8 +14,8 @@ pub trait Answer: Serialize + JsonSchema + Send + 'static {
     /// Those of the page.
     fn render(&self, page: &mut Page) -> fmt::Result;
 
-    /// One line worth adding, on a terminal, for a reader who has already seen
-    /// what the guest's program wrote.
+    /// One line worth adding for a reader who has already seen what passed
+    /// through; beside a guest's program only on a terminal.
     fn note(&self) -> Option<String> {
         None
     }

@@ -1,6 +1,6 @@
 //! A row of the table: an operation with its type erased.
 
-use super::{AnyAnswer, Effect, Operation, schema};
+use super::{AnyAnswer, Effect, Operation, Streams, schema};
 use crate::{Context, Error, ErrorKind, Pyro, Result};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -21,7 +21,7 @@ pub struct Entry {
     /// See [`Operation::EFFECT`].
     pub effect: Effect,
     /// See [`Operation::STREAMS`].
-    pub streams: bool,
+    pub streams: Streams,
     /// See [`Operation::CREATES`].
     pub creates: bool,
     /// See [`Operation::REPEATABLE`].

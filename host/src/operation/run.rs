@@ -4,7 +4,7 @@ use super::argument::{
     CommandLine, MemMib, OutputLimit, PathInGuest, TimeoutSeconds, Variable, Variables, VcpuCount,
 };
 use super::output::{Collector, Output, ending};
-use super::{Answer, Context, Effect, Operation, Page};
+use super::{Answer, Context, Effect, Operation, Page, Streams};
 use crate::workspace::history::exit_code;
 use crate::workspace::{self, Program, Ran, RunRequest, Shape};
 use crate::{Pyro, Result, disk};
@@ -137,7 +137,7 @@ impl Operation for Run {
     const PATH: &'static [&'static str] = &["run"];
     const TOOL: Option<&'static str> = Some("vm_run");
     const EFFECT: Effect = Effect::Changes;
-    const STREAMS: bool = true;
+    const STREAMS: Streams = Streams::Program;
     type Output = RunAnswer;
 
     async fn run(self, pyro: &Pyro, mut context: Context) -> Result<RunAnswer> {

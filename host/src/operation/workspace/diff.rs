@@ -6,7 +6,7 @@ pub use answer::{ChangeStatus, ChangeSummary, ChangedEntry, ChangedType, Workspa
 use crate::event::{Event, Stream};
 use crate::operation::argument::{OutputLimit, PathInGuest, WorkspaceRef};
 use crate::operation::output::Ends;
-use crate::operation::{Context, Effect, Operation};
+use crate::operation::{Context, Effect, Operation, Streams};
 use crate::workspace::Live;
 use crate::{Error, ErrorKind, Pyro, Result};
 use answer::Entries;
@@ -91,7 +91,7 @@ impl Operation for WorkspaceDiff {
     const PATH: &'static [&'static str] = &["workspace", "diff"];
     const TOOL: Option<&'static str> = Some("workspace_diff");
     const EFFECT: Effect = Effect::Reads;
-    const STREAMS: bool = true;
+    const STREAMS: Streams = Streams::Answer;
     type Output = WorkspaceDiffAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {

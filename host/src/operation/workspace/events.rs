@@ -2,7 +2,7 @@ use super::summary::shown_time;
 use crate::event::{Event, Stream};
 use crate::event_log::{EventLog, Follower, Happening, Line, StoppedBy};
 use crate::operation::argument::{Number, WorkspaceRef};
-use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::operation::{Answer, Context, Effect, Operation, Page, Streams};
 use crate::workspace::find::find;
 use crate::{Error, Pyro, Result};
 use rustix::fs::inotify;
@@ -56,7 +56,7 @@ impl Operation for WorkspaceEvents {
     const PATH: &'static [&'static str] = &["workspace", "events"];
     const TOOL: Option<&'static str> = None;
     const EFFECT: Effect = Effect::Reads;
-    const STREAMS: bool = true;
+    const STREAMS: Streams = Streams::Answer;
     type Output = WorkspaceHistory;
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceHistory> {

@@ -3,7 +3,7 @@ use crate::operation::argument::{
     WorkspaceRef,
 };
 use crate::operation::output::{Collector, Output, ending};
-use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::operation::{Answer, Context, Effect, Operation, Page, Streams};
 use crate::workspace::exec::{ExecRequest, Execed, Input, Progress, Stay, exec};
 use crate::workspace::history::exit_code;
 use crate::workspace::{Live, Program};
@@ -165,7 +165,7 @@ impl Operation for WorkspaceExec {
     const PATH: &'static [&'static str] = &["workspace", "exec"];
     const TOOL: Option<&'static str> = Some("workspace_exec");
     const EFFECT: Effect = Effect::Changes;
-    const STREAMS: bool = true;
+    const STREAMS: Streams = Streams::Program;
     type Output = WorkspaceExecAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {

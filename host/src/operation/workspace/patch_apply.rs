@@ -3,7 +3,7 @@ use crate::agent::transfer::blocking;
 use crate::event::{Event, Stream};
 use crate::operation::AnyAnswer as _;
 use crate::operation::argument::{HostPath, WorkspaceRef};
-use crate::operation::{Answer, Context, Effect, Ink, Operation, Page};
+use crate::operation::{Answer, Context, Effect, Ink, Operation, Page, Streams};
 use crate::workspace::Live;
 use crate::{Error, ErrorKind, Pyro, Result};
 use pyro_protocol::diff::{ApplyPatch, PATCH_MAX, PatchApplied, Patched};
@@ -137,7 +137,7 @@ impl Operation for PatchApply {
     const PATH: &'static [&'static str] = &["workspace", "patch", "apply"];
     const TOOL: Option<&'static str> = Some("workspace_patch_apply");
     const EFFECT: Effect = Effect::Changes;
-    const STREAMS: bool = true;
+    const STREAMS: Streams = Streams::Answer;
     type Output = PatchApplyAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {

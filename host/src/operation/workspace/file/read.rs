@@ -2,7 +2,7 @@ use super::{GuestName, unless_cancelled};
 use crate::event::{Event, Stream};
 use crate::operation::argument::{OutputLimit, PathInGuest, WorkspaceRef};
 use crate::operation::output::{Encoding, text_or_base64};
-use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::operation::{Answer, Context, Effect, Operation, Page, Streams};
 use crate::workspace::Live;
 use crate::{Error, ErrorKind, Pyro, Result};
 use pyro_protocol::GuestPath;
@@ -102,7 +102,7 @@ impl Operation for FileRead {
     const PATH: &'static [&'static str] = &["workspace", "file", "read"];
     const TOOL: Option<&'static str> = Some("workspace_file_read");
     const EFFECT: Effect = Effect::Reads;
-    const STREAMS: bool = true;
+    const STREAMS: Streams = Streams::Answer;
     type Output = FileReadAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {

@@ -2,7 +2,7 @@ use super::{GuestName, octal, unless_cancelled};
 use crate::event::{Event, Stream};
 use crate::operation::AnyAnswer as _;
 use crate::operation::argument::{HostPath, PathInGuest, WorkspaceRef};
-use crate::operation::{Answer, Context, Effect, Ink, Input, Operation, Page};
+use crate::operation::{Answer, Context, Effect, Ink, Input, Operation, Page, Streams};
 use crate::workspace::Live;
 use crate::{Error, ErrorKind, Pyro, Result};
 use base64::Engine;
@@ -147,7 +147,7 @@ impl Operation for FileWrite {
     const PATH: &'static [&'static str] = &["workspace", "file", "write"];
     const TOOL: Option<&'static str> = Some("workspace_file_write");
     const EFFECT: Effect = Effect::Changes;
-    const STREAMS: bool = true;
+    const STREAMS: Streams = Streams::Answer;
     type Output = FileWriteAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {

@@ -1,6 +1,6 @@
 use super::{Condition, ConditionState};
 use crate::operation::argument::{Patience, ProcessRef, WorkspaceRef};
-use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::operation::{Answer, Context, Effect, Operation, Page, Streams};
 use crate::workspace::{Live, process};
 use crate::{Pyro, Result};
 use schemars::JsonSchema;
@@ -53,7 +53,7 @@ impl Operation for ProcessWait {
     const PATH: &'static [&'static str] = &["workspace", "process", "wait"];
     const TOOL: Option<&'static str> = Some("process_wait");
     const EFFECT: Effect = Effect::Reads;
-    const STREAMS: bool = true;
+    const STREAMS: Streams = Streams::Answer;
     type Output = ProcessWaitAnswer;
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<ProcessWaitAnswer> {
