@@ -29,8 +29,8 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// What the words want even if the parser will not understand them.
-    pub(super) fn asked_for(words: &[OsString]) -> Self {
+    /// What words that the parser did not understand seem to want.
+    pub(super) fn guessed(words: &[OsString]) -> Self {
         match words.iter().take_while(|word| *word != "--").any(|word| word == "--json") {
             true => Self::Json,
             false => Self::Text,
@@ -85,8 +85,11 @@ pub(super) fn answer(answer: &dyn AnyAnswer, format: Format, streams: Streams) -
                 {
                     say(&format!("pyro: {note}\n"));
                 }
-                let rest = answer.after_streams().unwrap_or_default();
-                write_stdout(rest.as_bytes())
+                match answer.after_streams() {
+                    None => Ok(()),
+                    Some((Stream::Stdout, text)) => write_stdout(text.as_bytes()),
+                    Some((Stream::Stderr, text)) => write_stderr(text.as_bytes()),
+                }
             }
         },
     };

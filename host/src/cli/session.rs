@@ -3,6 +3,7 @@
 use super::interrupt::{Cause, Interrupts, Stop};
 use super::render::{self, Format, Telling};
 use super::streams::Stdin;
+use crate::config::Homes;
 use crate::context::{Caller, Roots};
 use crate::event::{Event, Events};
 use crate::mcp::{self, Tools};
@@ -65,10 +66,16 @@ pub(super) fn serve(tools: Tools, roots: &[PathBuf]) -> ExitCode {
     }
 }
 
-/// A client that starts its servers nowhere in particular has not chosen the
-/// whole host.
+/// A client that starts its servers nowhere in particular, in `/` or at home, has
+/// not chosen the whole host nor all that its user has.
 fn below(start: PathBuf) -> Result<Roots> {
-    if start.parent().is_none() { Ok(Roots::NONE) } else { Roots::below(&[start]) }
+    // Whoever has no home cannot be at home.
+    let home = Homes::from_environment().ok().and_then(|homes| homes.home.canonicalize().ok());
+    if start.parent().is_none() || home.is_some_and(|home| home.starts_with(&start)) {
+        Ok(Roots::NONE)
+    } else {
+        Roots::below(&[start])
+    }
 }
 
 /// One thread is enough: all the work is waiting. A read of standard input that
@@ -107,9 +114,8 @@ async fn converse(
         events: escalation.watch(events),
         stdin: match entry.streams {
             Streams::None => None,
-            Streams::Answer | Streams::Program => {
-                Stdin::open().map(|stdin| Box::new(stdin) as Input)
-            }
+            Streams::Answer => Stdin::open().map(|stdin| Box::new(stdin) as Input),
+            Streams::Program => Stdin::for_program().map(|stdin| Box::new(stdin) as Input),
         },
         cancel: stop.token(),
         signals,
