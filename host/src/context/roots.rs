@@ -62,6 +62,12 @@ impl Roots {
             }
         }
     }
+
+    /// Whether there is anything that may not be named.
+    #[must_use]
+    pub fn is_limit(&self) -> bool {
+        self.0.is_some()
+    }
 }
 
 fn way_in(roots: &[PathBuf]) -> String {

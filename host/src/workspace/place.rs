@@ -16,6 +16,7 @@ use super::directory;
 use super::history::History;
 use super::record::{self, Record};
 use crate::config::Config;
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event_log::{EventLog, Happening};
 use crate::id::WorkspaceId;
@@ -183,12 +184,14 @@ impl Place {
     /// The right to start, stop, reset or delete it; others wait meanwhile.
     ///
     /// # Errors
-    /// `NotFound`, and `Conflict` when another's is not done in time.
-    pub async fn take_life(&self) -> Result<Lock> {
+    /// `NotFound`, and `Conflict` when another's is not done in time; `Cancelled`.
+    pub async fn take_life(&self, context: &Context) -> Result<Lock> {
         if !self.is_there() {
             return Err(self.gone());
         }
-        let lock = Lock::take(&self.path.join(LIFE_LOCK), Mode::Exclusive, LIFE_DEADLINE).await?;
+        let path = self.path.join(LIFE_LOCK);
+        let taking = Lock::take(&path, Mode::Exclusive, LIFE_DEADLINE);
+        let lock = context.unless_cancelled(taking).await?;
         // Whom we waited for may have deleted it.
         if self.is_there() { Ok(lock) } else { Err(self.gone()) }
     }

@@ -42,7 +42,7 @@ pub enum Stopped {
 
 /// Starts a workspace; one that runs is left alone. Says whether it was started.
 pub async fn start(pyro: &Pyro, place: &Place, context: &Context) -> Result<bool> {
-    let life = place.take_life().await?;
+    let life = place.take_life(context).await?;
     start_with(pyro, place, &life, context).await
 }
 
@@ -118,7 +118,7 @@ async fn resolve(pyro: &Pyro, record: &Record) -> Result<Bootable> {
 
 /// Stops a workspace in good order; its data stay.
 pub async fn stop(place: &Place, grace: Duration, context: &Context) -> Result<Stopped> {
-    let _life = place.take_life().await?;
+    let _life = place.take_life(context).await?;
     stop_with(place, grace, context).await
 }
 
@@ -139,7 +139,9 @@ pub(super) async fn stop_with(
     Caller::from(context).stage("stopping", place.id().to_string()).await;
     let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
     let deadline = grace.saturating_add(OFF_MARGIN);
-    let answer = order(place.path(), Order::Stop { grace_ms }, deadline).await?;
+    // Whoever leaves now leaves a machine that goes off all the same.
+    let stopping = order(place.path(), Order::Stop { grace_ms }, deadline);
+    let answer = context.unless_cancelled(stopping).await?;
     place.take_run(GOING_DOWN).await.map_err(|error| wedged(place, error))?;
     match answer {
         Some(Answer::Stopped { clean: true }) => Ok(Stopped::Cleanly),
@@ -154,7 +156,7 @@ pub(super) async fn stop_with(
 
 /// Deletes a workspace with all its data. A running guest is killed.
 pub async fn delete(place: &Place, context: &Context) -> Result<()> {
-    let _life = place.take_life().await?;
+    let _life = place.take_life(context).await?;
     if place.state() != State::Stopped {
         Caller::from(context).stage("stopping", place.id().to_string()).await;
         order(place.path(), Order::Kill, END_DEADLINE).await?;

@@ -1,9 +1,12 @@
-use crate::{Context, Result};
+use crate::agent::transfer::blocking;
+use crate::{Context, Error, ErrorKind, Result};
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParserFactory};
+use rustix::fs::{Mode, OFlags};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 use std::borrow::Cow;
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// A path on the host. Which of them a caller may name, its [`Context`] says.
@@ -27,6 +30,31 @@ impl HostPath {
     /// `InvalidInput` when it lies outside the caller's roots.
     pub fn resolve(&self, context: &Context) -> Result<PathBuf> {
         context.roots.admit(&self.0)
+    }
+
+    /// Opens a file that the caller may name, for reading. A person may name a
+    /// pipe and wait for whoever writes it; a caller bound to roots gets regular
+    /// files alone, for nobody could call it back from such a wait.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it lies outside the caller's roots or is no file;
+    /// `Cancelled`; and when the host's system refuses.
+    pub async fn open(&self, context: &Context) -> Result<File> {
+        let (path, is_bound) = (self.resolve(context)?, context.roots.is_limit());
+        let opening = blocking(move || {
+            // Without a flag, to open a pipe waits for its writer.
+            let flags = if is_bound { OFlags::NONBLOCK } else { OFlags::empty() };
+            let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
+            let file = rustix::fs::open(&path, flags, Mode::empty());
+            let file = File::from(file.map_err(|e| Error::unreadable(&path, e.into()))?);
+            let meta = file.metadata().map_err(|e| Error::unreadable(&path, e))?;
+            if meta.is_dir() || (is_bound && !meta.is_file()) {
+                let message = format!("{} is no regular file", path.display());
+                return Err(Error::new(ErrorKind::InvalidInput, message));
+            }
+            Ok(file)
+        });
+        context.unless_cancelled(opening).await
     }
 
     /// Whether it is `-`, which names the caller's standard output.
