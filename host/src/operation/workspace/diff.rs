@@ -8,7 +8,7 @@ use crate::operation::argument::{OutputLimit, PathInGuest, WorkspaceRef};
 use crate::operation::output::Ends;
 use crate::operation::{Context, Effect, Operation, Streams};
 use crate::workspace::Live;
-use crate::{Error, ErrorKind, Pyro, Result};
+use crate::{Pyro, Result};
 use answer::Entries;
 use pyro_protocol::diff::{Diff, DiffDetail, DiffRecord, DiffScope};
 use schemars::JsonSchema;
@@ -19,8 +19,7 @@ use stat::Stat;
 ///
 /// The patch is git's, with modes, renames and binary contents: `git apply`
 /// takes it. Empty directories and special files are entries without a patch;
-/// what is in `.git` is left out unless it is named. With `system`, what changed
-/// outside /workspace.
+/// what is in `.git` is left out unless it is named.
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
 #[command(after_help = EXAMPLES)]
 pub struct WorkspaceDiff {
@@ -134,12 +133,7 @@ impl Operation for WorkspaceDiff {
             }
         };
         let comparing = live.agent().diff(request, hear);
-        let summary = tokio::select! {
-            summary = comparing => summary?,
-            () = context.cancel.cancelled() => {
-                return Err(Error::new(ErrorKind::Cancelled, "cancelled"));
-            }
-        };
+        let summary = context.unless_cancelled(comparing).await?;
         if detail == DiffDetail::Counts {
             tell(stat.table().into_bytes()).await;
         }
