@@ -244,7 +244,7 @@ async fn a_detached_process_is_polled_fed_and_waited_for() {
     // The command line prints the id, as nothing else tells it.
     let printed = Answer::after_streams(&answer);
     let id = answer.process_id.unwrap();
-    assert_eq!(printed, Some(format!("{id}\n")));
+    assert_eq!(printed, Some((Stream::Stdout, format!("{id}\n"))));
     assert_eq!(bench.logs().await[0].state, LogState::Detached);
     let write = json!({ "process_id": id, "text": "one\n" });
     let written = bench.ask::<ProcessWrite>(write).await.unwrap();
