@@ -1,3 +1,4 @@
+use crate::agent::transfer::blocking;
 use crate::environment::{Environments, PruneOptions, Pruned};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::{Pyro, Result};
@@ -43,9 +44,11 @@ impl Operation for EnvPrune {
     const EFFECT: Effect = Effect::Destroys;
     type Output = EnvPruneAnswer;
 
-    async fn run(self, pyro: &Pyro, _: Context) -> Result<EnvPruneAnswer> {
+    async fn run(self, pyro: &Pyro, context: Context) -> Result<EnvPruneAnswer> {
         let options = PruneOptions { dry_run: self.dry_run, all: self.all };
-        let pruned = Environments::new(&pyro.config).prune(options)?;
+        let config = pyro.config.clone();
+        let pruning = blocking(move || Environments::new(&config).prune(options));
+        let pruned = context.unless_cancelled(pruning).await?;
         Ok(EnvPruneAnswer { dry_run: self.dry_run, pruned })
     }
 }

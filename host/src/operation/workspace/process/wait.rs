@@ -56,6 +56,14 @@ impl Operation for ProcessWait {
     const STREAMS: Streams = Streams::Answer;
     type Output = ProcessWaitAnswer;
 
+    fn subject(&self) -> Option<&WorkspaceRef> {
+        Some(&self.workspace_id)
+    }
+
+    fn about(&self) -> Option<String> {
+        Some(self.process_id.0.to_string())
+    }
+
     async fn run(self, pyro: &Pyro, context: Context) -> Result<ProcessWaitAnswer> {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let ProcessRef(id) = self.process_id;
