@@ -177,10 +177,10 @@ fn refused(error: AgentError) -> Error {
         AgentErrorKind::Unsupported => ErrorKind::Unsupported,
         AgentErrorKind::Protocol => ErrorKind::Protocol,
         AgentErrorKind::NotFound => ErrorKind::NotFound,
-        AgentErrorKind::AlreadyExists | AgentErrorKind::Conflict => ErrorKind::Conflict,
-        AgentErrorKind::WrongFileType | AgentErrorKind::OutOfTree | AgentErrorKind::TooLarge => {
-            ErrorKind::InvalidInput
-        }
+        AgentErrorKind::AlreadyExists
+        | AgentErrorKind::Conflict
+        | AgentErrorKind::WrongFileType => ErrorKind::Conflict,
+        AgentErrorKind::OutOfTree | AgentErrorKind::TooLarge => ErrorKind::InvalidInput,
     };
     let refused = Error::new(kind, guest_text::escaped(&error.message, MESSAGE_MAX));
     match error.kind {
