@@ -13,6 +13,7 @@ pub mod workspace;
 
 mod answer;
 mod entry;
+mod long;
 mod missing;
 mod output;
 mod schema;

@@ -5,6 +5,7 @@ pub use answer::{ChangeStatus, ChangeSummary, ChangedEntry, ChangedType, Workspa
 
 use crate::event::{Event, Stream};
 use crate::operation::argument::{OutputLimit, PathInGuest, WorkspaceRef};
+use crate::operation::long::told;
 use crate::operation::output::Ends;
 use crate::operation::{Context, Effect, Operation, Streams};
 use crate::workspace::Live;
@@ -133,7 +134,7 @@ impl Operation for WorkspaceDiff {
             }
         };
         let comparing = live.agent().diff(request, hear);
-        let summary = context.unless_cancelled(comparing).await?;
+        let summary = told("comparing", &live, &context, comparing).await?;
         if detail == DiffDetail::Counts {
             tell(stat.table().into_bytes()).await;
         }

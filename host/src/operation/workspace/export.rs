@@ -1,6 +1,7 @@
 use super::file::ArtifactType;
 use crate::event::Event;
 use crate::operation::argument::{HostPath, PathInGuest, WorkspaceRef, maybe_count};
+use crate::operation::long::told;
 use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::workspace::Live;
 use crate::workspace::export::{Existing, Exported, Format, Limits, Wanted, export, stream};
@@ -121,7 +122,7 @@ impl Operation for WorkspaceExport {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let workspace_path = self.path.0.to_string();
         let exporting = self.export(&live, to.as_deref(), &context);
-        let exported = context.unless_cancelled(exporting).await?;
+        let exported = told("exporting from", &live, &context, exporting).await?;
         for warning in &exported.warnings {
             context.events.emit(Event::Warning(warning.clone())).await;
         }

@@ -3,6 +3,7 @@ use crate::agent::transfer::blocking;
 use crate::event::{Event, Stream};
 use crate::operation::AnyAnswer as _;
 use crate::operation::argument::{HostPath, WorkspaceRef, maybe_count};
+use crate::operation::long::told;
 use crate::operation::{Answer, Context, Effect, Ink, Operation, Page, Streams};
 use crate::workspace::Live;
 use crate::{Error, ErrorKind, Pyro, Result};
@@ -161,7 +162,7 @@ impl Operation for PatchApply {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let Self { strip, dry_run, reverse, .. } = self;
         let applying = live.agent().apply_patch(ApplyPatch { strip, dry_run, reverse }, patch);
-        let applied = context.unless_cancelled(applying).await?;
+        let applied = told("patching", &live, &context, applying).await?;
         let answer = PatchApplyAnswer::new(live.id().to_string(), dry_run, applied);
         let bytes = answer.to_text(Ink::Plain).into_bytes();
         context.events.emit(Event::Output { stream: Stream::Stdout, bytes }).await;

@@ -1,5 +1,6 @@
 use crate::event::Event;
 use crate::operation::argument::{HostPath, PathInGuest, WorkspaceRef};
+use crate::operation::long::told;
 use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::seed::Source;
 use crate::workspace::push::{Change, push};
@@ -178,7 +179,7 @@ impl Operation for WorkspaceSyncPush {
         let (delete, dry_run, checksum) = (self.delete, self.dry_run, self.checksum);
         let call = Push { dest, delete, dry_run, checksum };
         let pushing = push(live.agent(), source, call, live.path(), &context.cancel);
-        let pushed = context.unless_cancelled(pushing).await?;
+        let pushed = told("pushing to", &live, &context, pushing).await?;
         for warning in &pushed.warnings {
             context.events.emit(Event::Warning(warning.clone())).await;
         }
