@@ -206,7 +206,7 @@ pub(super) struct Captured<Text> {
     pub(super) tail: Option<Text>,
 }
 
-impl<'a> Captured<&'a str> {
+impl Captured<&str> {
     /// How long all of it is to read.
     pub(super) fn length(&self) -> usize {
         self.text.len() + self.tail.map_or(0, str::len)

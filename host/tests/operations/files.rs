@@ -124,8 +124,10 @@ async fn p4_a_pipe_holds_up_no_server() {
     context.cancel.cancel();
     let error = ask_with::<PatchApply>(&pyro, patch, context).await.expect_err("cancelled");
     assert_eq!(error.kind(), ErrorKind::Cancelled);
-    // Whoever waits for a writer still gets one.
-    fs::write(pipe, "").unwrap();
+    // A thread that waits for a writer, or is about to, gets one for good: the test
+    // ends only after it.
+    let writer = fs::File::options().read(true).write(true).open(pipe).unwrap();
+    std::mem::forget(writer);
     done(home, pyro).await;
 }
 

@@ -147,10 +147,9 @@ mod tests {
     }
 
     fn read(text: &str) -> Value {
-        match value(text) {
-            Value::Null => panic!("{text:?} is no JSON"),
-            value => value,
-        }
+        let value = value(text);
+        assert!(!value.is_null(), "{text:?} is no JSON");
+        value
     }
 
     #[test]
