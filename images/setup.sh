@@ -25,13 +25,20 @@ packages=(
     # cargo: a C compiler and linker for the host, and one for the static agent.
     gcc libc6-dev musl-tools
 )
+# The tests talk to the server with MCP clients that others wrote, from PyPI and npm.
+test_packages=(python3 python3-pip)
 kernel_packages=(make flex bison bc libelf-dev xz-utils perl)
 
 want_test=no
 for word in "$@"; do
     case $word in
         kernel) packages+=("${kernel_packages[@]}") ;;
-        test)   want_test=yes ;;
+        test)
+            want_test=yes
+            # Whoever has them from elsewhere keeps those.
+            python3 -m pip --version >/dev/null 2>&1 || packages+=("${test_packages[@]}")
+            command -v npm >/dev/null || packages+=(nodejs npm)
+            ;;
         *)      fail "unknown word '$word'; usage: images/setup.sh [kernel] [test]" ;;
     esac
 done

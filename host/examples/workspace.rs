@@ -7,7 +7,8 @@
 //! ```
 
 use pyro::operation::{
-    WorkspaceCreate, WorkspaceDelete, WorkspaceDiff, WorkspaceExec, WorkspaceReset,
+    FileRead, FileWrite, WorkspaceCreate, WorkspaceDelete, WorkspaceDiff, WorkspaceExec,
+    WorkspaceReset,
 };
 use pyro::{Config, Pyro, Result};
 use std::path::PathBuf;
@@ -32,11 +33,15 @@ async fn work(pyro: &Pyro, id: &str) -> Result<()> {
         pyro.call(WorkspaceExec::new(id, ["sh", "-c", "echo hello > new; ls | wc -l"])).await?;
     println!("exit code {:?}, {} entries", ran.exit_code, ran.output.stdout.trim());
 
+    pyro.call(FileWrite::new(id, "src/answer.txt".try_into()?, "42\n")).await?;
+    let read = pyro.call(FileRead::new(id, "src/answer.txt".try_into()?)).await?;
+    println!("{} bytes: {}", read.size_bytes, read.content.trim());
+
     let diff = pyro.call(WorkspaceDiff::new(id)).await?;
     println!("{} changed:\n{}", diff.summary.total, diff.patch);
 
-    let reset = pyro.call(WorkspaceReset { workspace_id: id.into() }).await?;
+    let reset = pyro.call(WorkspaceReset::new(id)).await?;
     let diff = pyro.call(WorkspaceDiff::new(id)).await?;
-    println!("after reset {}: {} changed", reset.reset_count, diff.summary.total);
+    println!("after reset {}: {} changed", reset.workspace.reset_count, diff.summary.total);
     Ok(())
 }

@@ -1,10 +1,13 @@
 //! Calls to the agent in a guest. One connection, one call.
 
+mod counted;
 pub mod diff;
 pub mod file;
 pub mod kept;
 pub mod process;
 pub(crate) mod transfer;
+
+use counted::Counted;
 
 use crate::deadlines::Deadlines;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,6 +21,8 @@ use pyro_protocol::{
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
@@ -26,11 +31,15 @@ use tokio::time::timeout;
 /// How much of an agent's version an error shows.
 const VERSION_MAX: usize = 32;
 
+/// What leads to an agent.
+pub type Channel = Counted<UnixStream>;
+
 /// The agent of one guest, by its endpoint.
 #[derive(Debug)]
 pub struct AgentClient {
     directory: File,
     deadlines: Deadlines,
+    passed: Arc<AtomicU64>,
 }
 
 /// A greeted connection that has not carried its call yet.
@@ -58,32 +67,39 @@ impl AgentClient {
     /// The agent whose endpoint lies in a workspace's directory.
     pub fn new(directory: &Path, deadlines: Deadlines) -> Result<Self> {
         File::open(directory)
-            .map(|directory| Self { directory, deadlines })
+            .map(|directory| Self { directory, deadlines, passed: Arc::default() })
             .map_err(|error| Error::io(format!("cannot open {}", directory.display()), error))
     }
 
+    /// How many bytes have passed, either way.
+    #[must_use]
+    pub fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
+    }
+
     /// Opens a connection and greets the agent.
-    pub async fn connect(&self) -> Result<Connection<UnixStream>> {
+    pub async fn connect(&self) -> Result<Connection<Channel>> {
         self.open(None).await
     }
 
     /// Opens a connection, greets the agent, and sends the connection's call in
     /// the same breath; its reply is still to be awaited. Only for what every
     /// agent can: nobody has asked this one yet.
-    async fn connect_with<R: Request>(&self, request: R) -> Result<Connection<UnixStream>> {
+    async fn connect_with<R: Request>(&self, request: R) -> Result<Connection<Channel>> {
         const { assert!(R::SINCE.0 == 1, "the agent may be older") };
         let connection = self.open(Some(request.into())).await?;
         connection.require::<R>()?;
         Ok(connection)
     }
 
-    async fn open(&self, call: Option<Call>) -> Result<Connection<UnixStream>> {
+    async fn open(&self, call: Option<Call>) -> Result<Connection<Channel>> {
         let connecting = async {
             let stream = crate::vsock::connect(self.directory.as_fd(), CALL_PORT).await.map_err(
                 |error| {
                     Error::new(ErrorKind::GuestLost, "the guest does not answer").because(error)
                 },
             )?;
+            let stream = Counted::new(stream, Arc::clone(&self.passed));
             Connection::open(stream, call, self.deadlines.silence).await
         };
         within(self.deadlines.greeting, connecting).await
@@ -98,7 +114,7 @@ impl AgentClient {
     pub(crate) async fn begin<R: Request>(
         &self,
         request: R,
-    ) -> Result<(Connection<UnixStream>, R::Reply)> {
+    ) -> Result<(Connection<Channel>, R::Reply)> {
         let mut connection = self.connect().await?;
         let reply = connection.call(request, self.deadlines.reply).await?;
         Ok((connection, reply))
@@ -192,10 +208,10 @@ fn refused(error: AgentError) -> Error {
         AgentErrorKind::Unsupported => ErrorKind::Unsupported,
         AgentErrorKind::Protocol => ErrorKind::Protocol,
         AgentErrorKind::NotFound => ErrorKind::NotFound,
-        AgentErrorKind::AlreadyExists | AgentErrorKind::Conflict => ErrorKind::Conflict,
-        AgentErrorKind::WrongFileType | AgentErrorKind::OutOfTree | AgentErrorKind::TooLarge => {
-            ErrorKind::InvalidInput
-        }
+        AgentErrorKind::AlreadyExists
+        | AgentErrorKind::Conflict
+        | AgentErrorKind::WrongFileType => ErrorKind::Conflict,
+        AgentErrorKind::OutOfTree | AgentErrorKind::TooLarge => ErrorKind::InvalidInput,
     };
     let refused = Error::new(kind, guest_text::escaped(&error.message, MESSAGE_MAX));
     match error.kind {

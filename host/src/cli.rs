@@ -2,10 +2,11 @@
 //!
 //! What the words ask for becomes one operation; here is only how it is asked,
 //! shown and interrupted. Besides the operations there are `mcp serve`, `mcp
-//! install`, `completions`, and the hidden word by which `pyro` starts its supervisors.
+//! install`, `completions`, `man`, and the hidden word by which `pyro` starts its supervisors.
 
 mod install;
 mod interrupt;
+mod man;
 mod progress;
 mod render;
 mod session;
@@ -16,7 +17,7 @@ pub use tree::command;
 
 use crate::mcp::Tools;
 use crate::operation::{Entry, OPERATIONS};
-use crate::supervisor;
+use crate::{Error, ErrorKind, supervisor};
 use clap::ArgMatches;
 use render::Format;
 use std::ffi::OsString;
@@ -34,25 +35,24 @@ pub fn main(words: Vec<OsString>) -> ExitCode {
 /// The same for any table of operations.
 #[must_use]
 pub fn run(table: &'static [Entry], words: &[OsString]) -> ExitCode {
-    let format = Format::asked_for(words);
     let mut command = command(table);
     match command.try_get_matches_from_mut(words) {
-        Ok(matches) => dispatch(table, matches, format),
+        Ok(matches) => dispatch(table, matches),
         Err(mut error) => {
             tree::advise(&mut error, &command, words);
-            render::parser_verdict(&error, format)
+            render::parser_verdict(&error, Format::guessed(words))
         }
     }
 }
 
-fn dispatch(table: &'static [Entry], mut matches: ArgMatches, format: Format) -> ExitCode {
+fn dispatch(table: &'static [Entry], mut matches: ArgMatches) -> ExitCode {
     let mut path = Vec::new();
     while let Some((word, inner)) = matches.remove_subcommand() {
         path.push(word);
         matches = inner;
     }
     if let Some(entry) = table.iter().find(|entry| entry.path == path) {
-        let format = if tree::id_only(entry, &matches) { Format::Id } else { format };
+        let format = tree::format(entry, &matches);
         return match entry.from_arg_matches(&mut matches) {
             Ok(prepared) => session::run(entry, prepared, format),
             Err(error) => render::parser_verdict(&error, format),
@@ -63,6 +63,16 @@ fn dispatch(table: &'static [Entry], mut matches: ArgMatches, format: Format) ->
     }
     if path == tree::MCP_INSTALL {
         return install::run(&matches);
+    }
+    if path == [man::MAN] {
+        return match man::page(&matches, command(table)) {
+            Ok(page) => render::finish(streams::write_stdout(&page), 0),
+            Err(stranger) => {
+                let message = format!("there is no command {stranger:?}");
+                let error = Error::new(ErrorKind::InvalidInput, message);
+                render::failure(&error.hint("`pyro --help` shows what there is"), Format::Text)
+            }
+        };
     }
     let script = tree::completions(&matches, table).unwrap_or_default();
     render::finish(streams::write_stdout(&script), 0)

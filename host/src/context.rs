@@ -6,6 +6,7 @@ mod roots;
 pub use admitted::Admitted;
 pub use roots::Roots;
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Events;
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
@@ -62,6 +63,32 @@ impl Caller {
             Self::Sdk => "sdk",
         }
     }
+}
+
+impl Context {
+    /// What the work comes to, unless the caller changes its mind meanwhile.
+    ///
+    /// # Errors
+    /// Those of the work, and `Cancelled`.
+    pub async fn unless_cancelled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        unless_cancelled(&self.cancel, work).await
+    }
+}
+
+/// The same for whoever has only the token.
+pub(crate) async fn unless_cancelled<T>(
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        () = cancel.cancelled() => Err(cancelled()),
+    }
+}
+
+/// That the caller changed its mind.
+pub(crate) fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "cancelled")
 }
 
 impl Default for Context {

@@ -50,4 +50,5 @@ pub use environment::Environments;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Events};
 pub use pyro::Pyro;
+pub use pyro_protocol::GuestPath;
 pub use supervisor::launch::Launcher;

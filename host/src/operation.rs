@@ -13,6 +13,7 @@ pub mod workspace;
 
 mod answer;
 mod entry;
+mod long;
 mod missing;
 mod output;
 mod schema;
@@ -85,13 +86,11 @@ pub trait Operation: clap::Args + DeserializeOwned + JsonSchema + Send + 'static
     const TOOL: Option<&'static str>;
     /// What it does to what is there.
     const EFFECT: Effect;
-    /// Whether it carries the streams of a guest's program. Then the command
-    /// line passes its own standard input in and the program's output out, and
-    /// keeps the rendered answer to itself.
-    const STREAMS: bool = false;
+    /// What passes through it beside arguments and answer.
+    const STREAMS: Streams = Streams::None;
     /// Whether it makes something that has an id; the command line can then be
     /// asked for that alone.
-    const CREATES: bool = false;
+    const CREATES: Creates = Creates::Nothing;
     /// Whether doing it once more with the same arguments changes nothing more.
     const REPEATABLE: bool = false;
     /// What it answers.
@@ -129,8 +128,34 @@ pub enum Effect {
     Reads,
     /// It adds or alters.
     Changes,
-    /// It takes something away for good.
+    /// It takes something away for good, or can when it is asked to.
     Destroys,
+}
+
+/// Whether an operation makes something that has an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Creates {
+    /// It does not.
+    Nothing,
+    /// It does.
+    Something,
+    /// It does with this argument.
+    With(&'static str),
+}
+
+/// What passes through an operation beside its arguments and its answer. Where
+/// anything does, the command line passes its own standard input in and what
+/// comes out on, and keeps the rendered answer to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streams {
+    /// Nothing.
+    None,
+    /// The answer itself, as raw bytes. What else there is to say of it goes to
+    /// standard error.
+    Answer,
+    /// What a guest's program reads and writes. Between its bytes pyro says
+    /// nothing of its own, unless to a person at a terminal.
+    Program,
 }
 
 impl Pyro {
@@ -155,19 +180,23 @@ impl Pyro {
     }
 }
 
-/// Does it, and writes down in the event log of the workspace it is about that
-/// it was done.
+/// Does it, and writes down in the event log of the workspace it is about, or
+/// has made, that it was done.
 async fn perform<O: Operation>(operation: O, pyro: &Pyro, context: Context) -> Result<O::Output> {
-    let Some(reference) = operation.subject() else { return operation.run(pyro, context).await };
+    let find = |reference: &str| noun::find::find(&pyro.config, reference).ok();
     // What is not there has no log, and the operation says so itself.
-    let place = noun::find::find(&pyro.config, reference.as_str()).ok();
+    let known = operation.subject().and_then(|reference| find(reference.as_str()));
     let (caller, what, started) = (context.caller, operation.about(), Instant::now());
     let path = operation.guest_path().cloned();
     let mut done = operation.run(pyro, context).await;
-    if let (Err(error), Some(place), Some(path)) = (&mut done, &place, path) {
+    if let (Err(error), Some(place), Some(path)) = (&mut done, &known, path) {
         missing::point_out(error, place.id(), &path);
     }
-    if let Some(place) = place {
+    let made = || match (O::CREATES, &done) {
+        (Creates::Something, Ok(answer)) => find(&Answer::id(answer)?),
+        (Creates::Something | Creates::Nothing | Creates::With(_), _) => None,
+    };
+    if let Some(place) = known.or_else(made) {
         let result = match &done {
             Ok(_) => "ok".into(),
             Err(error) => error.kind().to_string(),

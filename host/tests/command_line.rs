@@ -201,6 +201,45 @@ fn a_full_device_is_an_error() {
 }
 
 #[test]
+fn r7_a_text_may_begin_with_a_dash() {
+    let home = Home::new();
+    for words in [
+        &["patch", "apply", "nobody", "--patch", "--- a/x\n+++ b/x\n"][..],
+        &["file", "write", "nobody", "f", "--text", "- a\n- b\n"],
+        &["process", "write", "nobody", "0123456789ab", "--text", "-1\n"],
+    ] {
+        let output = home.run(&[&["workspace"], words].concat());
+        assert_code(&output, 125);
+        assert!(text(&output.stderr).contains("nobody"), "{output:?}");
+    }
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let home = Home::new();
+    for (words, name) in [
+        (&["man"][..], ".TH pyro 1"),
+        (&["man", "workspace"], ".TH pyro-workspace 1"),
+        (&["man", "workspace", "file", "read"], ".TH pyro-workspace-file-read 1"),
+    ] {
+        let output = home.run(words);
+        assert_code(&output, 0);
+        assert!(text(&output.stdout).contains(name), "{}", text(&output.stdout));
+    }
+    assert_code(&home.run(&["man", "nonsense"]), 2);
+}
+
+#[test]
+fn an_id_alone_is_of_what_goes_on() {
+    let home = Home::new();
+    let exec = ["workspace", "exec", "nobody", "--id-only"];
+    assert_code(&home.run(&[&exec[..], &["--", "true"]].concat()), 2);
+    assert_code(&home.run(&[&exec[..], &["--detach", "--", "true"]].concat()), 125);
+    let both = ["--detach", "--yield-seconds", "1", "--", "true"];
+    assert_code(&home.run(&[&exec[..], &both].concat()), 2);
+}
+
+#[test]
 fn completions_know_the_operations() {
     let home = Home::new();
     for shell in ["bash", "zsh", "fish"] {

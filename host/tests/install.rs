@@ -98,6 +98,25 @@ fn what_was_there_is_kept_beside_it() {
 }
 
 #[test]
+fn s9_once_more_neither_widens_what_it_may_nor_loses_what_was_there() {
+    for (client, file, _) in CLIENTS {
+        let person = Person::new();
+        let before = if client == "codex" { "model = \"x\"\n" } else { "{\n  \"a\": 1.0\n}\n" };
+        person.has(file, before);
+        person.installs(&[client, "--profile", "vm-run", "--root", "."]);
+        let confined = read(&person.path(file));
+        assert!(person.installs(&[client]).contains("has it already"));
+        assert_eq!(read(&person.path(file)), confined);
+        let told = person.installs(&[client, "--profile", "workspace-full"]);
+        let text = read(&person.path(file));
+        assert!(text.contains("workspace-full") && text.contains("--root"), "{text}");
+        assert!(told.contains(".before-pyro-2"), "{told}");
+        assert_eq!(read(&person.path(&format!("{file}.before-pyro"))), before);
+        assert_eq!(read(&person.path(&format!("{file}.before-pyro-2"))), confined);
+    }
+}
+
+#[test]
 fn the_environment_says_where_files_are() {
     let person = Person::new();
     let mut pyro = Command::new(env!("CARGO_BIN_EXE_pyro"));

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         ("ignored_signals_stay_ignored", ignored_signals_stay_ignored),
         ("json_is_one_document", json_is_one_document),
         ("an_answer_in_bytes_is_alone_on_stdout", an_answer_in_bytes_is_alone_on_stdout),
+        ("what_an_answer_lacks_is_said_to_scripts", what_an_answer_lacks_is_said_to_scripts),
         ("json_tells_of_a_stop", json_tells_of_a_stop),
     ])
 }
@@ -261,6 +262,19 @@ fn an_answer_in_bytes_is_alone_on_stdout() {
     let output = run(pour(&["4000000"]).stdout(full));
     assert_code(&output, 125);
     assert!(output.stderr.starts_with(b"pyro: cannot write the output: No space"), "{output:?}");
+}
+
+/// Nobody applies half a patch unawares because stderr is a file.
+fn what_an_answer_lacks_is_said_to_scripts() {
+    let mut command = fake::pyro();
+    command.arg("excerpt").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = run(&mut command);
+    assert_code(&output, 0);
+    assert_eq!(output.stdout, b"a part");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "pyro: warning: one file is left out\npyro: there is more\n"
+    );
 }
 
 fn json_tells_of_a_stop() {

@@ -95,6 +95,62 @@ fn tools_say_what_they_do_to_what_is_there() {
     }
 }
 
+/// A word in a description that is an argument of the operation is one that the
+/// model may give.
+#[test]
+fn descriptions_name_what_is_offered() {
+    for profile in PROFILES {
+        let tools = Tools::of(OPERATIONS, profile).list();
+        for tool in &tools {
+            let entry = OPERATIONS.iter().find(|entry| entry.tool == Some(&*tool.name)).unwrap();
+            let all = entry.arguments_schema();
+            let description = tool.description.as_deref().unwrap();
+            for word in description.split('`').skip(1).step_by(2) {
+                let is_argument = all["properties"].get(word).is_some();
+                let is_offered = tool.input_schema["properties"].get(word).is_some();
+                let is_tool = tools.iter().any(|tool| tool.name == format!("workspace_{word}"));
+                let is_word = word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+                assert!(is_offered || !is_argument, "{}: {}: {word}", profile.name, tool.name);
+                // An argument of another tool, as one that has to be given before.
+                let is_anothers =
+                    tools.iter().any(|tool| tool.input_schema["properties"].get(word).is_some());
+                let is_known = is_offered || is_tool || is_anothers;
+                assert!(is_known || !is_word, "{}: {}: {word}", profile.name, tool.name);
+            }
+        }
+    }
+}
+
+/// A client asks its person before a call that may destroy something.
+#[test]
+fn tools_that_can_destroy_say_so() {
+    let can = [
+        "workspace_exec",
+        "process_signal",
+        "workspace_file_write",
+        "workspace_file_delete",
+        "workspace_file_move",
+        "workspace_sync_push",
+        "workspace_export",
+        "workspace_patch_apply",
+        "workspace_reset",
+        "workspace_delete",
+    ];
+    for tool in Tools::of(OPERATIONS, &PROFILES[1]).list() {
+        let destroys = tool.annotations.unwrap().destructive_hint == Some(true);
+        assert_eq!(destroys, can.contains(&&*tool.name), "{}", tool.name);
+    }
+}
+
+/// What answers point to, every model that gets them can call.
+#[test]
+fn the_core_can_read_all_of_an_output() {
+    let offer = PROFILES[0].offer("workspace_logs").unwrap();
+    for needed in ["sequence", "offset_bytes", "output_limit_bytes"] {
+        assert!(!offer.without.contains(&needed));
+    }
+}
+
 #[test]
 fn tools_list() {
     for profile in PROFILES {

@@ -12,9 +12,17 @@ use tempfile::TempDir;
 const LIBRARY: &str = "mcp==2.3.0";
 const INSPECTOR: &str = "@modelcontextprotocol/inspector@2.12.0";
 
+/// Says that this host has no way to the registries, and that these tests are not
+/// to be missed.
+const WITHOUT_REGISTRIES: &str = "PYRO_TEST_WITHOUT_REGISTRIES";
+
 /// Installs something from a registry once for every run of the tests, into a
-/// directory named by what it holds; `None` where there is no registry.
+/// directory named by what it holds; `None` where a person has said so.
 fn installed(what: &str, install: impl Fn(&Path) -> Command) -> Option<PathBuf> {
+    if std::env::var_os(WITHOUT_REGISTRIES).is_some() {
+        eprintln!("skipped: {what} is not installed where {WITHOUT_REGISTRIES} is set");
+        return None;
+    }
     let name: String =
         what.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
     let shelf = user_cache().with_file_name("pyro-tests");
@@ -26,8 +34,8 @@ fn installed(what: &str, install: impl Fn(&Path) -> Command) -> Option<PathBuf> 
     let making = TempDir::new_in(&shelf).expect("the cache is writable");
     let output = match install(making.path()).output() {
         Ok(output) if output.status.success() => output,
-        Ok(output) => return skip(what, &stderr(&output)),
-        Err(error) => return skip(what, &error.to_string()),
+        Ok(output) => missing(what, &stderr(&output)),
+        Err(error) => missing(what, &error.to_string()),
     };
     drop(output);
     // Whoever was first made the same.
@@ -37,9 +45,13 @@ fn installed(what: &str, install: impl Fn(&Path) -> Command) -> Option<PathBuf> 
     Some(place)
 }
 
-fn skip(what: &str, why: &str) -> Option<PathBuf> {
-    eprintln!("skipped: {what} cannot be installed: {}", why.trim());
-    None
+/// A test that nothing was tested with did not pass.
+fn missing(what: &str, why: &str) -> ! {
+    panic!(
+        "{what} cannot be installed: {}\n`images/setup.sh test` installs what that takes; \
+         {WITHOUT_REGISTRIES}=1 does without these tests",
+        why.trim()
+    )
 }
 
 fn library() -> Option<PathBuf> {

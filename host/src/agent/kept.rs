@@ -1,6 +1,6 @@
 //! Processes in the guest that outlive their callers.
 
-use super::{AgentClient, Connection, lost, refused};
+use super::{AgentClient, Channel, Connection, lost, refused};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Stream;
 use pyro_protocol::kept::{
@@ -77,7 +77,7 @@ impl AgentClient {
         &self,
         id: ProcessId,
         (stdout_cursor, stderr_cursor): (u64, u64),
-    ) -> Result<Following<tokio::net::UnixStream>> {
+    ) -> Result<Following<Channel>> {
         let (connection, _) =
             self.begin(FollowProcess { id, stdout_cursor, stderr_cursor }).await?;
         let Connection { reader, writer, .. } = connection;

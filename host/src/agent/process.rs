@@ -1,6 +1,6 @@
 //! A program in the guest, on the connection that started it.
 
-use super::{AgentClient, Connection, lost};
+use super::{AgentClient, Channel, Connection, lost};
 use crate::error::{Error, ErrorKind, Result};
 use pyro_protocol::frame::STREAM_CHUNK;
 use pyro_protocol::process::{Exit, STDIN_WINDOW, Signal, StartProcess, StdinTaken};
@@ -8,7 +8,6 @@ use pyro_protocol::{FrameKind, FrameReader, FrameWriter, Lost};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
-use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 
@@ -32,7 +31,7 @@ pub enum Said {
 
 impl AgentClient {
     /// Starts a program. An error means that it never ran.
-    pub async fn start(&self, request: StartProcess) -> Result<Running<UnixStream>> {
+    pub async fn start(&self, request: StartProcess) -> Result<Running<Channel>> {
         let mut connection = self.connect_with(request).await?;
         connection.reply::<StartProcess>().await?;
         let Connection { reader, writer, .. } = connection;

@@ -35,9 +35,8 @@ fn install(matches: &ArgMatches) -> Result<String> {
     if only_show {
         return Ok(change.diff());
     }
-    change.make()?;
-    let kept = match change.before {
-        Some(_) => format!("; what it was is in {}", change.backup().display()),
+    let kept = match change.make()? {
+        Some(copy) => format!("; what it was is in {}", copy.display()),
         None => String::new(),
     };
     Ok(format!(

@@ -4,7 +4,7 @@ use super::interrupt::{Cause, Stop};
 use super::progress::Progress;
 use super::streams::{write_stderr, write_stdout};
 use crate::event::{Event, Stream};
-use crate::operation::{AnyAnswer, Ink};
+use crate::operation::{AnyAnswer, Ink, Streams};
 use crate::{Error, ErrorKind};
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
@@ -29,8 +29,8 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// What the words want even if the parser will not understand them.
-    pub(super) fn asked_for(words: &[OsString]) -> Self {
+    /// What words that the parser did not understand seem to want.
+    pub(super) fn guessed(words: &[OsString]) -> Self {
         match words.iter().take_while(|word| *word != "--").any(|word| word == "--json") {
             true => Self::Json,
             false => Self::Text,
@@ -38,8 +38,32 @@ impl Format {
     }
 }
 
-/// Writes an answer. What a guest's program wrote has been `streamed` already.
-pub(super) fn answer(answer: &dyn AnyAnswer, format: Format, streamed: bool) -> ExitCode {
+/// What is told while an operation runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Telling {
+    /// The bytes that pass through it.
+    pass: bool,
+    /// What the caller should know although nothing failed.
+    warnings: bool,
+    /// Each stage, also where nobody looks on: a log of what was done.
+    log: bool,
+}
+
+impl Telling {
+    /// What is told beside what passes through.
+    pub(super) fn beside(streams: Streams, pass: bool) -> Self {
+        let (warnings, log) = match streams {
+            Streams::None => (true, true),
+            Streams::Answer => (true, false),
+            // A script takes all of stderr for the program's.
+            Streams::Program => (stderr().is_terminal(), false),
+        };
+        Self { pass, warnings, log }
+    }
+}
+
+/// Writes an answer. What passes through may have been written already.
+pub(super) fn answer(answer: &dyn AnyAnswer, format: Format, streams: Streams) -> ExitCode {
     let written = match format {
         Format::Json => match answer.to_json().and_then(|json| serde_json::to_string_pretty(&json))
         {
@@ -53,20 +77,23 @@ pub(super) fn answer(answer: &dyn AnyAnswer, format: Format, streamed: bool) -> 
             let id = answer.id().map(|id| format!("{id}\n")).unwrap_or_default();
             write_stdout(id.as_bytes())
         }
-        Format::Text if streamed => {
-            remark(answer.note());
-            let rest = answer.after_streams().unwrap_or_default();
-            write_stdout(rest.as_bytes())
-        }
-        Format::Text => write_stdout(answer.to_text(ink(&stdout())).as_bytes()),
+        Format::Text => match streams {
+            Streams::None => write_stdout(answer.to_text(ink(&stdout())).as_bytes()),
+            Streams::Answer | Streams::Program => {
+                if let Some(note) = answer.note()
+                    && Telling::beside(streams, true).warnings
+                {
+                    say(&format!("pyro: {note}\n"));
+                }
+                match answer.after_streams() {
+                    None => Ok(()),
+                    Some((Stream::Stdout, text)) => write_stdout(text.as_bytes()),
+                    Some((Stream::Stderr, text)) => write_stderr(text.as_bytes()),
+                }
+            }
+        },
     };
     finish(written, answer.exit_code())
-}
-
-fn remark(note: Option<String>) {
-    if let Some(note) = note.filter(|_| stderr().is_terminal()) {
-        say(&format!("pyro: {note}\n"));
-    }
 }
 
 /// Writes an error.
@@ -180,15 +207,14 @@ fn say(text: &str) {
 /// when everything is shown.
 pub(super) fn show_events(
     mut events: mpsc::Receiver<Event>,
-    pass_streams: bool,
-    remarks: bool,
+    telling: Telling,
     stop: Stop,
 ) -> io::Result<oneshot::Receiver<()>> {
     let (done, shown) = oneshot::channel();
     std::thread::Builder::new().name("events".into()).spawn(move || {
-        let mut progress = Progress::new(remarks);
+        let mut progress = Progress::new(telling.log);
         while let Some(event) = events.blocking_recv() {
-            if let Err(error) = show(event, &mut progress, pass_streams, remarks) {
+            if let Err(error) = show(event, &mut progress, telling) {
                 stop.because(Cause::Unwritable(error));
                 break;
             }
@@ -199,15 +225,15 @@ pub(super) fn show_events(
     Ok(shown)
 }
 
-fn show(event: Event, progress: &mut Progress, pass: bool, remarks: bool) -> io::Result<()> {
+fn show(event: Event, progress: &mut Progress, telling: Telling) -> io::Result<()> {
     match event {
         Event::Stage { name, subject } => progress.enter(format!("{name} {subject}")),
         Event::Progress(step) => progress.step(&step),
-        Event::Warning(warning) if remarks => {
+        Event::Warning(warning) if telling.warnings => {
             progress.aside(|| say(&format!("pyro: warning: {warning}\n")));
         }
-        Event::ProgramStarted if pass => progress.clear(),
-        Event::Output { stream, bytes } if pass => {
+        Event::ProgramStarted if telling.pass => progress.clear(),
+        Event::Output { stream, bytes } if telling.pass => {
             progress.clear();
             match stream {
                 Stream::Stdout => write_stdout(&bytes)?,

@@ -1,15 +1,15 @@
 //! One operation from start to exit code.
 
 use super::interrupt::{Cause, Interrupts, Stop};
-use super::render::{self, Format};
+use super::render::{self, Format, Telling};
 use super::streams::Stdin;
+use crate::config::Homes;
 use crate::context::{Caller, Roots};
 use crate::event::{Event, Events};
 use crate::mcp::{self, Tools};
-use crate::operation::{AnyAnswer, Context, Entry, Input, Prepared};
+use crate::operation::{AnyAnswer, Context, Entry, Input, Prepared, Streams};
 use crate::{Config, Error, ErrorKind, Pyro, Result};
 use rustix::process::Signal;
-use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -66,10 +66,16 @@ pub(super) fn serve(tools: Tools, roots: &[PathBuf]) -> ExitCode {
     }
 }
 
-/// A client that starts its servers nowhere in particular has not chosen the
-/// whole host.
+/// A client that starts its servers nowhere in particular, in `/` or at home, has
+/// not chosen the whole host nor all that its user has.
 fn below(start: PathBuf) -> Result<Roots> {
-    if start.parent().is_none() { Ok(Roots::NONE) } else { Roots::below(&[start]) }
+    // Whoever has no home cannot be at home.
+    let home = Homes::from_environment().ok().and_then(|homes| homes.home.canonicalize().ok());
+    if start.parent().is_none() || home.is_some_and(|home| home.starts_with(&start)) {
+        Ok(Roots::NONE)
+    } else {
+        Roots::below(&[start])
+    }
 }
 
 /// One thread is enough: all the work is waiting. A read of standard input that
@@ -98,19 +104,18 @@ async fn converse(
 ) -> Result<Box<dyn AnyAnswer>> {
     let mut interrupts = listen()?;
     let pass_streams = format == Format::Text;
-    // Beside a guest's own stderr a remark is for a person only.
-    let remarks = !entry.streams || stderr().is_terminal();
+    let telling = Telling::beside(entry.streams, pass_streams);
     let (events, received) = Events::channel();
-    let shown = render::show_events(received, pass_streams, remarks, stop.clone())
+    let shown = render::show_events(received, telling, stop.clone())
         .map_err(|error| Error::io("cannot start a thread", error))?;
     let (forward, signals) = mpsc::channel(FORWARDED_MAX);
     let mut escalation = Escalation { forward, running: Arc::default(), stop };
     let context = Context {
         events: escalation.watch(events),
-        stdin: if entry.streams {
-            Stdin::open().map(|stdin| Box::new(stdin) as Input)
-        } else {
-            None
+        stdin: match entry.streams {
+            Streams::None => None,
+            Streams::Answer => Stdin::open().map(|stdin| Box::new(stdin) as Input),
+            Streams::Program => Stdin::for_program().map(|stdin| Box::new(stdin) as Input),
         },
         cancel: stop.token(),
         signals,

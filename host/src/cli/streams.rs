@@ -72,14 +72,17 @@ pub(super) enum Stdin {
 }
 
 impl Stdin {
+    /// Standard input for a guest's program. The null device counts as none: the
+    /// guest has one of its own, and input that ends at once would take it
+    /// milliseconds.
+    pub(super) fn for_program() -> Option<Self> {
+        if is_null(stdio::stdin()) { None } else { Self::open() }
+    }
+
     /// Standard input, unless reading it would stop the process: a terminal
-    /// feeds only its foreground. The null device counts as none: the guest has
-    /// one of its own, and input that ends at once would take it milliseconds.
+    /// feeds only its foreground.
     pub(super) fn open() -> Option<Self> {
         let stdin = stdio::stdin();
-        if is_null(stdin) {
-            return None;
-        }
         let elsewhere = match termios::tcgetpgrp(stdin) {
             Ok(foreground) => foreground != process::getpgrp(),
             // Not a terminal, or not ours.

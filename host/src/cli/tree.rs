@@ -1,8 +1,10 @@
 //! The tree of commands.
 
+use super::man;
+use super::render::Format;
 use crate::mcp::install::{Client, Registration};
 use crate::mcp::{PROFILES, Profile};
-use crate::operation::Entry;
+use crate::operation::{Creates, Entry};
 use clap::builder::{PossibleValue, StyledStr};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
@@ -26,7 +28,6 @@ const DRY_RUN: &str = "dry-run";
 /// What the words that only hold other commands are about.
 const GROUPS: &[(&str, &str)] = &[
     ("workspace", "Linux machines that stay until they are deleted"),
-    ("patch", "Changes as text"),
     ("process", "What runs in a workspace without its caller"),
     ("file", "Files of a workspace"),
     ("patch", "Changes of files, into a workspace"),
@@ -51,7 +52,8 @@ pub fn command(table: &[Entry]) -> Command {
         .arg_required_else_help(true);
     let root = table.iter().fold(root, |tree, entry| graft(tree, entry.path, operation(entry)));
     let root = graft(root, MCP_SERVE, mcp_serve());
-    graft(root, MCP_INSTALL, mcp_install()).subcommand(completions_command())
+    let root = graft(root, MCP_INSTALL, mcp_install());
+    root.subcommand(completions_command()).subcommand(man::command())
 }
 
 /// Hangs a command into the tree, making the groups on its path as needed.
@@ -78,21 +80,27 @@ fn operation(entry: &Entry) -> Command {
             .action(ArgAction::SetTrue)
             .help("Answer with one JSON document on stdout, also when it fails"),
     );
-    if !entry.creates {
-        return command;
+    let id_only = Arg::new("id-only")
+        .long("id-only")
+        .action(ArgAction::SetTrue)
+        .conflicts_with("json")
+        .help("Answer with the id of what was made, and nothing else");
+    match entry.creates {
+        Creates::Nothing => command,
+        Creates::Something => command.arg(id_only),
+        Creates::With(argument) => command.arg(id_only.requires(argument)),
     }
-    command.arg(
-        Arg::new("id-only")
-            .long("id-only")
-            .action(ArgAction::SetTrue)
-            .conflicts_with("json")
-            .help("Answer with the id of what was made, and nothing else"),
-    )
 }
 
-/// Whether the words ask for an id alone.
-pub(super) fn id_only(entry: &Entry, matches: &ArgMatches) -> bool {
-    entry.creates && matches.get_flag("id-only")
+/// How the words ask for the answer.
+pub(super) fn format(entry: &Entry, matches: &ArgMatches) -> Format {
+    if entry.creates != Creates::Nothing && matches.get_flag("id-only") {
+        Format::Id
+    } else if matches.get_flag("json") {
+        Format::Json
+    } else {
+        Format::Text
+    }
 }
 
 fn mcp_serve() -> Command {
@@ -131,7 +139,8 @@ fn mcp_install() -> Command {
                 .help("Show what would change, and change nothing"),
         )
         .after_help(
-            "The rest of the file stays as it is, and a copy of it beside it, as `.before-pyro`.\n\n\
+            "The rest of the file stays as it is, and a copy of it beside it, as `.before-pyro`. \
+             A profile and roots that were chosen before stay, too, unless others are given.\n\n\
              Examples:\n  pyro mcp install claude\n  pyro mcp install codex --dry-run\n  \
              pyro mcp install cursor --profile workspace-full --root ~/src",
         )

@@ -19,6 +19,10 @@ const CODEX_TOOL_TIMEOUT_SEC: i64 = 660;
 /// A longer name makes names of tools that models refuse.
 const NAME_MAX: usize = 32;
 
+/// What `mcp serve` takes.
+const PROFILE: &str = "--profile";
+const ROOT: &str = "--root";
+
 /// A program that uses MCP servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
@@ -82,9 +86,10 @@ pub struct Registration {
     pub name: String,
     /// The `pyro` to run. Not every client searches `PATH`.
     pub executable: PathBuf,
-    /// The tools to offer, when they are not the default ones.
+    /// The tools to offer; `None` is what it offered before, or the default.
     pub profile: Option<&'static Profile>,
-    /// The directories of the host that tools may use.
+    /// The directories of the host that tools may use; none is what it had before,
+    /// or where it is started.
     pub roots: Vec<PathBuf>,
 }
 
@@ -96,10 +101,16 @@ impl Registration {
     /// has this name there.
     pub fn plan(&self, client: Client, homes: &Homes) -> Result<Change> {
         let name = self.checked_name()?;
-        let words = self.words()?;
         let path = client.configuration(homes);
         let before = file::read(&path)?;
         let text = before.as_deref().unwrap_or_default();
+        // A file that makes no sense is complained of below.
+        let told = match client {
+            Client::Claude | Client::Cursor => json::mcp_server_words(text, name),
+            Client::OpenCode => json::opencode_server_words(text, name),
+            Client::Codex => toml::server_words(text, name),
+        };
+        let words = self.words(&told)?;
         let after = match client {
             Client::Claude | Client::Cursor => json::with_mcp_server(text, name, &words),
             Client::OpenCode => json::with_opencode_server(text, name, &words),
@@ -121,17 +132,41 @@ impl Registration {
             .hint(format!("a name has 1 to {NAME_MAX} of the characters A-Z a-z 0-9 _ -")))
     }
 
-    /// The command that starts the server, in words.
-    fn words(&self) -> Result<Vec<String>> {
+    /// The command that starts the server, in words. What a server of ours was
+    /// told `before` and is not told anew stays: to register it once more, as after
+    /// an update, never lets it do more.
+    fn words(&self, before: &[String]) -> Result<Vec<String>> {
         let mut words = vec![utf8(&self.executable)?, "mcp".into(), "serve".into()];
-        if let Some(profile) = self.profile {
-            words.extend(["--profile".into(), profile.name.into()]);
+        let said = options(before);
+        match self.profile {
+            Some(profile) => words.extend([PROFILE.into(), profile.name.into()]),
+            None => {
+                words.extend(said.iter().filter(|(name, _)| *name == PROFILE).flat_map(spelled))
+            }
+        }
+        if self.roots.is_empty() {
+            words.extend(said.iter().filter(|(name, _)| *name == ROOT).flat_map(spelled));
         }
         for root in &self.roots {
-            words.extend(["--root".into(), utf8(root)?]);
+            words.extend([ROOT.into(), utf8(root)?]);
         }
         Ok(words)
     }
+}
+
+/// The options that the words of a server of ours have, each with its value.
+fn options(words: &[String]) -> Vec<(&str, &str)> {
+    let mut rest = words.iter().map(String::as_str).skip_while(|word| *word != "serve").skip(1);
+    let mut options = Vec::new();
+    while let Some(word) = rest.next() {
+        let option = word.split_once('=').or_else(|| Some((word, rest.next()?)));
+        options.extend(option);
+    }
+    options
+}
+
+fn spelled(option: &(&str, &str)) -> [String; 2] {
+    [option.0.into(), option.1.into()]
 }
 
 fn utf8(path: &std::path::Path) -> Result<String> {
@@ -179,4 +214,33 @@ impl Misfit {
 fn is_ours<'w>(words: impl IntoIterator<Item = &'w str>) -> bool {
     let words: Vec<_> = words.into_iter().collect();
     words.windows(2).any(|pair| pair == ["mcp", "serve"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::PROFILES;
+
+    fn words(registration: &Registration, before: &[&str]) -> Vec<String> {
+        let before: Vec<String> = before.iter().map(|&word| word.into()).collect();
+        registration.words(&before).expect("UTF-8").split_off(1)
+    }
+
+    #[test]
+    fn s9_registered_once_more_it_may_do_no_more() {
+        let mut registration = Registration {
+            name: "pyro".into(),
+            executable: "/opt/pyro".into(),
+            profile: None,
+            roots: Vec::new(),
+        };
+        let before = ["mcp", "serve", "--root=/a", "--profile", "vm-run", "--root", "/b"];
+        let kept = ["mcp", "serve", "--profile", "vm-run", "--root", "/a", "--root", "/b"];
+        assert_eq!(words(&registration, &before), kept);
+        assert_eq!(words(&registration, &[]), ["mcp", "serve"]);
+        registration.roots = vec!["/c".into()];
+        registration.profile = Some(&PROFILES[0]);
+        let new = ["mcp", "serve", "--profile", PROFILES[0].name, "--root", "/c"];
+        assert_eq!(words(&registration, &before), new);
+    }
 }

@@ -60,9 +60,10 @@ pub const PROFILES: &[Profile] = &[
 ///   `workspace_status` says the rest to who is curious.
 /// - `process_poll` and `process_signal` look after a server that was started
 ///   and a build that takes long; `process_poll` waits too. Input for programs
-///   (`process_write`) and what ran before (`workspace_logs`) are for the few.
-/// - Files are read, written, edited and searched by tools of their own, which
-///   quote nothing and show pages; to list them, any shell will do.
+///   (`process_write`) is for the few.
+/// - `workspace_logs` has the rest of an output that was too long to show.
+/// - Files are read, written and edited by tools of their own, which quote
+///   nothing and show pages; to list and to search them, any shell will do.
 /// - `vm_run` does in one call what create, exec and delete do in three, and
 ///   keeps nothing; it has a profile of its own.
 /// - Size and lifetime of the machine are left to the person, and so is what a
@@ -75,15 +76,12 @@ const CORE: &[Offer] = &[
     Offer { tool: "workspace_list", without: &["labels"] },
     whole("workspace_start"),
     Offer { tool: "workspace_exec", without: &["env", "user", "keep_stdin", "output_limit_bytes"] },
+    Offer { tool: "workspace_logs", without: &["limit"] },
     Offer { tool: "process_poll", without: &["limit_bytes"] },
     whole("process_signal"),
     Offer { tool: "workspace_file_read", without: &["content_only"] },
     Offer { tool: "workspace_file_write", without: &["text_file", "append", "create_new"] },
     Offer { tool: "workspace_file_edit", without: &["count"] },
-    Offer {
-        tool: "workspace_file_search",
-        without: &["exclude", "ignore_case", "git", "max_file_bytes"],
-    },
     Offer { tool: "workspace_sync_push", without: &["dry_run", "checksum"] },
     Offer {
         tool: "workspace_diff",

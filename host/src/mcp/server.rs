@@ -1,7 +1,7 @@
 use super::{Tools, advice, text};
 use crate::context::{Caller, Roots};
 use crate::event::{Event, Events};
-use crate::operation::{AnyAnswer, Context, Entry, Ink};
+use crate::operation::{AnyAnswer, Context, Entry};
 use crate::{Error, ErrorKind, Pyro, Result};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation,
@@ -27,8 +27,8 @@ pyro gives you Linux computers of your own in microVMs. Nothing you do in one \
 touches the host; you are root.
 
 The loop: create a workspace, seeded from a directory of the host (it becomes \
-/workspace and the baseline). Work in it: run commands, read, search, edit and \
-write files. Review: the diff shows what changed against the baseline. Then \
+/workspace and the baseline). Work in it: run commands, read, edit and write \
+files. Review: the diff shows what changed against the baseline. Then \
 export what is worth keeping, or reset to the baseline and try again. Delete \
 the workspace when done; until then it stays, also across sessions.
 
@@ -124,7 +124,9 @@ fn success(answer: &dyn AnyAnswer, warnings: &Warnings) -> Result<CallToolResult
     let document = answer.to_json().map_err(|error| {
         Error::new(ErrorKind::Internal, "the answer does not fit into JSON").because(error)
     })?;
-    let text = warnings.text() + &answer.to_text(Ink::Plain);
+    let warnings = warnings.text();
+    let text = answer.to_text_within(text::TEXT_MAX.saturating_sub(warnings.len()));
+    let text = warnings + &text;
     let mut result = CallToolResult::success(vec![ContentBlock::text(text::bounded(text))]);
     result.structured_content = Some(document);
     Ok(result)

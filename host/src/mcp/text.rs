@@ -2,12 +2,14 @@
 
 /// How long the text of an answer may be, in bytes: some 8,000 tokens. Clients
 /// cut off what is longer, without regard to what they cut.
-const TEXT_MAX: usize = 32 * 1024;
+pub(super) const TEXT_MAX: usize = 32 * 1024;
 
 /// How much of a longer text is its end, where programs tell how they fared.
 const TAIL_MAX: usize = TEXT_MAX / 4;
 
-/// The text, or its head and its tail and how much is missing between them.
+/// The text, or its head and its tail and how much is missing between them:
+/// for answers that are long by the number of things in them. What a guest wrote
+/// has been fitted in already.
 pub(super) fn bounded(text: String) -> String {
     if text.len() <= TEXT_MAX {
         return text;

@@ -1,5 +1,6 @@
 //! What an operation answers, for programs and for readers.
 
+use crate::event::Stream;
 use anstyle::Style;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -14,15 +15,15 @@ pub trait Answer: Serialize + JsonSchema + Send + 'static {
     /// Those of the page.
     fn render(&self, page: &mut Page) -> fmt::Result;
 
-    /// One line worth adding, on a terminal, for a reader who has already seen
-    /// what the guest's program wrote.
+    /// One line worth adding for a reader who has already seen what passed
+    /// through; beside a guest's program only on a terminal.
     fn note(&self) -> Option<String> {
         None
     }
 
-    /// What a reader who has seen what the guest's program wrote is still to be
-    /// told on standard output.
-    fn after_streams(&self) -> Option<String> {
+    /// What a reader who has seen what passed through is still to be told, person
+    /// or script, and on which stream.
+    fn after_streams(&self) -> Option<(Stream, String)> {
         None
     }
 
@@ -46,10 +47,12 @@ pub trait AnyAnswer: Send {
     fn to_json(&self) -> serde_json::Result<Value>;
     /// The answer as text.
     fn to_text(&self, ink: Ink) -> String;
+    /// The same in about so many bytes, where an answer can be told in fewer.
+    fn to_text_within(&self, room: usize) -> String;
     /// See [`Answer::note`].
     fn note(&self) -> Option<String>;
     /// See [`Answer::after_streams`].
-    fn after_streams(&self) -> Option<String>;
+    fn after_streams(&self) -> Option<(Stream, String)>;
     /// See [`Answer::exit_code`].
     fn exit_code(&self) -> u8;
     /// See [`Answer::id`].
@@ -62,17 +65,18 @@ impl<A: Answer> AnyAnswer for A {
     }
 
     fn to_text(&self, ink: Ink) -> String {
-        let mut page = Page { text: String::new(), ink };
-        // A page is a string: writing to it cannot fail.
-        let _ = self.render(&mut page);
-        page.text
+        rendered(self, ink, usize::MAX)
+    }
+
+    fn to_text_within(&self, room: usize) -> String {
+        rendered(self, Ink::Plain, room)
     }
 
     fn note(&self) -> Option<String> {
         Answer::note(self)
     }
 
-    fn after_streams(&self) -> Option<String> {
+    fn after_streams(&self) -> Option<(Stream, String)> {
         Answer::after_streams(self)
     }
 
@@ -83,6 +87,13 @@ impl<A: Answer> AnyAnswer for A {
     fn id(&self) -> Option<String> {
         Answer::id(self)
     }
+}
+
+fn rendered(answer: &impl Answer, ink: Ink, size: usize) -> String {
+    let mut page = Page { text: String::new(), ink, size };
+    // A page is a string: writing to it cannot fail.
+    let _ = answer.render(&mut page);
+    page.text
 }
 
 /// Whether a page may have colours.
@@ -99,9 +110,18 @@ pub enum Ink {
 pub struct Page {
     text: String,
     ink: Ink,
+    size: usize,
 }
 
 impl Page {
+    /// How many bytes more there is room for. What a guest wrote is told by its
+    /// ends where it does not fit, and the answer says where the rest is: nobody
+    /// cuts it a second time. All else is short, and may go beyond.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.size.saturating_sub(self.text.len())
+    }
+
     /// A text in a style, when the page has colours.
     pub fn paint(&self, style: Style, text: impl fmt::Display) -> String {
         match self.ink {

@@ -18,6 +18,7 @@ pub use label::{Label, Labels};
 pub use number::{
     DiskMib, MemMib, Number, OutOfBounds, OutputLimit, TimeoutSeconds, TtlSeconds, VcpuCount,
 };
+pub(crate) use number::{maybe_count, whole};
 pub use path::PathInGuest;
 pub use patience::Patience;
 pub use process::{NoProcess, ProcessRef};

@@ -1,6 +1,6 @@
 //! A row of the table: an operation with its type erased.
 
-use super::{AnyAnswer, Effect, Operation, schema};
+use super::{AnyAnswer, Creates, Effect, Operation, Streams, schema};
 use crate::{Context, Error, ErrorKind, Pyro, Result};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -21,9 +21,9 @@ pub struct Entry {
     /// See [`Operation::EFFECT`].
     pub effect: Effect,
     /// See [`Operation::STREAMS`].
-    pub streams: bool,
+    pub streams: Streams,
     /// See [`Operation::CREATES`].
-    pub creates: bool,
+    pub creates: Creates,
     /// See [`Operation::REPEATABLE`].
     pub repeatable: bool,
     augment_args: fn(clap::Command) -> clap::Command,

@@ -13,6 +13,9 @@ use std::collections::VecDeque;
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Room for what stands around streams.
+pub(super) const HEADINGS: usize = 512;
+
 /// How a string spells bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -69,8 +72,13 @@ impl Output {
         }
     }
 
-    /// For a reader: each stream under a heading, unless it is empty.
-    pub(super) fn render(&self, page: &mut Page) -> fmt::Result {
+    /// How many bytes of each stream this is about, here or left out between.
+    pub(super) fn lengths(&self) -> (u64, u64) {
+        let (stdout, stderr) = self.streams();
+        (stdout.bytes(), stderr.bytes())
+    }
+
+    fn streams(&self) -> (Captured<&str>, Captured<&str>) {
         let stdout = Captured {
             text: self.stdout.as_str(),
             encoding: self.stdout_encoding,
@@ -83,8 +91,29 @@ impl Output {
             omitted_bytes: self.stderr_omitted_bytes,
             tail: self.stderr_tail.as_deref(),
         };
+        (stdout, stderr)
+    }
+
+    /// For a reader: each stream under a heading, unless it is empty, in about so
+    /// many bytes. Says whether that is all there is of both.
+    pub(super) fn render(&self, page: &mut Page, room: usize) -> Result<bool, fmt::Error> {
+        let (stdout, stderr) = self.streams();
+        let (for_stdout, for_stderr) = shares(room, stdout.length(), stderr.length());
+        let (stdout, stderr) = (stdout.within(for_stdout), stderr.within(for_stderr));
         render_stream(page, "stdout", &stdout)?;
-        render_stream(page, "stderr", &stderr)
+        render_stream(page, "stderr", &stderr)?;
+        Ok(stdout.omitted_bytes + stderr.omitted_bytes == 0)
+    }
+}
+
+/// How much of a room two texts get: half each, and what the other does not need.
+pub(super) fn shares(room: usize, first: usize, second: usize) -> (usize, usize) {
+    let half = room / 2;
+    if first <= half {
+        (first, room - first)
+    } else {
+        let second = second.min(half);
+        (room - second, second)
     }
 }
 
@@ -175,6 +204,61 @@ pub(super) struct Captured<Text> {
     pub(super) encoding: Encoding,
     pub(super) omitted_bytes: u64,
     pub(super) tail: Option<Text>,
+}
+
+impl Captured<&str> {
+    /// How long all of it is to read.
+    pub(super) fn length(&self) -> usize {
+        self.text.len() + self.tail.map_or(0, str::len)
+    }
+
+    /// The same in so many bytes of text: its own first and last ones.
+    pub(super) fn within(self, room: usize) -> Self {
+        if self.length() <= room {
+            return self;
+        }
+        let encoding = self.encoding;
+        let head = encoding.head(self.text, room - room / 2);
+        let tail = encoding.tail(self.tail.unwrap_or(self.text), room / 2);
+        let shown = (encoding.bytes_of(head) + encoding.bytes_of(tail)) as u64;
+        Self { text: head, encoding, omitted_bytes: self.bytes() - shown, tail: Some(tail) }
+    }
+
+    /// How many bytes of the stream this is about, here or left out between.
+    fn bytes(&self) -> u64 {
+        let spelled = |text| self.encoding.bytes_of(text) as u64;
+        self.omitted_bytes + spelled(self.text) + self.tail.map_or(0, spelled)
+    }
+}
+
+impl Encoding {
+    /// The beginning of a text, in at most so many bytes.
+    pub(super) fn head(self, text: &str, max: usize) -> &str {
+        match self {
+            Self::Utf8 => &text[..text.floor_char_boundary(max)],
+            // Four characters spell three bytes.
+            Self::Base64 => &text[..text.len().min(max / 4 * 4)],
+        }
+    }
+
+    /// The end of a text, in at most so many bytes.
+    fn tail(self, text: &str, max: usize) -> &str {
+        let start = text.len().saturating_sub(max);
+        match self {
+            Self::Utf8 => &text[text.ceil_char_boundary(start)..],
+            Self::Base64 => &text[start.next_multiple_of(4).min(text.len())..],
+        }
+    }
+
+    /// How many bytes a text spells.
+    pub(super) fn bytes_of(self, text: &str) -> usize {
+        match self {
+            Self::Utf8 => text.len(),
+            Self::Base64 => {
+                text.len() / 4 * 3 - text.bytes().rev().take_while(|b| *b == b'=').count()
+            }
+        }
+    }
 }
 
 /// The first and the last bytes of a stream.
@@ -305,6 +389,37 @@ mod tests {
     }
 
     proptest! {
+        /// A text for a model has no more than there is room for, and says rightly
+        /// how much is missing.
+        #[test]
+        fn what_is_shown_fits_and_adds_up(limit in 0_u32..40, room in 0_usize..60, all: Vec<u8>) {
+            let captured = capture(limit, &[&all]);
+            let captured = Captured {
+                text: captured.text.as_str(),
+                encoding: captured.encoding,
+                omitted_bytes: captured.omitted_bytes,
+                tail: captured.tail.as_deref(),
+            };
+            let shown = captured.within(room);
+            let text = shown.text.to_owned() + shown.tail.unwrap_or_default();
+            prop_assert!(text.len() <= room);
+            let decode = |text: &str| match shown.encoding {
+                Encoding::Utf8 => text.as_bytes().to_vec(),
+                Encoding::Base64 => STANDARD.decode(text).unwrap(),
+            };
+            let (head, tail) = (decode(shown.text), decode(shown.tail.unwrap_or_default()));
+            prop_assert!(all.starts_with(&head) && all.ends_with(&tail));
+            let told = (head.len() + tail.len()) as u64 + shown.omitted_bytes;
+            prop_assert_eq!(told, all.len() as u64);
+        }
+
+        #[test]
+        fn shares_are_all_there_is(room in 0_usize..99, first in 0_usize..99, second in 0_usize..99) {
+            let (one, other) = shares(room, first, second);
+            prop_assert!(one + other == room || (one >= first && other >= second));
+            prop_assert!(one + other <= room);
+        }
+
         #[test]
         fn kept_and_omitted_add_up(limit in 0_u32..20, chunks: Vec<Vec<u8>>) {
             let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();

@@ -3,8 +3,8 @@
 use super::argument::{
     CommandLine, MemMib, OutputLimit, PathInGuest, TimeoutSeconds, Variable, Variables, VcpuCount,
 };
-use super::output::{Collector, Output, ending};
-use super::{Answer, Context, Effect, Operation, Page};
+use super::output::{Collector, HEADINGS, Output, ending};
+use super::{Answer, Context, Effect, Operation, Page, Streams};
 use crate::workspace::history::exit_code;
 use crate::workspace::{self, Program, Ran, RunRequest, Shape};
 use crate::{Pyro, Result, disk};
@@ -46,8 +46,9 @@ pub struct Run {
     #[schemars(with = "String")]
     pub user: Option<String>,
     /// Kill everything the program started after so many seconds; 0 is no limit.
+    /// In JSON 45 if not given: what takes longer goes on in a workspace.
     #[arg(long, value_name = "N", default_value_t)]
-    #[serde(default)]
+    #[serde(default = "timeout_in_json")]
     pub timeout_seconds: TimeoutSeconds,
     /// How many virtual CPUs the machine has, 1 to 32.
     #[arg(long, value_name = "N", default_value_t)]
@@ -64,6 +65,16 @@ pub struct Run {
     pub output_limit_bytes: OutputLimit,
 }
 
+/// What JSON means when it says nothing. Clients of tools give up after a minute,
+/// and the machine must boot first.
+fn timeout_in_json() -> TimeoutSeconds {
+    const IN_JSON: TimeoutSeconds = match TimeoutSeconds::new(45) {
+        Ok(seconds) => seconds,
+        Err(_) => panic!("out of bounds"),
+    };
+    IN_JSON
+}
+
 const USAGE: &str = "\
 pyro run [OPTIONS] <ENVIRONMENT> -- <ARG>...
        pyro run [OPTIONS] <ENVIRONMENT> --shell <LINE>";
@@ -72,7 +83,7 @@ const EXAMPLES: &str = "\
 Examples:
   pyro run debian:12 -- git --version
   pyro run debian:12 --shell 'ls /etc | wc -l'
-  tar c . | pyro run debian:12 --mem-mib 2048 -- sh -c 'tar x && make test'
+  tar c . | pyro run debian:12-build --mem-mib 2048 -- sh -c 'tar x && make test'
   pyro run debian:12 --json -- python3 -c 'print(6 * 7)'
 
 Exit codes: the program's own; 124 timed out, 125 pyro failed, 126 not
@@ -137,7 +148,7 @@ impl Operation for Run {
     const PATH: &'static [&'static str] = &["run"];
     const TOOL: Option<&'static str> = Some("vm_run");
     const EFFECT: Effect = Effect::Changes;
-    const STREAMS: bool = true;
+    const STREAMS: Streams = Streams::Program;
     type Output = RunAnswer;
 
     async fn run(self, pyro: &Pyro, mut context: Context) -> Result<RunAnswer> {
@@ -152,12 +163,9 @@ impl Operation for Run {
             program: Program {
                 argv: self.command.clone().into_argv(),
                 cwd: self.cwd.map(|PathInGuest(path)| path),
-                env: self.env.into_iter().filter_map(|v| v.resolve(&pyro.config)).collect(),
+                env: Variables::resolve(self.env, &pyro.config),
                 user: self.user,
-                timeout: match self.timeout_seconds.get() {
-                    0 => None,
-                    seconds => Some(Duration::from_secs(seconds.into())),
-                },
+                timeout: self.timeout_seconds.duration(),
             },
         };
         let ran = workspace::run(pyro, request, context).await?;
@@ -173,7 +181,11 @@ impl Answer for RunAnswer {
     fn render(&self, page: &mut Page) -> fmt::Result {
         let ending = ending(self.exit_code, self.signal, self.timed_out);
         writeln!(page, "{ending} after {} ms", self.duration_ms)?;
-        self.output.render(page)
+        if self.timed_out {
+            writeln!(page, "give it more `timeout_seconds`, or a workspace, where it can go on")?;
+        }
+        let room = page.room().saturating_sub(HEADINGS);
+        self.output.render(page, room).map(drop)
     }
 
     fn note(&self) -> Option<String> {

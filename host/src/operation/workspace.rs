@@ -42,7 +42,7 @@ pub use process::{
     ProcessSignal, ProcessSignalAnswer, ProcessWait, ProcessWaitAnswer, ProcessWrite,
     ProcessWriteAnswer,
 };
-pub use reset::WorkspaceReset;
+pub use reset::{ResetTo, WorkspaceReset, WorkspaceResetAnswer};
 pub use start::WorkspaceStart;
 pub use status::WorkspaceStatus;
 pub use stop::WorkspaceStop;

@@ -2,7 +2,7 @@
 
 use super::GUEST_PATH;
 use super::admission;
-use super::directory::{self, Directory};
+use super::directory::Directory;
 use super::label;
 use super::machine::{self, Caller, Plan};
 use super::place::{Place, SEED_NAME};

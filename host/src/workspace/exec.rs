@@ -4,11 +4,11 @@
 
 use super::history::{Command, Ending, History, Recorder};
 use super::live::Live;
-use super::machine::{Caller, cancelled};
+use super::machine::Caller;
 use super::program::{Program, execute, start_request};
 use crate::agent::kept::Heard;
 use crate::blocking::blocking;
-use crate::context::Context;
+use crate::context::{Context, cancelled};
 use crate::environment::Environments;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, Stream};

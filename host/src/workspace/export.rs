@@ -17,7 +17,7 @@ mod tree;
 pub use stream::{ENTRIES_MAX, Limits};
 
 use crate::agent::transfer::blocking;
-use crate::agent::{AgentClient, Connection};
+use crate::agent::{AgentClient, Channel, Connection};
 use crate::context::Admitted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, Stream};
@@ -31,7 +31,6 @@ use room::Room;
 use staging::Staging;
 use std::path::Path;
 use stream::Counts;
-use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
 /// What to export, and whereto.
@@ -172,7 +171,7 @@ async fn begin(
     agent: &AgentClient,
     path: &GuestPath,
     cancel: &CancellationToken,
-) -> Result<(Connection<UnixStream>, Exporting)> {
+) -> Result<(Connection<Channel>, Exporting)> {
     tokio::select! {
         begun = agent.begin(Export { path: path.clone() }) => begun,
         () = cancel.cancelled() => Err(cancelled()),

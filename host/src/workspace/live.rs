@@ -30,7 +30,7 @@ impl Live {
         let record = place.record()?;
         if place.state() != State::Running {
             // Whoever starts, stops or resets it now is waited for.
-            let life = place.take_life().await?;
+            let life = place.take_life(context).await?;
             if place.state() == State::Changing {
                 // It goes down, and whoever stopped it has left.
                 drop(place.take_run(GOING_DOWN).await?);

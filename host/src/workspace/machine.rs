@@ -4,7 +4,7 @@
 use super::admission;
 use super::shape::Shape;
 use crate::blocking::blocking;
-use crate::context::Context;
+use crate::context::{Context, unless_cancelled};
 use crate::disk;
 use crate::environment::Bootable;
 use crate::error::{Error, ErrorKind, Result};
@@ -68,19 +68,12 @@ impl Caller<'_> {
         &self,
         doing: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        tokio::select! {
-            done = doing => done,
-            () = self.cancel.cancelled() => Err(cancelled()),
-        }
+        unless_cancelled(self.cancel, doing).await
     }
 
     pub(super) async fn stage(&self, name: &'static str, subject: impl Into<String>) {
         self.events.emit(Event::Stage { name, subject: subject.into() }).await;
     }
-}
-
-pub(super) fn cancelled() -> Error {
-    Error::new(ErrorKind::Cancelled, "cancelled")
 }
 
 /// Starts a supervisor on a plan. Dropping the future midway leaves nothing.

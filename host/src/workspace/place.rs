@@ -16,6 +16,7 @@ use super::directory;
 use super::history::History;
 use super::record::{self, Record};
 use crate::config::Config;
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event_log::{EventLog, Happening};
 use crate::id::WorkspaceId;
@@ -178,10 +179,11 @@ impl Place {
     /// The right to start, stop, reset or delete it; others wait meanwhile.
     ///
     /// # Errors
-    /// `NotFound`, and `Conflict` when another's is not done in time.
-    pub async fn take_life(&self) -> Result<Lock> {
-        let life =
-            Lock::take(&self.path.join(directory::LIFE_LOCK), Mode::Exclusive, LIFE_DEADLINE).await;
+    /// `NotFound`, and `Conflict` when another's is not done in time; `Cancelled`.
+    pub async fn take_life(&self, context: &Context) -> Result<Lock> {
+        let path = self.path.join(directory::LIFE_LOCK);
+        let taking = Lock::take(&path, Mode::Exclusive, LIFE_DEADLINE);
+        let life = context.unless_cancelled(async { Ok(taking.await) }).await?;
         let life = self.unless_gone(life)?;
         // Whom we waited for may have deleted it.
         if self.is_there() { Ok(life) } else { Err(self.gone()) }

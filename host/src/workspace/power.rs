@@ -48,7 +48,7 @@ pub enum Stopped {
 
 /// Starts a workspace; one that runs is left alone. Says whether it was started.
 pub async fn start(pyro: &Pyro, place: &Place, context: &Context) -> Result<bool> {
-    let life = place.take_life().await?;
+    let life = place.take_life(context).await?;
     start_with(pyro, place, &life, context).await
 }
 
@@ -115,7 +115,7 @@ async fn resolve(pyro: &Pyro, record: &Record) -> Result<Bootable> {
 
 /// Stops a workspace in good order; its data stay.
 pub async fn stop(place: &Place, grace: Duration, context: &Context) -> Result<Stopped> {
-    let _life = place.take_life().await?;
+    let _life = place.take_life(context).await?;
     stop_with(place, grace, context).await
 }
 
@@ -136,9 +136,10 @@ pub(super) async fn stop_with(
     Caller::from(context).stage("stopping", place.id().to_string()).await;
     let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
     let deadline = grace.saturating_add(OFF_MARGIN);
-    let answer = order(place.path(), Order::Stop { grace_ms }, deadline)
-        .await
-        .map_err(|error| error.hint(by_force(place)))?;
+    // Whoever leaves now leaves a machine that goes off all the same.
+    let stopping = order(place.path(), Order::Stop { grace_ms }, deadline);
+    let answer =
+        context.unless_cancelled(stopping).await.map_err(|error| error.hint(by_force(place)))?;
     place.take_run(GOING_DOWN).await.map_err(|error| wedged(place, error))?;
     match answer {
         Some(Answer::Stopped { clean: true }) => Ok(Stopped::Cleanly),
@@ -154,7 +155,7 @@ pub(super) async fn stop_with(
 /// Stops a workspace as if its power failed: what its guest has not written to
 /// its disk is lost, and the disk's journal makes the rest consistent.
 pub async fn stop_by_force(place: &Place, context: &Context) -> Result<Stopped> {
-    let _life = place.take_life().await?;
+    let _life = place.take_life(context).await?;
     match place.state() {
         State::Stopped => return Ok(Stopped::Already),
         State::Crashed => {
@@ -170,7 +171,7 @@ pub async fn stop_by_force(place: &Place, context: &Context) -> Result<Stopped> 
 
 /// Deletes a workspace with all its data. A running guest is killed.
 pub async fn delete(place: &Place, context: &Context) -> Result<()> {
-    let life = place.take_life().await?;
+    let life = place.take_life(context).await?;
     delete_with(place, &life, context).await
 }
 

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 /// is dropped only once a guest answers on the new one; if that fails, or the
 /// caller dies, the workspace is stopped and has its old disk.
 pub async fn reset(pyro: &Pyro, place: &Place, context: &Context) -> Result<Record> {
-    let _life = place.take_life().await?;
+    let _life = place.take_life(context).await?;
     let record = place.record()?;
     stop_with(place, GRACE, context).await?;
     let run = place.take_run(super::power::END_DEADLINE).await?;

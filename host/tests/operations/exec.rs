@@ -244,7 +244,7 @@ async fn a_detached_process_is_polled_fed_and_waited_for() {
     // The command line prints the id, as nothing else tells it.
     let printed = Answer::after_streams(&answer);
     let id = answer.process_id.unwrap();
-    assert_eq!(printed, Some(format!("{id}\n")));
+    assert_eq!(printed, Some((Stream::Stdout, format!("{id}\n"))));
     assert_eq!(bench.logs().await[0].state, LogState::Detached);
     let write = json!({ "process_id": id, "text": "one\n" });
     let written = bench.ask::<ProcessWrite>(write).await.unwrap();
@@ -444,8 +444,8 @@ async fn a_reset_leaves_the_history() {
     let bench = Bench::new().await;
     bench.exec(json!({ "command": "exit 3" })).await;
     let reset = bench.ask::<WorkspaceReset>(json!({})).await.unwrap();
-    assert_eq!((reset.command_count, reset.reset_count), (1, 1));
-    assert_eq!(reset.last_command.unwrap().exit_code, Some(3));
+    assert_eq!((reset.workspace.command_count, reset.workspace.reset_count), (1, 1));
+    assert_eq!(reset.workspace.last_command.unwrap().exit_code, Some(3));
     assert_eq!(bench.exec(json!({ "command": "true" })).await.sequence, Some(2));
     let codes: Vec<_> = bench.logs().await.into_iter().map(|entry| entry.exit_code).collect();
     assert_eq!(codes, [Some(3), Some(0)]);

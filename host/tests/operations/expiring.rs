@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 async fn ask<O: Operation>(pyro: &Pyro, more: Value) -> pyro::Result<O::Output> {
     let mut asked = json!({ "workspace_id": "w" });
-    if O::CREATES {
+    if O::CREATES == pyro::operation::Creates::Something {
         asked = json!({ "environment": ENVIRONMENT, "mem_mib": 128, "name": "w" });
     }
     asked.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -4,12 +4,14 @@ use crate::fake_vmm::FakeVmm;
 use crate::home::{ENVIRONMENT, Home};
 use pyro::operation::{
     FileDelete, FileEdit, FileList, FileMove, FileRead, FileSearch, FileStat, FileWrite, Operation,
-    PatchApply, ProcessSignal, WorkspaceCreate, WorkspaceDelete, WorkspaceExec, WorkspaceExport,
-    WorkspaceSyncPush,
+    PatchApply, ProcessList, ProcessSignal, WorkspaceCreate, WorkspaceDelete, WorkspaceExec,
+    WorkspaceExport, WorkspaceStatus, WorkspaceStop, WorkspaceSyncPush,
 };
+use pyro::store::lock::{Lock, Mode};
 use pyro::{Context, ErrorKind, Pyro, Result};
 use serde_json::{Value, json};
 use std::fs;
+use std::time::Duration;
 
 /// Asks as a program would, by JSON; the answer as JSON.
 async fn ask<O: Operation>(pyro: &Pyro, arguments: Value) -> Result<Value> {
@@ -93,6 +95,77 @@ async fn what_is_no_text_is_base64_and_input_is_streamed() {
         let error = ask::<FileWrite>(&pyro, bad.clone()).await.expect_err("it makes no sense");
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad}");
     }
+    done(home, pyro).await;
+}
+
+/// A model gets files; whoever may name anything may wait for a pipe's writer.
+#[tokio::test]
+async fn p4_a_pipe_holds_up_no_server() {
+    let (home, pyro, guest) = workspace().await;
+    let pipe = home.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let roots = pyro::context::Roots::below(&[home.path("")]).unwrap();
+    let bound = || Context { roots: roots.clone(), ..Context::default() };
+    let write = json!({ "path": "f", "text_file": &pipe });
+    let patch = json!({ "patch_file": &pipe });
+    let error = ask_with::<FileWrite>(&pyro, write.clone(), bound()).await.expect_err("a pipe");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let error = ask_with::<PatchApply>(&pyro, patch.clone(), bound()).await.expect_err("a pipe");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let writer = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::write(pipe, "hello").unwrap()
+    });
+    ask::<FileWrite>(&pyro, write).await.unwrap();
+    writer.join().unwrap();
+    assert_eq!(fs::read(guest.join("f")).unwrap(), b"hello");
+    let context = Context::default();
+    context.cancel.cancel();
+    let error = ask_with::<PatchApply>(&pyro, patch, context).await.expect_err("cancelled");
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    // A thread that waits for a writer, or is about to, gets one for good: the test
+    // ends only after it.
+    let writer = fs::File::options().read(true).write(true).open(pipe).unwrap();
+    std::mem::forget(writer);
+    done(home, pyro).await;
+}
+
+#[tokio::test]
+async fn a_text_is_cut_between_characters() {
+    let (home, pyro, _) = workspace().await;
+    ask::<FileWrite>(&pyro, json!({ "path": "f", "text": "aéb" })).await.unwrap();
+    let asked = |offset: f64, max_bytes: u32| json!({ "path": "f", "offset": offset, "max_bytes": max_bytes });
+    let read = ask::<FileRead>(&pyro, asked(0.0, 2)).await.unwrap();
+    let told = (&read["content"], &read["encoding"], &read["next_offset"]);
+    assert_eq!(told, (&json!("a"), &json!("utf-8"), &json!(1)));
+    let read = ask::<FileRead>(&pyro, asked(1.0, 2)).await.unwrap();
+    assert_eq!((&read["content"], &read["next_offset"]), (&json!("é"), &json!(3)));
+    let read = ask::<FileRead>(&pyro, asked(1.0, 1)).await.unwrap();
+    assert_eq!((&read["encoding"], &read["next_offset"]), (&json!("base64"), &json!(2)));
+    let error = ask::<FileRead>(&pyro, json!({ "path": "." })).await.expect_err("a directory");
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    done(home, pyro).await;
+}
+
+/// Every wait ends with its caller.
+#[tokio::test]
+async fn p4_who_waits_for_another_can_leave() {
+    let (home, pyro, _) = workspace().await;
+    let status: WorkspaceStatus = serde_json::from_value(json!({ "workspace_id": "w" })).unwrap();
+    let id = pyro.call(status).await.unwrap().workspace_id;
+    let life = home.path("state/workspaces").join(id).join("life.lock");
+    let held = Lock::take(&life, Mode::Exclusive, Duration::from_secs(1)).await.unwrap();
+    let cancelled = || {
+        let context = Context::default();
+        context.cancel.cancel();
+        context
+    };
+    let error = ask_with::<WorkspaceStop>(&pyro, json!({}), cancelled()).await.expect_err("held");
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    drop(held);
+    let list = ask_with::<ProcessList>(&pyro, json!({}), cancelled()).await;
+    assert_eq!(list.expect_err("cancelled").kind(), ErrorKind::Cancelled);
     done(home, pyro).await;
 }
 

@@ -253,8 +253,8 @@ async fn r13_a_reset_that_fails_keeps_the_old_disk() {
     assert_eq!((disks(), place.state()), (vec!["disk-0.ext4".into()], State::Stopped));
     broken.store(false, Ordering::Relaxed);
     let after = pyro.call(reset).await.unwrap();
-    assert_eq!((after.reset_count, after.state), (1, State::Running));
-    assert!(after.last_reset_at.is_some());
+    assert_eq!((after.workspace.reset_count, after.workspace.state), (1, State::Running));
+    assert!(after.workspace.last_reset_at.is_some());
     assert_eq!(disks(), ["disk-1.ext4"]);
     let delete = ask::<WorkspaceDelete>(json!({ "workspace_id": made.workspace_id }));
     pyro.call(delete).await.unwrap();

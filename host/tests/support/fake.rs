@@ -1,10 +1,10 @@
-//! A table whose operations play a guest's program, and a file that is sent to
-//! standard output, and processes of this
+//! A table whose operations play a guest's program, a file that is sent to
+//! standard output and one of which only a part is; and processes of this
 //! executable that run the command line over it.
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use pyro::event::{Event, Stream};
-use pyro::operation::{Answer, Context, Effect, Entry, Operation, Page};
+use pyro::operation::{Answer, Context, Effect, Entry, Operation, Page, Streams};
 use pyro::{Error, ErrorKind, Pyro, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use std::process::{Child, Command, ExitCode};
 use tokio::io::AsyncReadExt;
 
 /// The table under test.
-pub const TABLE: &[Entry] = &[Entry::of::<Fake>(), Entry::of::<Pour>()];
+pub const TABLE: &[Entry] = &[Entry::of::<Fake>(), Entry::of::<Pour>(), Entry::of::<Excerpt>()];
 
 /// Set for the processes under test.
 pub const UNDER_TEST: &str = "PYRO_FAKE_TABLE";
@@ -121,7 +121,7 @@ impl Operation for Fake {
     const PATH: &'static [&'static str] = &["fake"];
     const TOOL: Option<&'static str> = Some("fake");
     const EFFECT: Effect = Effect::Reads;
-    const STREAMS: bool = true;
+    const STREAMS: Streams = Streams::Program;
     type Output = Played;
 
     async fn run(self, _: &Pyro, context: Context) -> Result<Played> {
@@ -180,6 +180,39 @@ impl Operation for Pour {
         }
         context.events.emit(Event::Warning("a remark".into())).await;
         Ok(Poured { takes_output: context.takes_output })
+    }
+}
+
+/// Answer in bytes, but not with all of them.
+#[derive(Debug, clap::Args, Deserialize, JsonSchema)]
+pub struct Excerpt {}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Excerpted {}
+
+impl Answer for Excerpted {
+    fn render(&self, _: &mut Page) -> fmt::Result {
+        Ok(())
+    }
+
+    fn note(&self) -> Option<String> {
+        Some("there is more".into())
+    }
+}
+
+impl Operation for Excerpt {
+    const PATH: &'static [&'static str] = &["excerpt"];
+    const TOOL: Option<&'static str> = None;
+    const EFFECT: Effect = Effect::Reads;
+    const STREAMS: Streams = Streams::Answer;
+    type Output = Excerpted;
+
+    async fn run(self, _: &Pyro, context: Context) -> Result<Excerpted> {
+        context.events.emit(Event::Stage { name: "reading", subject: "a file".into() }).await;
+        context.events.emit(Event::Warning("one file is left out".into())).await;
+        let bytes = b"a part".to_vec();
+        context.events.emit(Event::Output { stream: Stream::Stdout, bytes }).await;
+        Ok(Excerpted {})
     }
 }
 

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 /// No configuration is longer; one client keeps its history in it.
 const FILE_MAX: u64 = 64 * 1024 * 1024;
 
+/// How many copies of a file are kept.
+const COPIES_MAX: u32 = 99;
+
 /// The lines around a change that show where it is.
 const CONTEXT_LINES: usize = 3;
 
@@ -31,28 +34,41 @@ impl Change {
         self.before.as_ref() != Some(&self.after)
     }
 
-    /// Where what was in the file is kept.
-    #[must_use]
-    pub fn backup(&self) -> PathBuf {
-        let mut name: OsString = self.path.clone().into();
-        name.push(".before-pyro");
-        name.into()
-    }
-
-    /// Makes it: keeps a copy of what was there, then replaces the file in one
-    /// step.
+    /// Makes it: keeps a copy of what was there beside it, then replaces the file in
+    /// one step. Says where the copy is.
     ///
     /// # Errors
     /// When the file cannot be written, or was changed meanwhile.
-    pub fn make(&self) -> Result<()> {
+    pub fn make(&self) -> Result<Option<PathBuf>> {
         if read(&self.path)? != self.before {
             let message = format!("{} was changed meanwhile", self.path.display());
             return Err(Error::new(ErrorKind::Conflict, message).hint("try again"));
         }
-        if let Some(before) = &self.before {
-            replace(&self.backup(), before)?;
+        let kept = match &self.before {
+            Some(before) => Some(self.keep(before)?),
+            None => None,
+        };
+        replace(&self.path, &self.after)?;
+        Ok(kept)
+    }
+
+    /// Keeps what was there under a name that is free: an earlier copy may be all
+    /// that is left of what a person wrote.
+    fn keep(&self, before: &str) -> Result<PathBuf> {
+        for number in 1..=COPIES_MAX {
+            let mut name: OsString = self.path.clone().into();
+            name.push(".before-pyro");
+            if number > 1 {
+                name.push(format!("-{number}"));
+            }
+            let path = PathBuf::from(name);
+            if path.symlink_metadata().is_err() {
+                replace(&path, before)?;
+                return Ok(path);
+            }
         }
-        replace(&self.path, &self.after)
+        let message = format!("there are {COPIES_MAX} copies of {}", self.path.display());
+        Err(Error::new(ErrorKind::Conflict, message).hint("remove those you need no more"))
     }
 
     /// The lines that change and some around them, as a unified diff.

@@ -54,6 +54,25 @@ pub(super) fn with_opencode_server(
     Ok(root.to_string())
 }
 
+/// The words by which the first form starts a server; none where there is none.
+pub(super) fn mcp_server_words(text: &str, name: &str) -> Vec<String> {
+    let file = value(text);
+    strings(&file["mcpServers"][name]["args"]).map(str::to_owned).collect()
+}
+
+/// The same in OpenCode's forms.
+pub(super) fn opencode_server_words(text: &str, name: &str) -> Vec<String> {
+    let file = value(text);
+    let (first, second) = (&file["mcp"][name], &file["mcp"]["servers"][name]);
+    let server = if first.is_null() { second } else { first };
+    strings(&server["command"]).map(str::to_owned).collect()
+}
+
+/// All of a file, or null where it makes no sense.
+fn value(text: &str) -> Value {
+    parse(text).ok().and_then(|root| root.to_serde_value()).unwrap_or_default()
+}
+
 fn parse(text: &str) -> Result<CstRootNode, Misfit> {
     // What these clients write; nothing looser.
     let strict = ParseOptions {
@@ -128,7 +147,9 @@ mod tests {
     }
 
     fn read(text: &str) -> Value {
-        parse(text).ok().and_then(|root| root.to_serde_value()).expect("JSON")
+        let value = value(text);
+        assert!(!value.is_null(), "{text:?} is no JSON");
+        value
     }
 
     #[test]
@@ -148,6 +169,18 @@ mod tests {
             rest = &rest[at + line.len()..];
         }
         assert_eq!(after.replace("1e400", "0").parse::<Value>().ok(), None, "comments are kept");
+    }
+
+    #[test]
+    fn what_a_server_was_told_is_found_again() {
+        let told = words(&["--root", "/a"]);
+        let text = with_mcp_server("", "pyro", &told).expect("it fits");
+        assert_eq!(mcp_server_words(&text, "pyro"), told[1..]);
+        for before in ["", r#"{"mcp": {"servers": {}}}"#] {
+            let text = with_opencode_server(before, "pyro", &told).expect("it fits");
+            assert_eq!(opencode_server_words(&text, "pyro"), told);
+        }
+        assert!(mcp_server_words("{", "pyro").is_empty());
     }
 
     #[test]

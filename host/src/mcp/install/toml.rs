@@ -40,6 +40,13 @@ pub(super) fn with_server(
     Ok(document.to_string())
 }
 
+/// The words by which a server is started; none where there is none.
+pub(super) fn server_words(text: &str, name: &str) -> Vec<String> {
+    let Ok(document) = text.parse::<DocumentMut>() else { return Vec::new() };
+    let server = document.get("mcp_servers").and_then(|servers| servers.get(name));
+    strings(server.and_then(|server| server.get("args"))).map(str::to_owned).collect()
+}
+
 fn strings(item: Option<&Item>) -> impl Iterator<Item = &str> {
     item.and_then(Item::as_array).into_iter().flatten().filter_map(|word| word.as_str())
 }
@@ -78,6 +85,13 @@ mod tests {
             rest = rest.split_once(line).unwrap_or_else(|| panic!("{line} is gone: {after}")).1;
         }
         assert_eq!(with(&after).as_ref(), Ok(&after), "twice is once");
+    }
+
+    #[test]
+    fn what_a_server_was_told_is_found_again() {
+        let after = with("").expect("it fits");
+        assert_eq!(server_words(&after, "pyro"), ["mcp", "serve", "--root", "/a \"b\""]);
+        assert!(server_words(&after, "other").is_empty() && server_words("[", "pyro").is_empty());
     }
 
     #[test]

@@ -1,10 +1,13 @@
+use crate::blocking::blocking;
 use crate::context::Admitted;
-use crate::{Context, Result};
+use crate::{Context, Error, ErrorKind, Result};
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParserFactory};
+use rustix::fs::OFlags;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 use std::borrow::Cow;
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// A path on the host. Which of them a caller may name, its [`Context`] says.
@@ -28,6 +31,30 @@ impl HostPath {
     /// `InvalidInput` when it lies outside the caller's roots.
     pub fn resolve(&self, context: &Context) -> Result<Admitted> {
         context.roots.admit(&self.0)
+    }
+
+    /// Opens a file that the caller may name, for reading. A person may name a
+    /// pipe and wait for whoever writes it; a caller bound to roots gets regular
+    /// files alone, for nobody could call it back from such a wait.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it lies outside the caller's roots or is no file;
+    /// `Cancelled`; and when the host's system refuses.
+    pub async fn open(&self, context: &Context) -> Result<File> {
+        let path = self.resolve(context)?;
+        let opening = blocking(move || {
+            // Without a flag, to open a pipe waits for its writer.
+            let flags = if path.is_bound() { OFlags::NONBLOCK } else { OFlags::empty() };
+            let refused = |error| Error::unreadable(path.path(), error);
+            let file = File::from(path.open(flags | OFlags::RDONLY).map_err(refused)?);
+            let meta = file.metadata().map_err(refused)?;
+            if meta.is_dir() || (path.is_bound() && !meta.is_file()) {
+                let message = format!("{} is no regular file", path.path().display());
+                return Err(Error::new(ErrorKind::InvalidInput, message));
+            }
+            Ok(file)
+        });
+        context.unless_cancelled(opening).await
     }
 
     /// Whether it is `-`, which names the caller's standard output.

@@ -3,6 +3,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// How many virtual CPUs a machine has.
 pub type VcpuCount = Number<1, 1, 32>;
@@ -66,6 +67,14 @@ impl<const MIN: u32, const DEFAULT: u32, const MAX: u32> Number<MIN, DEFAULT, MA
     }
 }
 
+impl TimeoutSeconds {
+    /// For how long, if there is a limit.
+    #[must_use]
+    pub fn duration(self) -> Option<Duration> {
+        (self.0 > 0).then(|| Duration::from_secs(self.0.into()))
+    }
+}
+
 impl<const MIN: u32, const DEFAULT: u32, const MAX: u32> Default for Number<MIN, DEFAULT, MAX> {
     fn default() -> Self {
         const { assert!(MIN <= DEFAULT && DEFAULT <= MAX) };
@@ -106,13 +115,10 @@ impl<'de, const MIN: u32, const DEFAULT: u32, const MAX: u32> Deserialize<'de>
     for Number<MIN, DEFAULT, MAX>
 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let number = serde_json::Number::deserialize(deserializer)?;
-        // Some clients write every number as a float.
-        let whole = number.as_u64().or_else(|| {
-            number.as_f64().filter(|float| float.fract() == 0.0 && *float >= 0.0).map(|f| f as u64)
-        });
-        let fits = whole.and_then(|whole| u32::try_from(whole).ok()).map(Self::new);
-        fits.unwrap_or(Err(OutOfBounds { min: MIN, max: MAX })).map_err(de::Error::custom)
+        let out_of_bounds = OutOfBounds { min: MIN, max: MAX };
+        let number = whole(deserializer).map_err(|_| de::Error::custom(out_of_bounds))?;
+        let fits = u32::try_from(number).map_err(|_| out_of_bounds).and_then(Self::new);
+        fits.map_err(de::Error::custom)
     }
 }
 
@@ -132,6 +138,32 @@ impl<const MIN: u32, const DEFAULT: u32, const MAX: u32> JsonSchema for Number<M
         }
         schema
     }
+}
+
+/// Reads a whole number without bounds of its own, as clients spell it.
+pub(crate) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let number = serde_json::Number::deserialize(deserializer)?;
+    // Some clients write every number as a float.
+    let float = || {
+        // Beyond this a float does not say which number is meant.
+        let exact = 0.0..=(1_u64 << f64::MANTISSA_DIGITS) as f64;
+        number.as_f64().filter(|float| float.fract() == 0.0 && exact.contains(float))
+    };
+    number
+        .as_u64()
+        .or_else(|| float().map(|float| float as u64))
+        .ok_or_else(|| de::Error::custom("a whole number from 0 is needed"))
+}
+
+/// Reads an optional [`u64`] or [`u32`] field.
+pub(crate) fn maybe_count<'de, D, N>(deserializer: D) -> Result<Option<N>, D::Error>
+where
+    D: Deserializer<'de>,
+    N: TryFrom<u64>,
+{
+    N::try_from(whole(deserializer)?)
+        .map(Some)
+        .map_err(|_| de::Error::custom("the number is too large"))
 }
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
+use crate::{Error, ErrorKind, Result};
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParserFactory};
 use pyro_protocol::GuestPath;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -9,6 +10,25 @@ use std::os::unix::ffi::OsStringExt;
 /// A path inside the guest, relative to `/workspace` unless it is absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathInGuest(pub GuestPath);
+
+/// For programs.
+impl TryFrom<&str> for PathInGuest {
+    type Error = Error;
+
+    fn try_from(path: &str) -> Result<Self> {
+        GuestPath::new(path).map(Self).map_err(|bad| {
+            let message = format!("{path:?} is no path in a guest");
+            Error::new(ErrorKind::InvalidInput, message).because(bad)
+        })
+    }
+}
+
+/// For programs that name what is not UTF-8.
+impl From<GuestPath> for PathInGuest {
+    fn from(path: GuestPath) -> Self {
+        Self(path)
+    }
+}
 
 impl ValueParserFactory for PathInGuest {
     type Parser = clap::builder::ValueParser;

@@ -82,6 +82,12 @@ impl ValueParserFactory for Variable {
 pub struct Variables;
 
 impl Variables {
+    /// Those that have a value.
+    #[must_use]
+    pub fn resolve(variables: Vec<Variable>, config: &Config) -> Vec<(Vec<u8>, Vec<u8>)> {
+        variables.into_iter().filter_map(|variable| variable.resolve(config)).collect()
+    }
+
     /// Reads the object into variables, in the order of their names.
     ///
     /// # Errors

@@ -44,10 +44,11 @@ impl Operation for EnvPrune {
     const EFFECT: Effect = Effect::Destroys;
     type Output = EnvPruneAnswer;
 
-    async fn run(self, pyro: &Pyro, _: Context) -> Result<EnvPruneAnswer> {
+    async fn run(self, pyro: &Pyro, context: Context) -> Result<EnvPruneAnswer> {
         let options = PruneOptions { dry_run: self.dry_run, all: self.all };
         let environments = Environments::new(&pyro.config);
-        let pruned = blocking(move || environments.prune(options)).await?;
+        let pruning = blocking(move || environments.prune(options));
+        let pruned = context.unless_cancelled(pruning).await?;
         Ok(EnvPruneAnswer { dry_run: self.dry_run, pruned })
     }
 }

@@ -1,6 +1,6 @@
 use super::WorkspaceSummary;
 use crate::operation::argument::{DiskMib, HostPath, Label, Labels, MemMib, TtlSeconds, VcpuCount};
-use crate::operation::{Context, Effect, Operation};
+use crate::operation::{Context, Creates, Effect, Operation};
 use crate::seed::Source;
 use crate::workspace::create::NewWorkspace;
 use crate::workspace::record::TtlAction;
@@ -95,8 +95,12 @@ impl Operation for WorkspaceCreate {
     const PATH: &'static [&'static str] = &["workspace", "create"];
     const TOOL: Option<&'static str> = Some("workspace_create");
     const EFFECT: Effect = Effect::Changes;
-    const CREATES: bool = true;
+    const CREATES: Creates = Creates::Something;
     type Output = WorkspaceSummary;
+
+    fn about(&self) -> Option<String> {
+        Some(self.environment.clone())
+    }
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceSummary> {
         let seed = match (&self.seed_path, &self.seed_git) {

@@ -38,6 +38,13 @@ pub struct WorkspaceDeleted {
     pub reason: String,
 }
 
+impl WorkspaceDelete {
+    /// A workspace that must be there.
+    pub fn new(workspace: impl Into<WorkspaceRef>) -> Self {
+        Self { workspace_id: workspace.into(), ignore_missing: false }
+    }
+}
+
 impl Operation for WorkspaceDelete {
     const PATH: &'static [&'static str] = &["workspace", "delete"];
     const TOOL: Option<&'static str> = Some("workspace_delete");

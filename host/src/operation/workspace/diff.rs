@@ -5,10 +5,11 @@ pub use answer::{ChangeStatus, ChangeSummary, ChangedEntry, ChangedType, Workspa
 
 use crate::event::{Event, Stream};
 use crate::operation::argument::{OutputLimit, PathInGuest, WorkspaceRef};
+use crate::operation::long::told;
 use crate::operation::output::Ends;
-use crate::operation::{Context, Effect, Operation};
+use crate::operation::{Context, Effect, Operation, Streams};
 use crate::workspace::Live;
-use crate::{Error, ErrorKind, Pyro, Result};
+use crate::{Pyro, Result};
 use answer::Entries;
 use pyro_protocol::diff::{Diff, DiffDetail, DiffRecord, DiffScope};
 use schemars::JsonSchema;
@@ -19,8 +20,7 @@ use stat::Stat;
 ///
 /// The patch is git's, with modes, renames and binary contents: `git apply`
 /// takes it. Empty directories and special files are entries without a patch;
-/// what is in `.git` is left out unless it is named. With `system`, what changed
-/// outside /workspace.
+/// what is in `.git` is left out unless it is named.
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
 #[command(after_help = EXAMPLES)]
 pub struct WorkspaceDiff {
@@ -91,7 +91,7 @@ impl Operation for WorkspaceDiff {
     const PATH: &'static [&'static str] = &["workspace", "diff"];
     const TOOL: Option<&'static str> = Some("workspace_diff");
     const EFFECT: Effect = Effect::Reads;
-    const STREAMS: bool = true;
+    const STREAMS: Streams = Streams::Answer;
     type Output = WorkspaceDiffAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {
@@ -134,12 +134,7 @@ impl Operation for WorkspaceDiff {
             }
         };
         let comparing = live.agent().diff(request, hear);
-        let summary = tokio::select! {
-            summary = comparing => summary?,
-            () = context.cancel.cancelled() => {
-                return Err(Error::new(ErrorKind::Cancelled, "cancelled"));
-            }
-        };
+        let summary = told("comparing", &live, &context, comparing).await?;
         if detail == DiffDetail::Counts {
             tell(stat.table().into_bytes()).await;
         }

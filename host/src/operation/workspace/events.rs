@@ -1,10 +1,11 @@
 use super::summary::shown_time;
+use crate::agent::transfer::blocking;
 use crate::event::{Event, Stream};
 use crate::event_log::{EventLog, Follower, Happening, Line, StoppedBy};
 use crate::operation::argument::{Number, WorkspaceRef};
-use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::operation::{Answer, Context, Effect, Operation, Page, Streams};
 use crate::workspace::find::find;
-use crate::{Error, Pyro, Result};
+use crate::{Error, ErrorKind, Pyro, Result};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 use schemars::JsonSchema;
@@ -21,7 +22,9 @@ pub type EventLimit = Number<1, 100, 10_000>;
 
 /// Show what happened to a workspace.
 ///
-/// Every operation on it, and every start, stop and crash of its machine.
+/// Every operation that changes it, waits in it or looks into its files, and
+/// every start, stop and crash of its machine. To ask how it is, what runs and
+/// what ran leaves no trace.
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
 #[command(after_help = EXAMPLES)]
 pub struct WorkspaceEvents {
@@ -56,14 +59,26 @@ impl Operation for WorkspaceEvents {
     const PATH: &'static [&'static str] = &["workspace", "events"];
     const TOOL: Option<&'static str> = None;
     const EFFECT: Effect = Effect::Reads;
-    const STREAMS: bool = true;
+    const STREAMS: Streams = Streams::Answer;
     type Output = WorkspaceHistory;
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceHistory> {
         let place = find(&pyro.config, self.workspace_id.as_str())?;
         let log = EventLog::within(place.path());
+        if self.follow && !context.takes_output {
+            let message = "events can be followed as text only";
+            return Err(Error::new(ErrorKind::InvalidInput, message).hint(format!(
+                "leave out `--json`, or follow the file itself, a line of JSON for each: `tail -F {}`",
+                log.path().display()
+            )));
+        }
         let mut follower = log.follow()?;
-        let events = log.newest(self.limit.get() as usize)?;
+        let limit = self.limit.get() as usize;
+        let reading = blocking({
+            let log = log.clone();
+            move || log.newest(limit)
+        });
+        let events = context.unless_cancelled(reading).await?;
         tell(&events, &context).await;
         if self.follow {
             tokio::select! {

@@ -1,13 +1,14 @@
+use crate::event::Stream;
 use crate::operation::argument::{
     CommandLine, OutputLimit, PathInGuest, Patience, TimeoutSeconds, Variable, Variables,
     WorkspaceRef,
 };
-use crate::operation::output::{Collector, Output, ending};
-use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::operation::output::{Collector, HEADINGS, Output, ending};
+use crate::operation::{Answer, Context, Creates, Effect, Operation, Page, Streams};
 use crate::workspace::exec::{ExecRequest, Execed, Input, Progress, Stay, exec};
 use crate::workspace::history::exit_code;
 use crate::workspace::{Live, Program};
-use crate::{Pyro, Result};
+use crate::{Error, ErrorKind, Pyro, Result};
 use pyro_protocol::GuestPath;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -46,12 +47,14 @@ pub struct WorkspaceExec {
     #[serde(default)]
     #[schemars(with = "String")]
     pub user: Option<String>,
-    /// Kill everything the program started after so many seconds; 0 is no limit.
-    #[arg(long, value_name = "N", default_value_t)]
+    /// Kill everything the program started after so many seconds, also when the
+    /// caller has left it; 0 is no limit. 600 if not given, no limit if detached.
+    #[arg(long, value_name = "N")]
     #[serde(default)]
-    pub timeout_seconds: TimeoutSeconds,
+    #[schemars(with = "TimeoutSeconds")]
+    pub timeout_seconds: Option<TimeoutSeconds>,
     /// Start it and answer at once with its process id.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "yield_seconds")]
     #[serde(default)]
     pub detach: bool,
     /// Answer after so many seconds, with its process id if it still runs; in
@@ -78,9 +81,9 @@ pyro workspace exec [OPTIONS] <WORKSPACE> -- <ARG>...
 
 const EXAMPLES: &str = "\
 Examples:
-  pyro workspace exec fix-parser -- make test
+  pyro workspace exec fix-parser -- ./run-tests --fast
   pyro workspace exec fix-parser --shell 'grep -rn TODO | wc -l'
-  pyro workspace exec fix-parser --detach -- python3 -m http.server
+  id=$(pyro workspace exec fix-parser --detach -- python3 -m http.server)
   tar c . | pyro workspace exec fix-parser -- tar x
 
 Exit codes: the program's own; 124 timed out, 125 pyro failed, 126 not
@@ -96,7 +99,7 @@ impl WorkspaceExec {
             cwd: None,
             env: Vec::new(),
             user: None,
-            timeout_seconds: TimeoutSeconds::default(),
+            timeout_seconds: None,
             detach: false,
             yield_seconds: None,
             keep_stdin: false,
@@ -104,12 +107,36 @@ impl WorkspaceExec {
         }
     }
 
-    fn stay(&self) -> Stay {
+    /// # Errors
+    /// When the arguments contradict each other.
+    fn stay(&self) -> Result<Stay> {
         let input = if self.keep_stdin { Input::Open } else { Input::Empty };
+        let contradiction = |message: &str, hint: &str| {
+            Err(Error::new(ErrorKind::InvalidInput, message).hint(hint))
+        };
         match self.yield_seconds {
-            _ if self.detach => Stay::Leave(input),
-            Some(patience) => Stay::Until(patience.duration(), input),
-            None => Stay::ToTheEnd,
+            // In JSON it may be there though nobody gave it.
+            patience if self.detach && patience.is_some() && patience != Patience::in_json() => {
+                contradiction(
+                    "a detached program is not waited for",
+                    "leave out one of `detach` and `yield_seconds`",
+                )
+            }
+            _ if self.detach => Ok(Stay::Leave(input)),
+            Some(patience) => Ok(Stay::Until(patience.duration(), input)),
+            None if self.keep_stdin => contradiction(
+                "a program that is waited for to its end reads the caller's input",
+                "keep an input open with `--detach` or `--yield-seconds`",
+            ),
+            None => Ok(Stay::ToTheEnd),
+        }
+    }
+
+    /// What is started to go on, such as a server, goes on.
+    fn timeout(&self) -> Option<Duration> {
+        match self.timeout_seconds {
+            None if self.detach => None,
+            given => given.unwrap_or_default().duration(),
         }
     }
 }
@@ -149,6 +176,9 @@ pub struct WorkspaceExecAnswer {
     pub stdout_cursor: Option<u64>,
     /// Where process_poll goes on in its standard error.
     pub stderr_cursor: Option<u64>,
+    /// Whether nobody stayed with it, and its id is the answer.
+    #[serde(skip)]
+    pub is_detached: bool,
 }
 
 /// Whether a program has ended.
@@ -164,8 +194,9 @@ pub enum ExecState {
 impl Operation for WorkspaceExec {
     const PATH: &'static [&'static str] = &["workspace", "exec"];
     const TOOL: Option<&'static str> = Some("workspace_exec");
-    const EFFECT: Effect = Effect::Changes;
-    const STREAMS: bool = true;
+    const EFFECT: Effect = Effect::Destroys;
+    const CREATES: Creates = Creates::With("detach");
+    const STREAMS: Streams = Streams::Program;
     type Output = WorkspaceExecAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {
@@ -181,24 +212,23 @@ impl Operation for WorkspaceExec {
     }
 
     async fn run(self, pyro: &Pyro, mut context: Context) -> Result<WorkspaceExecAnswer> {
+        let (stay, timeout, is_detached) = (self.stay()?, self.timeout(), self.detach);
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let collector = Collector::tap(&mut context.events, self.output_limit_bytes.get());
         let request = ExecRequest {
             line: self.command.line(),
-            stay: self.stay(),
+            stay,
             program: Program {
                 argv: self.command.clone().into_argv(),
                 cwd: self.cwd.map(|PathInGuest(path)| path),
-                env: self.env.into_iter().filter_map(|v| v.resolve(&pyro.config)).collect(),
+                env: Variables::resolve(self.env, &pyro.config),
                 user: self.user,
-                timeout: match self.timeout_seconds.get() {
-                    0 => None,
-                    seconds => Some(Duration::from_secs(seconds.into())),
-                },
+                timeout,
             },
         };
         let execed = exec(pyro, &live, request, context).await?;
-        Ok(WorkspaceExecAnswer::new(&live, self.command, execed, collector.finish()))
+        let answer = WorkspaceExecAnswer::new(&live, self.command, execed, collector.finish());
+        Ok(WorkspaceExecAnswer { is_detached, ..answer })
     }
 }
 
@@ -219,6 +249,7 @@ impl WorkspaceExecAnswer {
             output,
             stdout_cursor: None,
             stderr_cursor: None,
+            is_detached: false,
         };
         match execed.progress {
             Progress::Running { id, stdout_cursor, stderr_cursor } => Self {
@@ -257,10 +288,13 @@ impl Answer for WorkspaceExecAnswer {
                 }
             }
         }
-        self.output.render(page)?;
-        let is_cut = self.output.stdout_omitted_bytes + self.output.stderr_omitted_bytes > 0;
-        match self.sequence.filter(|_| is_cut) {
-            Some(sequence) => writeln!(page, "all of it: workspace_logs, sequence {sequence}"),
+        let room = page.room().saturating_sub(HEADINGS);
+        let is_whole = self.output.render(page, room)?;
+        match self.sequence.filter(|_| !is_whole) {
+            Some(sequence) => writeln!(
+                page,
+                "all of it: workspace_logs with sequence {sequence}, by offset_bytes"
+            ),
             None => Ok(()),
         }
     }
@@ -270,8 +304,13 @@ impl Answer for WorkspaceExecAnswer {
         Some(format!("the time was over after {duration_ms} ms; everything was killed"))
     }
 
-    fn after_streams(&self) -> Option<String> {
-        self.process_id.as_ref().map(|id| format!("{id}\n"))
+    fn after_streams(&self) -> Option<(Stream, String)> {
+        let id = self.process_id.as_ref()?;
+        // Standard output is the program's, unless nobody stayed to hear it.
+        Some(match self.is_detached {
+            true => (Stream::Stdout, format!("{id}\n")),
+            false => (Stream::Stderr, format!("pyro: process {id} runs on\n")),
+        })
     }
 
     fn id(&self) -> Option<String> {
@@ -280,5 +319,84 @@ impl Answer for WorkspaceExecAnswer {
 
     fn exit_code(&self) -> u8 {
         self.exit_code.unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::output::Collected;
+    use crate::operation::{AnyAnswer as _, Ink};
+    use serde_json::{Value, json};
+
+    fn asked(more: Value) -> WorkspaceExec {
+        let mut arguments = json!({ "workspace_id": "w", "command": "true" });
+        arguments.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(arguments).unwrap()
+    }
+
+    #[test]
+    fn what_is_detached_goes_on_unless_a_time_is_given() {
+        let minutes = |minutes: u64| Some(Duration::from_secs(minutes * 60));
+        assert_eq!(asked(json!({})).timeout(), minutes(10));
+        assert_eq!(asked(json!({ "yield_seconds": 1 })).timeout(), minutes(10));
+        assert_eq!(asked(json!({ "detach": true })).timeout(), None);
+        assert_eq!(asked(json!({ "detach": true, "timeout_seconds": 60 })).timeout(), minutes(1));
+        assert_eq!(asked(json!({ "timeout_seconds": 0 })).timeout(), None);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        assert!(asked(json!({ "detach": true, "yield_seconds": 3 })).stay().is_err());
+        assert_eq!(asked(json!({ "detach": true })).stay().unwrap(), Stay::Leave(Input::Empty));
+        let mut kept = WorkspaceExec::new("w", ["true"]);
+        kept.keep_stdin = true;
+        assert!(kept.stay().is_err());
+        kept.detach = true;
+        assert_eq!(kept.stay().unwrap(), Stay::Leave(Input::Open));
+    }
+
+    fn answer(stdout: &[u8], process_id: Option<String>) -> WorkspaceExecAnswer {
+        let mut collected = Collected::new(1 << 20);
+        collected.push(Stream::Stdout, stdout);
+        WorkspaceExecAnswer {
+            workspace_id: "0123456789ab".into(),
+            environment: "debian:12".into(),
+            command: ["true"].into(),
+            cwd: "/workspace".into(),
+            sequence: Some(7),
+            state: ExecState::Running,
+            process_id,
+            exit_code: Some(0),
+            signal: None,
+            timed_out: false,
+            duration_ms: Some(1),
+            output: collected.finish(),
+            stdout_cursor: None,
+            stderr_cursor: None,
+            is_detached: false,
+        }
+    }
+
+    /// What is between the sizes of an answer and of a text for a model is left
+    /// out once, and the text says where it is.
+    #[test]
+    fn output_that_a_model_is_not_shown_is_pointed_to() {
+        let answer = answer(&b"0123456789abcde\n".repeat(3 << 10), None);
+        assert!(!answer.to_text(Ink::Plain).contains("workspace_logs"));
+        let text = answer.to_text_within(32 << 10);
+        assert!(text.len() <= 32 << 10, "{}", text.len());
+        let (_, rest) = text.split_once(" bytes left out]").expect("it is cut");
+        assert!(rest.ends_with("workspace_logs with sequence 7, by offset_bytes\n"), "{rest}");
+    }
+
+    #[test]
+    fn standard_output_is_the_programs_while_somebody_hears_it() {
+        let yielded = answer(b"", Some("3f2a9c0d1e4b".into()));
+        assert!(matches!(Answer::after_streams(&yielded), Some((Stream::Stderr, _))));
+        let detached = WorkspaceExecAnswer { is_detached: true, ..yielded };
+        let expected = Some((Stream::Stdout, "3f2a9c0d1e4b\n".into()));
+        assert_eq!(Answer::after_streams(&detached), expected);
+        assert_eq!(Answer::after_streams(&answer(b"", None)), None);
     }
 }

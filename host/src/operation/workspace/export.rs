@@ -1,7 +1,8 @@
 use super::file::ArtifactType;
 use crate::context::Admitted;
 use crate::event::Event;
-use crate::operation::argument::{HostPath, PathInGuest, WorkspaceRef};
+use crate::operation::argument::{HostPath, PathInGuest, WorkspaceRef, maybe_count};
+use crate::operation::long::told;
 use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::workspace::Live;
 use crate::workspace::export::{Existing, Exported, Format, Limits, Wanted, export, stream};
@@ -46,7 +47,7 @@ pub struct WorkspaceExport {
     pub force: bool,
     /// Fail if the contents have more bytes than this.
     #[arg(long, value_name = "N")]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_count")]
     #[schemars(with = "u64")]
     pub max_bytes: Option<u64>,
 }
@@ -101,7 +102,7 @@ pub struct WorkspaceExportAnswer {
 impl Operation for WorkspaceExport {
     const PATH: &'static [&'static str] = &["workspace", "export"];
     const TOOL: Option<&'static str> = Some("workspace_export");
-    const EFFECT: Effect = Effect::Changes;
+    const EFFECT: Effect = Effect::Destroys;
     const REPEATABLE: bool = true;
     type Output = WorkspaceExportAnswer;
 
@@ -121,7 +122,8 @@ impl Operation for WorkspaceExport {
         let to = self.whereto(&context)?;
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let workspace_path = self.path.0.to_string();
-        let exported = self.export(&live, to.as_ref(), &context).await?;
+        let exporting = self.export(&live, to.as_ref(), &context);
+        let exported = told("exporting from", &live, &context, exporting).await?;
         for warning in &exported.warnings {
             context.events.emit(Event::Warning(warning.clone())).await;
         }
@@ -139,6 +141,22 @@ impl Operation for WorkspaceExport {
 }
 
 impl WorkspaceExport {
+    /// As what it is, to where nothing is yet.
+    pub fn new(
+        workspace: impl Into<WorkspaceRef>,
+        path: PathInGuest,
+        output: impl Into<HostPath>,
+    ) -> Self {
+        Self {
+            workspace_id: workspace.into(),
+            path,
+            output_path: output.into(),
+            format: ExportFormat::default(),
+            force: false,
+            max_bytes: None,
+        }
+    }
+
     /// A path of the host; `None` is the caller's standard output.
     fn whereto(&self, context: &Context) -> Result<Option<Admitted>> {
         match self.output_path.is_stdout() {

@@ -29,7 +29,6 @@ use pyro_protocol::{GuestPath, Request};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// How long the agent may take for one file.
 const FILE_DEADLINE: Duration = Duration::from_secs(120);
@@ -183,20 +182,7 @@ async fn call<R: Request>(
     request: R,
     deadline: Duration,
 ) -> Result<R::Reply> {
-    unless_cancelled(&context.cancel, live.agent().call(request, deadline)).await
-}
-
-/// Does it, unless the caller changes its mind.
-pub(super) async fn unless_cancelled<T>(
-    cancel: &CancellationToken,
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    tokio::select! {
-        done = work => done,
-        () = cancel.cancelled() => {
-            Err(Error::new(ErrorKind::Cancelled, "cancelled; all of it was done, or nothing"))
-        }
-    }
+    context.unless_cancelled(live.agent().call(request, deadline)).await
 }
 
 /// A cursor as callers carry it: opaque to them.

@@ -1,9 +1,11 @@
 use super::summary::shown_time;
+use crate::agent::transfer::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::event::Stream;
-use crate::operation::argument::{Number, WorkspaceRef};
+use crate::operation::argument::{Number, WorkspaceRef, maybe_count};
 use crate::operation::output::{Output, ending};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::workspace::Place;
 use crate::workspace::find::find;
 use crate::workspace::history::{Ending, Ends, Found, History, Range};
 use crate::{Pyro, Result};
@@ -20,6 +22,13 @@ pub type EntryLimit = Number<1, 20, 1000>;
 /// default lets twenty commands not flood a model.
 pub type LogLimit = Number<0, { 4 * 1024 }, { 16 * 1024 * 1024 }>;
 
+/// The most output of one answer, whatever is asked for: what a JSON document can
+/// bear.
+const OUTPUT_MAX: usize = 32 << 20;
+
+/// Room for what stands around a command's output.
+const ENTRY_HEADINGS: usize = 256;
+
 /// Show what was run in a workspace, and what it wrote.
 ///
 /// The newest commands, oldest first, each with the beginning and the end of
@@ -33,30 +42,31 @@ pub struct WorkspaceLogs {
     pub workspace_id: WorkspaceRef,
     /// Only this command, by its number.
     #[arg(long, value_name = "N")]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_count")]
     #[schemars(with = "u64")]
     pub sequence: Option<u64>,
     /// Only commands before this number.
     #[arg(long, value_name = "N")]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_count")]
     #[schemars(with = "u64")]
     pub before: Option<u64>,
     /// Only commands after this number; then the oldest of them.
     #[arg(long, value_name = "N")]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_count")]
     #[schemars(with = "u64")]
     pub after: Option<u64>,
     /// How many commands to show, 1 to 1000.
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub limit: EntryLimit,
-    /// How many bytes of each command's stdout, and of its stderr, to show.
+    /// How many bytes of each command's stdout, and of its stderr, to show; all
+    /// together at most 32 MiB.
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub output_limit_bytes: LogLimit,
     /// Show the output from this byte on, instead of both its ends.
     #[arg(long, value_name = "N", requires = "sequence")]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_count")]
     #[schemars(with = "u64")]
     pub offset_bytes: Option<u64>,
 }
@@ -170,13 +180,17 @@ impl Operation for WorkspaceLogs {
     const EFFECT: Effect = Effect::Reads;
     type Output = WorkspaceLogsAnswer;
 
-    async fn run(self, pyro: &Pyro, _: Context) -> Result<WorkspaceLogsAnswer> {
+    async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceLogsAnswer> {
         let place = find(&pyro.config, self.workspace_id.as_str())?;
+        let workspace_id = place.id().to_string();
+        let entries = context.unless_cancelled(blocking(move || self.entries(&place))).await?;
+        Ok(WorkspaceLogsAnswer { workspace_id, count: entries.len(), entries })
+    }
+}
+
+impl WorkspaceLogs {
+    fn entries(&self, place: &Place) -> Result<Vec<LogEntry>> {
         let history = History::within(place.path());
-        let look = Look {
-            limit: self.output_limit_bytes.get() as usize,
-            offset: self.offset_bytes.filter(|_| self.sequence.is_some()),
-        };
         let found = match self.sequence {
             Some(sequence) if history.sequences()?.contains(&sequence) => {
                 vec![(sequence, history.entry(sequence))]
@@ -191,15 +205,22 @@ impl Operation for WorkspaceLogs {
                 history.entries(Range { before: self.before, after: self.after, limit })?
             }
         };
+        let look = Look {
+            limit: share(self.output_limit_bytes, found.len()),
+            offset: self.offset_bytes.filter(|_| self.sequence.is_some()),
+        };
         let entries = found.into_iter().map(|(sequence, found)| match found {
             Ok(found) => look.at(found),
             // It is in nobody else's way.
             Err(error) => LogEntry::damaged(sequence, &error),
         });
-        let entries: Vec<_> = entries.collect();
-        let workspace_id = place.id().to_string();
-        Ok(WorkspaceLogsAnswer { workspace_id, count: entries.len(), entries })
+        Ok(entries.collect())
     }
+}
+
+/// How much of each stream there is room for in an answer of so many commands.
+fn share(wanted: LogLimit, commands: usize) -> usize {
+    (wanted.get() as usize).min(OUTPUT_MAX / (2 * commands.max(1)))
 }
 
 /// What of an entry's output is wanted.
@@ -301,6 +322,13 @@ impl LogEntry {
         }
     }
 
+    /// Whether its output goes on after what is here.
+    fn is_part(&self) -> bool {
+        let (stdout, stderr) = self.output.lengths();
+        self.stdout_offset_bytes.saturating_add(stdout) < self.stdout_bytes
+            || self.stderr_offset_bytes.saturating_add(stderr) < self.stderr_bytes
+    }
+
     fn ending(&self) -> String {
         match (self.state, self.exit_code, self.duration_ms) {
             (LogState::Exited, Some(code), Some(duration_ms)) => {
@@ -322,14 +350,41 @@ impl Answer for WorkspaceLogsAnswer {
         if self.entries.is_empty() {
             return writeln!(page, "No commands.");
         }
+        let share = page.room() / self.entries.len();
         for entry in &self.entries {
             let when = entry.started_at.map(shown_time).unwrap_or_default();
             let heading = format!("#{} {when} {}", entry.sequence, entry.cwd);
             writeln!(page, "{}", page.paint(Style::new().bold(), heading.trim_end()))?;
-            writeln!(page, "$ {}", entry.command)?;
-            entry.output.render(page)?;
+            let command = &entry.command[..entry.command.floor_char_boundary(share / 4)];
+            let cut = if command.len() < entry.command.len() { " [...]" } else { "" };
+            writeln!(page, "$ {command}{cut}")?;
+            let room = (share - command.len()).saturating_sub(ENTRY_HEADINGS);
+            let is_whole = entry.output.render(page, room)?;
+            if !is_whole || entry.is_part() {
+                let LogEntry { sequence, stdout_bytes, stderr_bytes, .. } = entry;
+                writeln!(
+                    page,
+                    "[stdout {stdout_bytes} bytes, stderr {stderr_bytes} bytes in all: ask for \
+                     sequence {sequence} by offset_bytes]"
+                )?;
+            }
             writeln!(page, "{}", entry.ending())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_the_output_of_an_answer_is_bounded() {
+        let most: LogLimit = "16777216".parse().expect("in bounds");
+        for commands in [1, 2, 20, 1000] {
+            assert!(share(most, commands) * 2 * commands <= OUTPUT_MAX, "{commands}");
+        }
+        assert_eq!(share(most, 1), 16 << 20);
+        assert_eq!(share(LogLimit::default(), 1000), 4 << 10);
     }
 }

@@ -1,17 +1,19 @@
 use super::diff::ChangeStatus;
 use crate::agent::transfer::blocking;
-use crate::context::Admitted;
 use crate::event::{Event, Stream};
 use crate::operation::AnyAnswer as _;
-use crate::operation::argument::{HostPath, WorkspaceRef};
-use crate::operation::{Answer, Context, Effect, Ink, Operation, Page};
+use crate::operation::argument::{HostPath, WorkspaceRef, maybe_count};
+use crate::operation::long::told;
+use crate::operation::{Answer, Context, Effect, Ink, Operation, Page, Streams};
 use crate::workspace::Live;
 use crate::{Error, ErrorKind, Pyro, Result};
 use pyro_protocol::diff::{ApplyPatch, PATCH_MAX, PatchApplied, Patched};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
+use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 use tokio::io::AsyncRead;
 
 /// Apply a patch to a workspace: all of it, or nothing.
@@ -39,7 +41,7 @@ pub struct PatchApply {
     pub patch_file: Option<HostPath>,
     /// Drop so many leading names of each path; if not given, `a/` and `b/`.
     #[arg(short = 'p', long, value_name = "N")]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_count")]
     #[schemars(with = "u32")]
     pub strip: Option<u32>,
     /// Only say what would change.
@@ -99,6 +101,18 @@ pub struct PatchedEntry {
 }
 
 impl PatchApply {
+    /// A patch as git makes it.
+    pub fn new(workspace: impl Into<WorkspaceRef>, patch: impl Into<String>) -> Self {
+        Self {
+            workspace_id: workspace.into(),
+            patch: Some(patch.into()),
+            patch_file: None,
+            strip: None,
+            dry_run: false,
+            reverse: false,
+        }
+    }
+
     async fn open(
         &self,
         context: &mut Context,
@@ -110,8 +124,9 @@ impl PatchApply {
         match (&self.patch, &self.patch_file) {
             (Some(patch), _) => Ok(Box::new(std::io::Cursor::new(patch.clone().into_bytes()))),
             (None, Some(file)) if file.as_path().as_os_str() != "-" => {
-                let path = file.resolve(context)?;
-                let patch = blocking(move || read(&path)).await?;
+                let (opened, path) = (file.open(context).await?, file.as_path().to_owned());
+                let reading = blocking(move || read(opened, &path));
+                let patch = context.unless_cancelled(reading).await?;
                 Ok(Box::new(std::io::Cursor::new(patch)))
             }
             (None, Some(_) | None) => Ok(context.stdin.take().ok_or_else(from_stdin)?),
@@ -120,14 +135,12 @@ impl PatchApply {
 }
 
 /// Reads a patch, no further than any may go.
-fn read(file: &Admitted) -> Result<Vec<u8>> {
-    let path = file.path().display();
-    let failed = |error| Error::unreadable(file.path(), error);
+fn read(file: File, path: &Path) -> Result<Vec<u8>> {
     let mut patch = Vec::new();
-    let mut bounded = file.open_file().map_err(failed)?.take(PATCH_MAX + 1);
-    bounded.read_to_end(&mut patch).map_err(failed)?;
+    let read = file.take(PATCH_MAX + 1).read_to_end(&mut patch);
+    read.map_err(|error| Error::unreadable(path, error))?;
     if patch.len() as u64 > PATCH_MAX {
-        let message = format!("{path} is longer than {PATCH_MAX} bytes");
+        let message = format!("{} is longer than {PATCH_MAX} bytes", path.display());
         return Err(Error::new(ErrorKind::InvalidInput, message));
     }
     Ok(patch)
@@ -136,8 +149,8 @@ fn read(file: &Admitted) -> Result<Vec<u8>> {
 impl Operation for PatchApply {
     const PATH: &'static [&'static str] = &["workspace", "patch", "apply"];
     const TOOL: Option<&'static str> = Some("workspace_patch_apply");
-    const EFFECT: Effect = Effect::Changes;
-    const STREAMS: bool = true;
+    const EFFECT: Effect = Effect::Destroys;
+    const STREAMS: Streams = Streams::Answer;
     type Output = PatchApplyAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {
@@ -149,14 +162,7 @@ impl Operation for PatchApply {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let Self { strip, dry_run, reverse, .. } = self;
         let applying = live.agent().apply_patch(ApplyPatch { strip, dry_run, reverse }, patch);
-        let applied = tokio::select! {
-            applied = applying => applied?,
-            () = context.cancel.cancelled() => {
-                let message = "cancelled; the patch was applied as a whole or not at all";
-                return Err(Error::new(ErrorKind::Cancelled, message)
-                    .hint(format!("look: `pyro workspace diff {}`", live.id())));
-            }
-        };
+        let applied = told("patching", &live, &context, applying).await?;
         let answer = PatchApplyAnswer::new(live.id().to_string(), dry_run, applied);
         let bytes = answer.to_text(Ink::Plain).into_bytes();
         context.events.emit(Event::Output { stream: Stream::Stdout, bytes }).await;

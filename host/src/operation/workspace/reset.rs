@@ -1,11 +1,15 @@
 use super::WorkspaceSummary;
 use crate::operation::argument::WorkspaceRef;
-use crate::operation::{Context, Effect, Operation};
+use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::workspace::find::find;
 use crate::workspace::reset;
 use crate::{Pyro, Result};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use std::fmt::{self, Write};
+
+/// What every workspace can be taken back to.
+const BASELINE: &str = "baseline";
 
 /// Take a workspace back to its baseline.
 ///
@@ -24,19 +28,68 @@ const EXAMPLES: &str = "\
 Examples:
   pyro workspace reset fix-parser";
 
+/// The workspace, and what it was taken back to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct WorkspaceResetAnswer {
+    /// The workspace.
+    #[serde(flatten)]
+    pub workspace: WorkspaceSummary,
+    /// What it was taken back to.
+    pub workspace_reset: ResetTo,
+}
+
+/// What a workspace was taken back to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ResetTo {
+    /// Its name: `baseline`.
+    pub snapshot_name: String,
+    /// What it is: `baseline`.
+    pub kind: String,
+    /// Where it is in the guest.
+    pub destination: String,
+    /// How many entries it has.
+    pub entry_count: u64,
+    /// How many bytes its files have.
+    pub bytes_written: u64,
+}
+
+impl WorkspaceReset {
+    /// Back to the baseline.
+    pub fn new(workspace: impl Into<WorkspaceRef>) -> Self {
+        Self { workspace_id: workspace.into() }
+    }
+}
+
 impl Operation for WorkspaceReset {
     const PATH: &'static [&'static str] = &["workspace", "reset"];
     const TOOL: Option<&'static str> = Some("workspace_reset");
     const EFFECT: Effect = Effect::Destroys;
-    type Output = WorkspaceSummary;
+    type Output = WorkspaceResetAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {
         Some(&self.workspace_id)
     }
 
-    async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceSummary> {
+    async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceResetAnswer> {
         let place = find(&pyro.config, self.workspace_id.as_str())?;
         let record = reset::reset(pyro, &place, &context).await?;
-        Ok(WorkspaceSummary::new(&place, record))
+        let workspace = WorkspaceSummary::new(&place, record);
+        let seed = &workspace.workspace_seed;
+        let workspace_reset = ResetTo {
+            snapshot_name: BASELINE.into(),
+            kind: BASELINE.into(),
+            destination: workspace.workspace_path.clone(),
+            entry_count: seed.entry_count,
+            bytes_written: seed.bytes_written,
+        };
+        Ok(WorkspaceResetAnswer { workspace, workspace_reset })
+    }
+}
+
+impl Answer for WorkspaceResetAnswer {
+    fn render(&self, page: &mut Page) -> fmt::Result {
+        let ResetTo { snapshot_name, entry_count, bytes_written, .. } = &self.workspace_reset;
+        writeln!(page, "Reset to {snapshot_name}: {entry_count} entries, {bytes_written} bytes")?;
+        self.workspace.render(page)
     }
 }

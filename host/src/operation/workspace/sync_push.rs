@@ -1,6 +1,6 @@
-use super::file::unless_cancelled;
 use crate::event::Event;
 use crate::operation::argument::{HostPath, PathInGuest, WorkspaceRef};
+use crate::operation::long::told;
 use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::seed::Source;
 use crate::workspace::push::{Change, push};
@@ -16,9 +16,8 @@ use std::fmt::{self, Write};
 /// Push files of the host into a workspace: all of them, or nothing.
 ///
 /// Only what differs is sent: a file with the same length and time is taken as
-/// the same unless `checksum` compares contents. What is in the way, such as a
-/// directory where a file is to be, fails with its path and changes nothing,
-/// unless `delete` replaces it.
+/// the same. What is in the way, such as a directory where a file is to be,
+/// fails with its path and changes nothing, unless `delete` replaces it.
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
 #[command(after_help = EXAMPLES)]
 pub struct WorkspaceSyncPush {
@@ -131,10 +130,24 @@ impl From<Change> for PushedChange {
     }
 }
 
+impl WorkspaceSyncPush {
+    /// A source for `/workspace`; nothing is deleted.
+    pub fn new(workspace: impl Into<WorkspaceRef>, source: impl Into<HostPath>) -> Self {
+        Self {
+            workspace_id: workspace.into(),
+            source_path: source.into(),
+            dest: None,
+            delete: false,
+            dry_run: false,
+            checksum: false,
+        }
+    }
+}
+
 impl Operation for WorkspaceSyncPush {
     const PATH: &'static [&'static str] = &["workspace", "sync", "push"];
     const TOOL: Option<&'static str> = Some("workspace_sync_push");
-    const EFFECT: Effect = Effect::Changes;
+    const EFFECT: Effect = Effect::Destroys;
     const REPEATABLE: bool = true;
     type Output = WorkspaceSyncPushAnswer;
 
@@ -166,7 +179,7 @@ impl Operation for WorkspaceSyncPush {
         let (delete, dry_run, checksum) = (self.delete, self.dry_run, self.checksum);
         let call = Push { dest, delete, dry_run, checksum };
         let pushing = push(live.agent(), source, call, live.path(), &context.cancel);
-        let pushed = unless_cancelled(&context.cancel, pushing).await?;
+        let pushed = told("pushing to", &live, &context, pushing).await?;
         for warning in &pushed.warnings {
             context.events.emit(Event::Warning(warning.clone())).await;
         }
@@ -201,8 +214,7 @@ impl Answer for WorkspaceSyncPushAnswer {
         for change in &sync.changes {
             let letter = match change.action {
                 PushedAction::Created => 'A',
-                PushedAction::Updated => 'M',
-                PushedAction::Attributes => 'T',
+                PushedAction::Updated | PushedAction::Attributes => 'M',
                 PushedAction::Deleted => 'D',
             };
             writeln!(page, "{letter} {}", change.path)?;

@@ -1,7 +1,9 @@
+use crate::guest_text;
 use crate::id::WorkspaceId;
-use crate::operation::output::{Captured, Encoding};
+use crate::operation::output::{Captured, Encoding, HEADINGS};
 use crate::operation::{Answer, Page};
 use pyro_protocol::diff::{Artifact, DiffContent, DiffEntry, DiffStatus, DiffSummary};
+use pyro_protocol::guest_path::PATH_MAX;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::fmt::{self, Write};
@@ -269,29 +271,56 @@ impl ChangeStatus {
     }
 }
 
+impl ChangedEntry {
+    /// In a line of its own.
+    fn row(&self) -> String {
+        let shown = |path: &str| guest_text::escaped(path, PATH_MAX);
+        let old = self.old_path.as_deref().map(|old| format!("{} -> ", shown(old)));
+        let counts = match (self.insertions, self.deletions) {
+            (Some(insertions), Some(deletions)) => format!(" +{insertions} -{deletions}"),
+            (_, _) => String::new(),
+        };
+        let (letter, old) = (self.status.letter(), old.unwrap_or_default());
+        format!("{letter} {old}{}{counts}", shown(&self.path))
+    }
+}
+
 impl Answer for WorkspaceDiffAnswer {
     fn render(&self, page: &mut Page) -> fmt::Result {
         if !self.changed {
             return writeln!(page, "No changes.");
         }
+        // The names are the smaller part; the patch has the rest.
+        let (names, mut told) = (page.room() / 2, 0);
         for entry in &self.entries {
-            let old = entry.old_path.as_ref().map(|old| format!("{old} -> ")).unwrap_or_default();
-            writeln!(page, "{} {old}{}", entry.status.letter(), entry.path)?;
+            if page.room() <= names {
+                break;
+            }
+            writeln!(page, "{}", entry.row())?;
+            told += 1;
         }
-        if self.entries_omitted > 0 {
-            writeln!(page, "[{} entries left out]", self.entries_omitted)?;
+        let untold = self.entries_omitted + (self.entries.len() - told) as u64;
+        if untold > 0 {
+            writeln!(page, "[{untold} entries left out]")?;
         }
         for warning in &self.warnings {
             writeln!(page, "{warning}")?;
         }
-        if !self.patch.is_empty() {
-            writeln!(page, "\n{}", self.patch.trim_end_matches('\n'))?;
+        let patch = Captured {
+            text: self.patch.as_str(),
+            encoding: self.patch_encoding,
+            omitted_bytes: self.patch_omitted_bytes,
+            tail: self.patch_tail.as_deref(),
+        };
+        let patch = patch.within(page.room().saturating_sub(HEADINGS));
+        if !patch.text.is_empty() {
+            writeln!(page, "\n{}", patch.text.trim_end_matches('\n'))?;
         }
-        if let Some(tail) = &self.patch_tail {
+        if let Some(tail) = patch.tail {
             writeln!(
                 page,
-                "[{} bytes left out; ask for single paths]\n{}",
-                self.patch_omitted_bytes,
+                "[{} bytes left out; ask for single `paths`]\n{}",
+                patch.omitted_bytes,
                 tail.trim_end_matches('\n')
             )?;
         }

@@ -53,7 +53,7 @@ pub struct FileMoveAnswer {
 impl Operation for FileMove {
     const PATH: &'static [&'static str] = &["workspace", "file", "move"];
     const TOOL: Option<&'static str> = Some("workspace_file_move");
-    const EFFECT: Effect = Effect::Changes;
+    const EFFECT: Effect = Effect::Destroys;
     type Output = FileMoveAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {

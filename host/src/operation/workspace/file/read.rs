@@ -1,8 +1,8 @@
-use super::{GuestName, unless_cancelled};
+use super::GuestName;
 use crate::event::{Event, Stream};
-use crate::operation::argument::{OutputLimit, PathInGuest, WorkspaceRef};
+use crate::operation::argument::{Number, PathInGuest, WorkspaceRef, maybe_count};
 use crate::operation::output::{Encoding, text_or_base64};
-use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::operation::{Answer, Context, Effect, Operation, Page, Streams};
 use crate::workspace::Live;
 use crate::{Error, ErrorKind, Pyro, Result};
 use pyro_protocol::GuestPath;
@@ -12,6 +12,12 @@ use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+/// How much of a file an answer has.
+pub type ReadLimit = Number<1, { 64 * 1024 }, { 16 * 1024 * 1024 }>;
+
+/// Room for what is said of a part.
+const REMARK: usize = 256;
 
 /// Read a file of a workspace, or a part of it.
 ///
@@ -29,23 +35,23 @@ pub struct FileRead {
     pub path: PathInGuest,
     /// Begin with this byte; 0 is the first.
     #[arg(long, value_name = "N", conflicts_with = "first_line")]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_count")]
     #[schemars(with = "u64")]
     pub offset: Option<u64>,
     /// Begin with this line; 1 is the first.
     #[arg(long, value_name = "N")]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_count")]
     #[schemars(with = "u64")]
     pub first_line: Option<u64>,
     /// So many lines, from the first line on.
     #[arg(long, value_name = "N", conflicts_with = "offset")]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_count")]
     #[schemars(with = "u64")]
     pub line_count: Option<u64>,
     /// How many bytes to read at most.
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
-    pub max_bytes: OutputLimit,
+    pub max_bytes: ReadLimit,
     /// Write all of the content to standard output, however much that is; an
     /// answer in JSON still holds no more than the bytes to read at most.
     #[arg(long)]
@@ -86,6 +92,19 @@ pub struct FileReadAnswer {
 }
 
 impl FileRead {
+    /// A file from its beginning, everything else by default.
+    pub fn new(workspace: impl Into<WorkspaceRef>, path: PathInGuest) -> Self {
+        Self {
+            workspace_id: workspace.into(),
+            path,
+            offset: None,
+            first_line: None,
+            line_count: None,
+            max_bytes: ReadLimit::default(),
+            content_only: false,
+        }
+    }
+
     fn range(&self) -> Result<ReadRange> {
         match (self.offset, self.first_line, self.line_count) {
             (offset, None, None) => Ok(ReadRange::From { offset: offset.unwrap_or(0) }),
@@ -102,7 +121,7 @@ impl Operation for FileRead {
     const PATH: &'static [&'static str] = &["workspace", "file", "read"];
     const TOOL: Option<&'static str> = Some("workspace_file_read");
     const EFFECT: Effect = Effect::Reads;
-    const STREAMS: bool = true;
+    const STREAMS: Streams = Streams::Answer;
     type Output = FileReadAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {
@@ -138,10 +157,11 @@ impl Operation for FileRead {
                 Ok(())
             }
         });
-        let (reading, end) = unless_cancelled(&context.cancel, reading).await?;
-        let bytes = collected.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (reading, end) = context.unless_cancelled(reading).await?;
+        let mut bytes = collected.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let is_cut = received.into_inner() > bytes.len() as u64;
+        let is_split = (is_cut || end.truncated) && !self.content_only && drop_split(&mut bytes);
         let kept = bytes.len() as u64;
-        let is_cut = received.into_inner() > kept;
         let (content, encoding) = text_or_base64(bytes);
         Ok(FileReadAnswer {
             workspace_id: live.id().to_string(),
@@ -152,29 +172,93 @@ impl Operation for FileRead {
             encoding,
             max_bytes,
             truncated: end.truncated || is_cut,
-            next_offset: if is_cut { Some(end.offset + kept) } else { end.next_offset },
+            next_offset: if is_cut || is_split { Some(end.offset + kept) } else { end.next_offset },
             is_written: self.content_only,
         })
     }
 }
 
+/// Leaves a character that was cut in two to the next part, unless there is
+/// nothing else.
+fn drop_split(bytes: &mut Vec<u8>) -> bool {
+    match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() && error.valid_up_to() > 0 => {
+            bytes.truncate(error.valid_up_to());
+            true
+        }
+        Ok(_) | Err(_) => false,
+    }
+}
+
+impl FileReadAnswer {
+    fn remark(&self, next: u64) -> String {
+        format!("the file has {} bytes; go on from offset {next}", self.size_bytes)
+    }
+}
+
 impl Answer for FileReadAnswer {
     fn render(&self, page: &mut Page) -> fmt::Result {
+        let shown = self.encoding.head(&self.content, page.room().saturating_sub(REMARK));
         match self.encoding {
-            Encoding::Utf8 => write!(page, "{}", self.content)?,
-            Encoding::Base64 => write!(page, "[base64] {}", self.content)?,
+            Encoding::Utf8 => write!(page, "{shown}")?,
+            Encoding::Base64 => write!(page, "[base64] {shown}")?,
         }
-        if !self.content.ends_with('\n') {
+        if !shown.ends_with('\n') {
             writeln!(page)?;
         }
-        match self.note() {
-            Some(note) => writeln!(page, "[{note}]"),
+        let next = match shown.len() < self.content.len() {
+            true => Some(self.offset + self.encoding.bytes_of(shown) as u64),
+            false => self.next_offset.filter(|_| self.truncated),
+        };
+        match next {
+            Some(next) => writeln!(page, "[{}]", self.remark(next)),
             None => Ok(()),
         }
     }
 
     fn note(&self) -> Option<String> {
         let next = self.next_offset.filter(|_| self.truncated && !self.is_written)?;
-        Some(format!("the file has {} bytes; go on from offset {next}", self.size_bytes))
+        Some(self.remark(next))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::AnyAnswer as _;
+
+    fn answer(content: &str, encoding: Encoding) -> FileReadAnswer {
+        FileReadAnswer {
+            workspace_id: "0123456789ab".into(),
+            name: GuestName { path: "f".into(), path_base64: None },
+            size_bytes: 100_000,
+            offset: 7,
+            content: content.into(),
+            encoding,
+            max_bytes: 65536,
+            truncated: false,
+            next_offset: None,
+            is_written: false,
+        }
+    }
+
+    #[test]
+    fn a_text_for_a_model_says_where_it_goes_on() {
+        let all = answer(&"é".repeat(1000), Encoding::Utf8);
+        let text = all.to_text_within(REMARK + 101);
+        assert_eq!(text.matches('é').count(), 50);
+        assert!(text.ends_with("[the file has 100000 bytes; go on from offset 107]\n"), "{text}");
+        let text = answer(&"AAAA".repeat(100), Encoding::Base64).to_text_within(REMARK + 10);
+        assert!(text.ends_with("go on from offset 13]\n"), "{text}");
+        assert!(!answer("x", Encoding::Utf8).to_text_within(REMARK + 10).contains("go on"));
+    }
+
+    #[test]
+    fn a_split_character_is_left_for_later() {
+        for (bytes, kept) in [(&b"a\xc3"[..], 1), (b"\xc3", 1), (b"a\xff\xc3", 3), (b"ab", 2)] {
+            let mut left = bytes.to_vec();
+            assert_eq!(drop_split(&mut left), kept < bytes.len(), "{bytes:?}");
+            assert_eq!(left.len(), kept, "{bytes:?}");
+        }
     }
 }

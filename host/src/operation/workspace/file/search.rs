@@ -1,5 +1,6 @@
-use super::{GuestName, TREE_DEADLINE, call, cursor, from_cursor, lossy, no_cursor, or_workspace};
+use super::{GuestName, TREE_DEADLINE, cursor, from_cursor, lossy, no_cursor, or_workspace};
 use crate::operation::argument::{Number, PathInGuest, WorkspaceRef};
+use crate::operation::long::told;
 use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::workspace::Live;
 use crate::{Pyro, Result, guest_text};
@@ -177,7 +178,8 @@ impl Operation for FileSearch {
             max_file_bytes: self.max_file_bytes.get().into(),
         };
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
-        let found = call(&live, &context, request, TREE_DEADLINE).await?;
+        let searching = live.agent().call(request, TREE_DEADLINE);
+        let found = told("searching", &live, &context, searching).await?;
         Ok(FileSearchAnswer {
             workspace_id: live.id().to_string(),
             matches: found.matches.into_iter().map(FoundMatch::of).collect(),

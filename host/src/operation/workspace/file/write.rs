@@ -1,8 +1,8 @@
-use super::{GuestName, octal, unless_cancelled};
+use super::{GuestName, octal};
 use crate::event::{Event, Stream};
 use crate::operation::AnyAnswer as _;
 use crate::operation::argument::{HostPath, PathInGuest, WorkspaceRef};
-use crate::operation::{Answer, Context, Effect, Ink, Input, Operation, Page};
+use crate::operation::{Answer, Context, Effect, Ink, Input, Operation, Page, Streams};
 use crate::workspace::Live;
 use crate::{Error, ErrorKind, Pyro, Result};
 use base64::Engine;
@@ -93,7 +93,25 @@ enum Content {
 }
 
 impl FileWrite {
-    fn content(&self, context: &mut Context) -> Result<Content> {
+    /// A text for the whole file, everything else by default.
+    pub fn new(
+        workspace: impl Into<WorkspaceRef>,
+        path: PathInGuest,
+        text: impl Into<String>,
+    ) -> Self {
+        Self {
+            workspace_id: workspace.into(),
+            path,
+            text: Some(text.into()),
+            base64: None,
+            text_file: None,
+            mode: None,
+            append: false,
+            create_new: false,
+        }
+    }
+
+    async fn content(&self, context: &mut Context) -> Result<Content> {
         let Self { text, base64, text_file, .. } = self;
         let read = |content: Vec<u8>| Content::Read(Box::new(Cursor::new(content)));
         match (text, base64, text_file) {
@@ -101,12 +119,7 @@ impl FileWrite {
             (None, Some(base64), None) => STANDARD.decode(base64).map(read).map_err(|error| {
                 Error::new(ErrorKind::InvalidInput, "`base64` is no base64").because(error)
             }),
-            (None, None, Some(path)) => {
-                let path = path.resolve(context)?;
-                path.open_file()
-                    .map(|file| Content::Read(Box::new(file)))
-                    .map_err(|error| Error::unreadable(path.path(), error))
-            }
+            (None, None, Some(path)) => Ok(Content::Read(Box::new(path.open(context).await?))),
             (None, None, None) => match context.stdin.take() {
                 Some(stdin) => Ok(Content::Stdin(stdin)),
                 None => Err(Error::new(ErrorKind::InvalidInput, "there is no content")
@@ -144,8 +157,8 @@ impl FileWrite {
 impl Operation for FileWrite {
     const PATH: &'static [&'static str] = &["workspace", "file", "write"];
     const TOOL: Option<&'static str> = Some("workspace_file_write");
-    const EFFECT: Effect = Effect::Changes;
-    const STREAMS: bool = true;
+    const EFFECT: Effect = Effect::Destroys;
+    const STREAMS: Streams = Streams::Answer;
     type Output = FileWriteAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {
@@ -162,7 +175,7 @@ impl Operation for FileWrite {
 
     async fn run(self, pyro: &Pyro, mut context: Context) -> Result<FileWriteAnswer> {
         let (disposition, mode) = (self.disposition()?, self.mode()?);
-        let content = self.content(&mut context)?;
+        let content = self.content(&mut context).await?;
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let name = GuestName::new(&self.path.0);
         let request = file::FileWrite { path: self.path.0, disposition, mode };
@@ -172,7 +185,7 @@ impl Operation for FileWrite {
                 Content::Stdin(content) => live.agent().write_file(request, content).await,
             }
         };
-        let written = unless_cancelled(&context.cancel, writing).await?;
+        let written = context.unless_cancelled(writing).await?;
         let answer = FileWriteAnswer {
             workspace_id: live.id().to_string(),
             name,

@@ -85,7 +85,7 @@ impl Operation for ProcessList {
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<ProcessListAnswer> {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
-        let processes = live.agent().kept().await?;
+        let processes = context.unless_cancelled(live.agent().kept()).await?;
         let processes: Vec<_> = processes.into_iter().map(ListedProcess::of).collect();
         let (workspace_id, count) = (live.id().to_string(), processes.len());
         Ok(ProcessListAnswer { workspace_id, count, processes })

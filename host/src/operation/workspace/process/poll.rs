@@ -1,6 +1,6 @@
 use super::{Condition, ConditionState};
-use crate::operation::argument::{Number, ProcessRef, WorkspaceRef};
-use crate::operation::output::{Encoding, text_or_base64};
+use crate::operation::argument::{Number, ProcessRef, WorkspaceRef, whole};
+use crate::operation::output::{Encoding, HEADINGS, shares, text_or_base64};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::workspace::{Live, process};
 use crate::{Pyro, Result};
@@ -34,11 +34,11 @@ pub struct ProcessPoll {
     pub process_id: ProcessRef,
     /// The first byte wanted of its standard output.
     #[arg(long, value_name = "N", default_value_t)]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub stdout_cursor: u64,
     /// The first byte wanted of its standard error.
     #[arg(long, value_name = "N", default_value_t)]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub stderr_cursor: u64,
     /// How many bytes of each to answer with at most.
     #[arg(long, value_name = "N", default_value_t)]
@@ -161,43 +161,52 @@ impl Piece {
     }
 }
 
+/// A part of a stream as it is shown.
+struct Shown<'a> {
+    text: &'a str,
+    encoding: Encoding,
+    start: u64,
+    next: u64,
+}
+
+impl<'a> Shown<'a> {
+    /// As much as there is room for.
+    fn within(text: &'a str, encoding: Encoding, start: u64, next: u64, room: usize) -> Self {
+        let head = encoding.head(text, room);
+        let is_whole = head.len() == text.len();
+        let next = if is_whole { next } else { start + encoding.bytes_of(head) as u64 };
+        Self { text: head, encoding, start, next }
+    }
+
+    fn render(&self, page: &mut Page, name: &str) -> fmt::Result {
+        if self.text.is_empty() {
+            return Ok(());
+        }
+        let encoding = match self.encoding {
+            Encoding::Utf8 => "",
+            Encoding::Base64 => " (base64)",
+        };
+        let heading = format!("{name}{encoding}, bytes {} to {}:", self.start, self.next);
+        writeln!(page, "{}", page.paint(Style::new().bold(), heading))?;
+        writeln!(page, "{}", self.text.trim_end_matches('\n'))
+    }
+}
+
 impl Answer for ProcessPollAnswer {
     fn render(&self, page: &mut Page) -> fmt::Result {
         writeln!(page, "{} {}", self.process_id, self.condition.shown())?;
-        let streams = [
-            (
-                "stdout",
-                &self.stdout,
-                self.stdout_encoding,
-                self.stdout_start,
-                self.stdout_next_cursor,
-            ),
-            (
-                "stderr",
-                &self.stderr,
-                self.stderr_encoding,
-                self.stderr_start,
-                self.stderr_next_cursor,
-            ),
-        ];
-        for (name, text, encoding, start, next) in streams {
-            if text.is_empty() {
-                continue;
-            }
-            let encoding = match encoding {
-                Encoding::Utf8 => "",
-                Encoding::Base64 => " (base64)",
-            };
-            let heading = format!("{name}{encoding}, bytes {start} to {next}:");
-            writeln!(page, "{}", page.paint(Style::new().bold(), heading))?;
-            writeln!(page, "{}", text.trim_end_matches('\n'))?;
-        }
-        let more = if self.more { "; there is more" } else { "" };
-        writeln!(
-            page,
-            "next: stdout_cursor {}, stderr_cursor {}{more}",
-            self.stdout_next_cursor, self.stderr_next_cursor
-        )
+        let room = page.room().saturating_sub(HEADINGS);
+        let (for_stdout, for_stderr) = shares(room, self.stdout.len(), self.stderr.len());
+        let (start, next) = (self.stdout_start, self.stdout_next_cursor);
+        let stdout = Shown::within(&self.stdout, self.stdout_encoding, start, next, for_stdout);
+        let (start, next) = (self.stderr_start, self.stderr_next_cursor);
+        let stderr = Shown::within(&self.stderr, self.stderr_encoding, start, next, for_stderr);
+        stdout.render(page, "stdout")?;
+        stderr.render(page, "stderr")?;
+        let is_all =
+            (stdout.next, stderr.next) == (self.stdout_next_cursor, self.stderr_next_cursor);
+        let more = if self.more || !is_all { "; there is more" } else { "" };
+        writeln!(page, "next: stdout_cursor {}, stderr_cursor {}{more}", stdout.next, stderr.next)
     }
 }
 

@@ -43,7 +43,7 @@ pub struct ProcessSignalAnswer {
 impl Operation for ProcessSignal {
     const PATH: &'static [&'static str] = &["workspace", "process", "signal"];
     const TOOL: Option<&'static str> = Some("process_signal");
-    const EFFECT: Effect = Effect::Changes;
+    const EFFECT: Effect = Effect::Destroys;
     type Output = ProcessSignalAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {
@@ -57,7 +57,8 @@ impl Operation for ProcessSignal {
     async fn run(self, pyro: &Pyro, context: Context) -> Result<ProcessSignalAnswer> {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let ProcessRef(id) = self.process_id;
-        let signalled = live.agent().signal(id, self.signal.number()).await;
+        let signalling = live.agent().signal(id, self.signal.number());
+        let signalled = context.unless_cancelled(signalling).await;
         process::forgotten(&live, id, signalled)?;
         Ok(ProcessSignalAnswer {
             workspace_id: live.id().to_string(),

@@ -1,6 +1,6 @@
 use super::{Condition, ConditionState};
 use crate::operation::argument::{Patience, ProcessRef, WorkspaceRef};
-use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::operation::{Answer, Context, Effect, Operation, Page, Streams};
 use crate::workspace::{Live, process};
 use crate::{Pyro, Result};
 use schemars::JsonSchema;
@@ -53,8 +53,16 @@ impl Operation for ProcessWait {
     const PATH: &'static [&'static str] = &["workspace", "process", "wait"];
     const TOOL: Option<&'static str> = Some("process_wait");
     const EFFECT: Effect = Effect::Reads;
-    const STREAMS: bool = true;
+    const STREAMS: Streams = Streams::Answer;
     type Output = ProcessWaitAnswer;
+
+    fn subject(&self) -> Option<&WorkspaceRef> {
+        Some(&self.workspace_id)
+    }
+
+    fn about(&self) -> Option<String> {
+        Some(self.process_id.0.to_string())
+    }
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<ProcessWaitAnswer> {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;

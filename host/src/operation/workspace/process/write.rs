@@ -126,7 +126,7 @@ impl Operation for ProcessWrite {
             end: self.end,
             wait_ms: self.wait_seconds.get() * 1000,
         };
-        let written = live.agent().write(call).await;
+        let written = context.unless_cancelled(live.agent().write(call)).await;
         let written = process::forgotten(&live, id, written)?;
         Ok(ProcessWriteAnswer {
             workspace_id: live.id().to_string(),
