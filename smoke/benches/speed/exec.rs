@@ -101,7 +101,9 @@ fn bare(workspace: &Workspace<'_>) -> Result<Duration> {
         let exit: Exit = reader.expect(FrameKind::Exit).await?;
         match exit.outcome {
             Outcome::Exited { code: 0 } => Ok(()),
-            outcome => Err(format!("true ended with {outcome:?}").into()),
+            outcome @ (Outcome::Exited { .. } | Outcome::Signaled { .. } | Outcome::TimedOut) => {
+                Err(format!("true ended with {outcome:?}").into())
+            }
         }
     };
     runtime.block_on(call).map(|()| started.elapsed())

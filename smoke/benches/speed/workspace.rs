@@ -14,6 +14,10 @@ use std::process::Stdio;
 /// Should the benchmark be killed, its workspaces end by themselves.
 const TTL_SECONDS: &str = "3600";
 
+/// Says the peaks of all processes that are the agent's program.
+const AGENT_PEAKS: &str = "for process in /proc/[0-9]*; do
+    [ $process/exe -ef /proc/1/exe ] && sed -n 's/VmHWM://p' $process/status; done; true";
+
 /// What the agent may hold in memory, whatever it was asked for.
 const AGENT_MEMORY_MIB: f64 = 32.0;
 
@@ -56,15 +60,18 @@ impl<'home> Workspace<'home> {
         guest::connect(&self.directory, port)
     }
 
-    /// The most that the agent, the guest's first process, has had in memory.
+    /// The most that the agent has had in memory: of the first process, which
+    /// only watches it, and itself, the larger.
     pub fn agent_memory(&self, title: &'static str) -> Result<Figure> {
-        let line = self.shell("grep VmHWM: /proc/1/status")?;
-        let kib: f64 = line.split_whitespace().nth(1).ok_or("no VmHWM")?.parse()?;
-        let most = Series::from_iter([kib / 1024.0]);
+        let mut most = Series::default();
+        for line in self.shell(AGENT_PEAKS)?.lines() {
+            let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+            most.push(kib / 1024.0);
+        }
         Ok(Figure {
             title,
-            goal: Goal::at_most(most.median(), AGENT_MEMORY_MIB, "MiB"),
-            rows: vec![Row::new("resident at most", "MiB", most)],
+            goal: Goal::at_most(most.max(), AGENT_MEMORY_MIB, "MiB"),
+            rows: vec![Row::new("resident at most, of its two processes", "MiB", most)],
             notes: vec![],
         })
     }
