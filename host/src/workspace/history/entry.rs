@@ -167,8 +167,8 @@ impl Recorder {
     pub(super) fn open(directory: PathBuf, record: Record, lock: Lock) -> Result<Self> {
         let transcript = |stream| {
             let path = directory.join(file_name(stream));
-            Transcript::open(&path)
-                .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))
+            let what = format!("cannot write {}", path.display());
+            Transcript::open(path).map_err(|error| Error::io(what, error))
         };
         let (stdout, stderr) = (transcript(Stream::Stdout)?, transcript(Stream::Stderr)?);
         Ok(Self { directory, record, stdout, stderr, failure: None, _lock: lock })

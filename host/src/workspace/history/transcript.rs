@@ -8,10 +8,10 @@ use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How much of a stream's beginning is kept.
 pub const HEAD_MAX: u64 = 8 << 20;
@@ -51,21 +51,33 @@ impl Extent {
     }
 }
 
-/// A stream that is being recorded.
+/// A stream that is being recorded. Its file is made with its first byte: most
+/// commands write to one stream at most.
 #[derive(Debug)]
 pub(super) struct Transcript {
-    file: File,
+    path: PathBuf,
+    file: Option<File>,
     extent: Extent,
 }
 
 impl Transcript {
     /// A new one, or one that somebody else began, from its end on.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        let file =
-            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        let extent = measure(&file)?;
-        Ok(Self { file, extent })
+    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
+        let file = existing(File::options().read(true).write(true).open(&path))?;
+        let extent = file.as_ref().map_or(Ok(Extent::default()), measure)?;
+        Ok(Self { path, file, extent })
+    }
+
+    fn file(&mut self) -> io::Result<&File> {
+        let made = match self.file.take() {
+            Some(file) => file,
+            None => {
+                let mut options = File::options();
+                options.read(true).write(true).create(true).truncate(false).mode(0o600);
+                options.open(&self.path)?
+            }
+        };
+        Ok(self.file.insert(made))
     }
 
     pub(super) fn extent(&self) -> Extent {
@@ -75,7 +87,7 @@ impl Transcript {
     /// Adds what was written.
     pub(super) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
         let at = self.extent.bytes;
-        self.file.write_all_at(bytes, at)?;
+        self.file()?.write_all_at(bytes, at)?;
         self.extent.bytes = at + bytes.len() as u64;
         if self.extent.missing() == 0 {
             self.extent = Extent::whole(self.extent.bytes);
@@ -96,15 +108,25 @@ impl Transcript {
     pub(super) fn skip(&mut self, bytes: u64) -> io::Result<()> {
         let from = self.extent.gap_from.min(self.extent.bytes);
         self.extent.bytes = self.extent.bytes.saturating_add(bytes);
-        self.file.set_len(self.extent.bytes)?;
+        let length = self.extent.bytes;
+        self.file()?.set_len(length)?;
         self.leave_out(from, self.extent.bytes)
     }
 
     fn leave_out(&mut self, from: u64, to: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        fallocate(&self.file, flags, from, to.saturating_sub(from).max(1))?;
+        fallocate(self.file()?, flags, from, to.saturating_sub(from).max(1))?;
         (self.extent.gap_from, self.extent.gap_to) = (from, to);
         Ok(())
+    }
+}
+
+/// A file, if it is there.
+fn existing(opened: io::Result<File>) -> io::Result<Option<File>> {
+    match opened {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -140,15 +162,16 @@ pub struct Ends {
 /// A recorded stream, to be read.
 #[derive(Debug)]
 pub struct Recorded {
-    file: File,
+    /// `None` when nothing was written.
+    file: Option<File>,
     extent: Extent,
 }
 
 impl Recorded {
     /// Opens one. Without an extent the file says for itself what it holds.
     pub(super) fn open(path: &Path, extent: Option<Extent>) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let held = measure(&file)?;
+        let file = existing(File::open(path))?;
+        let held = file.as_ref().map_or(Ok(Extent::default()), measure)?;
         // A record never makes us read what the file has not.
         let extent = extent.filter(|extent| {
             extent.bytes == held.bytes
@@ -193,7 +216,9 @@ impl Recorded {
     fn range(&self, from: u64, to: u64) -> io::Result<Vec<u8>> {
         let length = to.saturating_sub(from).min(self.extent.bytes);
         let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-        self.file.read_exact_at(&mut bytes, from)?;
+        if let Some(file) = &self.file {
+            file.read_exact_at(&mut bytes, from)?;
+        }
         Ok(bytes)
     }
 }
@@ -241,7 +266,7 @@ mod tests {
     fn the_beginning_and_the_end_of_a_long_one_are_kept() {
         let home = tempfile::tempdir().expect("a directory");
         let path = home.path().join("stdout");
-        let mut transcript = Transcript::open(&path).expect("made");
+        let mut transcript = Transcript::open(path.clone()).expect("made");
         let total = HEAD_MAX + 3 * TAIL_MAX + 12_345;
         feed(&mut transcript, total);
         let extent = transcript.extent();
@@ -254,7 +279,7 @@ mod tests {
         let ends = alone.ends(10).expect("read");
         assert_eq!((ends.head, ends.tail), (bytes(0, 5), bytes(total - 5, total)));
         // And goes on where it ends.
-        let mut again = Transcript::open(&path).expect("there");
+        let mut again = Transcript::open(path.clone()).expect("there");
         feed(&mut again, total + 10 * SLACK);
         check(&Recorded::open(&path, None).expect("there"), total + 10 * SLACK);
     }
@@ -263,7 +288,7 @@ mod tests {
     fn a_record_that_lies_about_its_file_is_not_believed() {
         let home = tempfile::tempdir().expect("a directory");
         let path = home.path().join("stdout");
-        Transcript::open(&path).expect("made").push(b"abc").expect("written");
+        Transcript::open(path.clone()).expect("made").push(b"abc").expect("written");
         for lie in [
             Extent { bytes: 1 << 60, gap_from: 1 << 60, gap_to: 1 << 60 },
             Extent { bytes: 3, gap_from: 3, gap_to: 9 },
@@ -284,7 +309,7 @@ mod tests {
         ) {
             let home = tempfile::tempdir().expect("a directory");
             let path = home.path().join("stdout");
-            let mut transcript = Transcript::open(&path).expect("made");
+            let mut transcript = Transcript::open(path.clone()).expect("made");
             for (length, kind) in steps {
                 let from = transcript.extent().bytes;
                 match kind {
