@@ -12,6 +12,7 @@ use counted::Counted;
 use crate::deadlines::Deadlines;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest_text;
+use crate::vsock::{self, Dialled};
 use pyro_protocol::error::MESSAGE_MAX;
 use pyro_protocol::handshake::{GENERATION, MAGIC};
 use pyro_protocol::{
@@ -19,10 +20,11 @@ use pyro_protocol::{
     Lost, Request, Welcome,
 };
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
@@ -40,6 +42,8 @@ pub struct AgentClient {
     directory: File,
     deadlines: Deadlines,
     passed: Arc<AtomicU64>,
+    /// For the next connection.
+    dialled: Mutex<Option<Dialled>>,
 }
 
 /// A greeted connection that has not carried its call yet.
@@ -67,7 +71,12 @@ impl AgentClient {
     /// The agent whose endpoint lies in a workspace's directory.
     pub fn new(directory: &Path, deadlines: Deadlines) -> Result<Self> {
         File::open(directory)
-            .map(|directory| Self { directory, deadlines, passed: Arc::default() })
+            .map(|directory| Self {
+                directory,
+                deadlines,
+                passed: Arc::default(),
+                dialled: Mutex::default(),
+            })
             .map_err(|error| Error::io(format!("cannot open {}", directory.display()), error))
     }
 
@@ -92,13 +101,30 @@ impl AgentClient {
         Ok(connection)
     }
 
+    /// Asks for the next connection ahead, so that the guest opens its side of it
+    /// while its caller does something else. If that fails, the one who needs it
+    /// hears of it.
+    pub async fn dial_ahead(&self) {
+        let dialled = vsock::dial(self.directory.as_fd(), CALL_PORT).await.ok();
+        *self.dialled.lock().unwrap_or_else(PoisonError::into_inner) = dialled;
+    }
+
+    async fn dialled(&self) -> io::Result<UnixStream> {
+        let ahead = self.dialled.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(ahead) = ahead
+            && let Ok(stream) = ahead.answered().await
+        {
+            return Ok(stream);
+        }
+        vsock::connect(self.directory.as_fd(), CALL_PORT).await
+    }
+
     async fn open(&self, call: Option<Call>) -> Result<Connection<Channel>> {
         let connecting = async {
-            let stream = crate::vsock::connect(self.directory.as_fd(), CALL_PORT).await.map_err(
-                |error| {
-                    Error::new(ErrorKind::GuestLost, "the guest does not answer").because(error)
-                },
-            )?;
+            let unanswered = |error| {
+                Error::new(ErrorKind::GuestLost, "the guest does not answer").because(error)
+            };
+            let stream = self.dialled().await.map_err(unanswered)?;
             let stream = Counted::new(stream, Arc::clone(&self.passed));
             Connection::open(stream, call, self.deadlines.silence).await
         };

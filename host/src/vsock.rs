@@ -30,14 +30,39 @@ pub fn short_path(directory: BorrowedFd<'_>, name: &str) -> PathBuf {
 /// `ConnectionRefused` when the guest does not listen on the port, and whatever
 /// the socket gives. Needs a deadline around it: a guest may never answer.
 pub async fn connect(directory: impl AsFd, port: VsockPort) -> io::Result<UnixStream> {
+    dial(directory, port).await?.answered().await
+}
+
+/// A connection that was asked for.
+#[derive(Debug)]
+pub struct Dialled {
+    stream: UnixStream,
+    port: VsockPort,
+}
+
+/// Asks for a connection, as [`connect`] does, and does not wait for the guest.
+///
+/// # Errors
+/// Whatever the socket gives.
+pub async fn dial(directory: impl AsFd, port: VsockPort) -> io::Result<Dialled> {
     let mut stream = UnixStream::connect(short_path(directory.as_fd(), SOCKET_NAME)).await?;
     stream.write_all(format!("CONNECT {}\n", port.0).as_bytes()).await?;
-    match read_line(&mut stream).await {
-        Ok(line) if line.starts_with(b"OK ") => Ok(stream),
-        Ok(_) => Err(refused(port)),
-        // That is how both Firecracker and our endpoint say no.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(refused(port)),
-        Err(error) => Err(error),
+    Ok(Dialled { stream, port })
+}
+
+impl Dialled {
+    /// Waits until the guest has answered.
+    ///
+    /// # Errors
+    /// As [`connect`].
+    pub async fn answered(mut self) -> io::Result<UnixStream> {
+        match read_line(&mut self.stream).await {
+            Ok(line) if line.starts_with(b"OK ") => Ok(self.stream),
+            Ok(_) => Err(refused(self.port)),
+            // That is how both Firecracker and our endpoint say no.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(refused(self.port)),
+            Err(error) => Err(error),
+        }
     }
 }
 
