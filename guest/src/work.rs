@@ -28,6 +28,14 @@ const AT_ONCE: usize = 8;
 /// Of diffs and patches. Each may take about ten megabytes.
 const BULK_AT_ONCE: usize = 2;
 
+/// Frames that a transfer out hands over at once, of 32 KiB each, three times as
+/// many being in memory: while few work, and else.
+const BATCH: usize = 32;
+const SMALL_BATCH: usize = 4;
+
+/// So many transfers may have large batches: 6 MiB of the agent's 32.
+const FEW: usize = 2;
+
 /// The agent's threads that may block: those of these calls, whose hosts may make
 /// them wait, and as many for all else, which never waits for a host.
 pub const THREADS: usize = 2 * AT_ONCE;
@@ -142,7 +150,8 @@ impl Turns {
         T: Serialize + Send + 'static,
     {
         let turn = while_awaited(&mut connection.reader, self.take()).await?;
-        let (mut outgoing, mut outlet) = outgoing();
+        let working = AT_ONCE.saturating_sub(self.places.available_permits());
+        let (mut outgoing, mut outlet) = outgoing(if working <= FEW { BATCH } else { SMALL_BATCH });
         let caller = Caller::default();
         let thread = start(turn, &caller, move |cancel| {
             let end = job(&mut outgoing, cancel)?;

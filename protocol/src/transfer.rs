@@ -19,10 +19,6 @@ use tokio::sync::mpsc;
 /// the other's every breath.
 const FRAMES_AHEAD: usize = 3;
 
-/// Frames that are handed over at once by a thread: where the processor is
-/// translated, waking the connection costs as much as filling one.
-const BATCH: usize = 8;
-
 /// Batches that wait to be sent.
 const BATCHES_AHEAD: usize = 1;
 
@@ -47,6 +43,7 @@ pub struct Outgoing {
     end: usize,
     /// Frames that are complete.
     batch: Vec<Vec<u8>>,
+    batch_max: usize,
     batches: mpsc::Sender<Vec<Vec<u8>>>,
 }
 
@@ -58,12 +55,19 @@ pub struct Outlet {
     batch: std::vec::IntoIter<Vec<u8>>,
 }
 
-/// A transfer out of here.
+/// A transfer out of here. The thread hands so many frames over at once, of 32
+/// KiB each, and up to three times as many are in memory: where the processor is
+/// translated, waking the connection costs several times what filling a frame does.
 #[must_use]
-pub fn outgoing() -> (Outgoing, Outlet) {
+pub fn outgoing(frames: usize) -> (Outgoing, Outlet) {
     let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
-    let outgoing =
-        Outgoing { frame: empty_frame(), end: FRAME_ROOM, batch: Vec::new(), batches: sender };
+    let outgoing = Outgoing {
+        frame: empty_frame(),
+        end: FRAME_ROOM,
+        batch: Vec::new(),
+        batch_max: frames,
+        batches: sender,
+    };
     (outgoing, Outlet { batches, batch: Vec::new().into_iter() })
 }
 
@@ -118,7 +122,7 @@ impl Outgoing {
     fn make_room(&mut self) -> Result<(), CutOff> {
         if FULL - self.end < SPARE_MIN {
             self.complete();
-            if self.batch.len() == BATCH {
+            if self.batch.len() >= self.batch_max {
                 return self.flush();
             }
         }

@@ -12,6 +12,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+/// Frames that a transfer into the guest hands over at once.
+const BATCH: usize = 4;
+
 /// How long the agent may take to say why it takes no more.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -63,7 +66,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         &mut self,
         feed: impl FnOnce(&mut Outgoing) -> Result<()> + Send + 'static,
     ) -> Result<Frame> {
-        let (mut outgoing, mut outlet) = outgoing();
+        let (mut outgoing, mut outlet) = outgoing(BATCH);
         let thread = spawn_blocking(move || {
             feed(&mut outgoing)?;
             Ok(outgoing.flush()?)

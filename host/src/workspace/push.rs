@@ -339,7 +339,7 @@ mod tests {
 
     #[tokio::test]
     async fn s4_changes_without_end_end() {
-        let (mut stream, mut outlet) = outgoing();
+        let (mut stream, mut outlet) = outgoing(1);
         let path = GuestPath::new("/workspace/file").expect("a path");
         let (incoming, inlet) = incoming();
         let taking = tokio::task::spawn_blocking(move || changes(incoming, 10_000));

@@ -136,7 +136,7 @@ proptest! {
         let read = runtime.block_on(async {
             let (ours, theirs) = tokio::io::duplex(100_000);
             let (_ours, ours) = tokio::io::split(ours);
-            let (mut sink, mut outlet) = outgoing();
+            let (mut sink, mut outlet) = outgoing(3);
             let (source, inlet) = incoming();
             let sent = pieces.clone();
             let putting = tokio::task::spawn_blocking(move || {
@@ -181,7 +181,7 @@ fn an_entry_beyond_the_limit_is_refused_before_it_is_held() {
 
 #[test]
 fn a_thread_hears_when_the_other_side_has_gone() {
-    let (mut sink, outlet) = outgoing();
+    let (mut sink, outlet) = outgoing(3);
     drop(outlet);
     assert_eq!(sink.push(&vec![0; 1024 * 1024]), Err(CutOff));
     let (mut source, inlet) = incoming();
