@@ -35,6 +35,11 @@ pub fn main(words: Vec<OsString>) -> ExitCode {
 /// The same for any table of operations.
 #[must_use]
 pub fn run(table: &'static [Entry], words: &[OsString]) -> ExitCode {
+    let parse = |mut branch: clap::Command| branch.try_get_matches_from_mut(words).ok();
+    if let Some(matches) = tree::branch(table, words).and_then(parse) {
+        return dispatch(table, matches);
+    }
+    // Whatever else there is to say, the whole tree says.
     let mut command = command(table);
     match command.try_get_matches_from_mut(words) {
         Ok(matches) => dispatch(table, matches),

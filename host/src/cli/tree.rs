@@ -42,18 +42,32 @@ const WIDTH_MAX: usize = 100;
 /// The whole command line of `pyro`, with the operations of a table.
 #[must_use]
 pub fn command(table: &[Entry]) -> Command {
-    let root = Command::new("pyro")
+    let root = table.iter().fold(root(), |tree, entry| graft(tree, entry.path, operation(entry)));
+    let root = graft(root, MCP_SERVE, mcp_serve());
+    let root = graft(root, MCP_INSTALL, mcp_install());
+    root.subcommand(completions_command()).subcommand(man::command())
+}
+
+/// As much of it as words need that begin with an operation's path. To describe
+/// every option of all others would take a short command's time once more.
+pub(super) fn branch(table: &[Entry], words: &[OsString]) -> Option<Command> {
+    let given = words.get(1..)?;
+    let is_asked = |entry: &&Entry| {
+        let mut pairs = entry.path.iter().zip(given);
+        given.len() >= entry.path.len() && pairs.all(|(part, word)| word == part)
+    };
+    table.iter().find(is_asked).map(|entry| graft(root(), entry.path, operation(entry)))
+}
+
+fn root() -> Command {
+    Command::new("pyro")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Disposable Linux computers in microVMs, for coding agents and people")
         .after_help("Try it:\n  pyro doctor\n  pyro run debian:12 -- git --version")
         .max_term_width(WIDTH_MAX)
         .propagate_version(false)
         .subcommand_required(true)
-        .arg_required_else_help(true);
-    let root = table.iter().fold(root, |tree, entry| graft(tree, entry.path, operation(entry)));
-    let root = graft(root, MCP_SERVE, mcp_serve());
-    let root = graft(root, MCP_INSTALL, mcp_install());
-    root.subcommand(completions_command()).subcommand(man::command())
+        .arg_required_else_help(true)
 }
 
 /// Hangs a command into the tree, making the groups on its path as needed.
