@@ -35,6 +35,8 @@ mod expiring;
 mod files;
 #[path = "operations/forcing.rs"]
 mod forcing;
+#[path = "operations/idleness.rs"]
+mod idleness;
 #[path = "operations/leftovers.rs"]
 mod leftovers;
 #[path = "operations/making.rs"]

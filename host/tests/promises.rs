@@ -1,26 +1,12 @@
-//! What the built `pyro` promises of every operation, and of what it does not
-//! do. None of it needs a guest.
+//! What the built `pyro` promises of every operation. None of it needs a guest.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[path = "support/alone.rs"]
-mod alone;
 #[path = "support/asked.rs"]
 mod asked;
-#[path = "machinery/fake_vmm.rs"]
-#[allow(dead_code, reason = "shared with the hostile agents")]
-mod fake_vmm;
-#[path = "machinery/home.rs"]
-#[allow(dead_code, reason = "shared with whole operations")]
-mod home;
-#[path = "support/watch.rs"]
-#[allow(dead_code, reason = "shared with whole operations")]
-mod watch;
 
 #[path = "promises/failures.rs"]
 mod failures;
-#[path = "promises/idleness.rs"]
-mod idleness;
 #[path = "promises/installed.rs"]
 mod installed;
 #[path = "promises/words.rs"]

@@ -137,9 +137,11 @@ pub(super) async fn stop_with(
     let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
     let deadline = grace.saturating_add(OFF_MARGIN);
     // Whoever leaves now leaves a machine that goes off all the same.
-    let stopping = order(place.path(), Order::Stop { grace_ms }, deadline);
-    let answer =
-        context.unless_cancelled(stopping).await.map_err(|error| error.hint(by_force(place)))?;
+    let stopping = async {
+        let answer = order(place.path(), Order::Stop { grace_ms }, deadline).await;
+        answer.map_err(|error| error.hint(by_force(place)))
+    };
+    let answer = context.unless_cancelled(stopping).await?;
     place.take_run(GOING_DOWN).await.map_err(|error| wedged(place, error))?;
     match answer {
         Some(Answer::Stopped { clean: true }) => Ok(Stopped::Cleanly),

@@ -3,12 +3,19 @@
 use crate::alone::start_no_process;
 use crate::fake_vmm::FakeVmm;
 use crate::home::{ENVIRONMENT, Home};
-use crate::pyro;
 use crate::watch::Watch;
 use pyro::operation::{WorkspaceCreate, WorkspaceStop};
 use serde_json::{Value, json};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// `pyro` at home there, with nothing to read.
+fn pyro(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pyro"));
+    command.env("PYRO_HOME", home).stdin(Stdio::null());
+    command
+}
 
 fn alone(mut command: Command) -> Command {
     // SAFETY: it may be called between fork and exec.
