@@ -29,12 +29,13 @@ const AT_ONCE: usize = 8;
 const BULK_AT_ONCE: usize = 2;
 
 /// Frames that a transfer out hands over at once, of 32 KiB each, three times as
-/// many being in memory: while few work, and else.
+/// many being in memory: where there is room for large batches, and else.
 const BATCH: usize = 32;
 const SMALL_BATCH: usize = 4;
 
-/// So many transfers may have large batches: 6 MiB of the agent's 32.
-const FEW: usize = 2;
+/// Transfers of files for which there is: 6 MiB of the agent's 32. Diffs have
+/// taken theirs.
+const LARGE_BATCHES: usize = 2;
 
 /// The agent's threads that may block: those of these calls, whose hosts may make
 /// them wait, and as many for all else, which never waits for a host.
@@ -45,14 +46,18 @@ pub const THREADS: usize = 2 * AT_ONCE;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Of calls that work on files.
-static FILES: LazyLock<Turns> = LazyLock::new(|| Turns::new(AT_ONCE, PATIENCE));
+static FILES: LazyLock<Turns> =
+    LazyLock::new(|| Turns { large_batches: LARGE_BATCHES, ..Turns::new(AT_ONCE, PATIENCE) });
 
 /// Of diffs and patches.
 pub(crate) static BULK: LazyLock<Turns> = LazyLock::new(|| Turns::new(BULK_AT_ONCE, PATIENCE));
 
 /// How many may work at the same time.
 pub(crate) struct Turns {
+    at_once: usize,
     places: Semaphore,
+    /// How many of them may have large batches.
+    large_batches: usize,
     /// How many wait for a place.
     waiting: watch::Sender<usize>,
     patience: Duration,
@@ -84,7 +89,7 @@ impl Drop for Waiter<'_> {
 impl Turns {
     fn new(at_once: usize, patience: Duration) -> Self {
         let (places, waiting) = (Semaphore::new(at_once), watch::Sender::new(0));
-        Self { places, waiting, patience }
+        Self { at_once, places, large_batches: 0, waiting, patience }
     }
 
     /// Waits for a turn.
@@ -94,6 +99,12 @@ impl Turns {
         }
         let _waiter = Waiter::new(&self.waiting);
         Turn { _place: self.places.acquire().await.ok() }
+    }
+
+    /// For one more transfer out, whose turn is taken.
+    fn batch(&self) -> usize {
+        let working = self.at_once.saturating_sub(self.places.available_permits());
+        if working <= self.large_batches { BATCH } else { SMALL_BATCH }
     }
 
     /// Waits for the host on behalf of one that has a turn: as long as it takes,
@@ -150,8 +161,7 @@ impl Turns {
         T: Serialize + Send + 'static,
     {
         let turn = while_awaited(&mut connection.reader, self.take()).await?;
-        let working = AT_ONCE.saturating_sub(self.places.available_permits());
-        let (mut outgoing, mut outlet) = outgoing(if working <= FEW { BATCH } else { SMALL_BATCH });
+        let (mut outgoing, mut outlet) = outgoing(self.batch());
         let caller = Caller::default();
         let thread = start(turn, &caller, move |cancel| {
             let end = job(&mut outgoing, cancel)?;
