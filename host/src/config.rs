@@ -11,6 +11,9 @@ pub mod variables {
     pub const PYRO_HOME: &str = "PYRO_HOME";
     /// The `qemu-system-x86_64` to use instead of the one on `PATH`.
     pub const PYRO_QEMU: &str = "PYRO_QEMU";
+    /// The `firecracker` to use instead of the one that `pyro setup` fetched; its
+    /// `jailer` lies beside it.
+    pub const PYRO_FIRECRACKER: &str = "PYRO_FIRECRACKER";
     /// The static `pyro-agent` to bake into images instead of the one beside
     /// `pyro`.
     pub const PYRO_AGENT: &str = "PYRO_AGENT";
@@ -19,8 +22,9 @@ pub mod variables {
     pub const PYRO_EXECUTABLE: &str = "PYRO_EXECUTABLE";
     /// `tuned` or `stock`: boot this kernel instead of the best one there is.
     pub const PYRO_KERNEL: &str = "PYRO_KERNEL";
-    /// `kvm` or `tcg`: run guests this way instead of the fastest proven one.
-    pub const PYRO_ACCELERATOR: &str = "PYRO_ACCELERATOR";
+    /// `firecracker`, `qemu-kvm` or `qemu-tcg`: run guests this way instead of the
+    /// best proven one. `--vmm` goes before it.
+    pub const PYRO_VMM: &str = "PYRO_VMM";
     /// Where Claude Code keeps its configuration, for `pyro mcp install`.
     pub const CLAUDE_CONFIG_DIR: &str = "CLAUDE_CONFIG_DIR";
     /// Where Codex keeps its configuration, for `pyro mcp install`.
@@ -34,16 +38,18 @@ pub struct Config {
     pub cache_dir: PathBuf,
     /// What cannot: workspaces.
     pub state_dir: PathBuf,
-    /// The VMM to run, when the user named one.
+    /// The QEMU to run, when the user named one.
     pub qemu: Option<PathBuf>,
+    /// The Firecracker to run, when the user named one.
+    pub firecracker: Option<PathBuf>,
     /// The agent to bake into images.
     pub agent: PathBuf,
     /// The `pyro` executable that supervises workspaces.
     pub executable: PathBuf,
     /// The kernel to boot, when the user named one.
     pub kernel: Option<String>,
-    /// The accelerator to use, when the user named one.
-    pub accelerator: Option<String>,
+    /// How to run guests, when the user said so.
+    pub vmm: Option<String>,
     /// `PATH`, to look programs up in.
     pub path: Vec<PathBuf>,
 }
@@ -85,12 +91,12 @@ impl Config {
             cache_dir,
             state_dir,
             qemu: variable(variables::PYRO_QEMU).map(PathBuf::from),
+            firecracker: variable(variables::PYRO_FIRECRACKER).map(PathBuf::from),
             agent,
             executable,
             kernel: variable(variables::PYRO_KERNEL)
                 .map(|name| name.to_string_lossy().into_owned()),
-            accelerator: variable(variables::PYRO_ACCELERATOR)
-                .map(|name| name.to_string_lossy().into_owned()),
+            vmm: variable(variables::PYRO_VMM).map(|name| name.to_string_lossy().into_owned()),
             path: variable("PATH")
                 .map(|path| std::env::split_paths(&path).collect())
                 .unwrap_or_default(),
@@ -192,10 +198,11 @@ impl Config {
             cache_dir: home.join("cache"),
             state_dir: home.join("state"),
             qemu: None,
+            firecracker: None,
             agent: PathBuf::new(),
             executable: PathBuf::new(),
             kernel: None,
-            accelerator: None,
+            vmm: None,
             path: Vec::new(),
         }
     }

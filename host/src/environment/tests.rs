@@ -65,10 +65,11 @@ impl Lab {
             cache_dir: home.path().join("cache"),
             state_dir: home.path().join("state"),
             qemu: None,
+            firecracker: None,
             agent: home.path().join("pyro-agent"),
             executable: home.path().join("pyro"),
             kernel: None,
-            accelerator: None,
+            vmm: None,
             path: vec![programs, "/usr/bin".into(), "/bin".into()],
         };
         let mut lab = Self { home, config, scripts: Scripts::embedded(), told: Arc::default() };
