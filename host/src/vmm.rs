@@ -3,10 +3,12 @@
 
 mod firecracker;
 mod installed;
+mod metrics;
 mod qemu;
 mod rung;
 
 pub use installed::{Installed, find, programs};
+pub use metrics::Metrics;
 pub use rung::{Rung, UnknownRung};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -157,14 +159,29 @@ pub trait VmmProcess: Send {
     /// Ends it at once; [`VmmProcess::wait`] then returns.
     fn kill(&mut self);
 
-    /// Makes the guest stand still, its memory kept.
+    /// Makes the guest stand still, its memory kept. Fine if it does already.
+    ///
+    /// # Errors
+    /// `Unsupported`; `TimedOut` when the VMM does not say. Whether the guest
+    /// stands still is then not known.
     fn pause(&mut self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { Err(unsupported("pause a guest")) })
     }
 
-    /// Lets a guest go on that stands still.
+    /// Lets a guest go on that stands still. Fine if it does not.
+    ///
+    /// # Errors
+    /// As [`VmmProcess::pause`].
     fn resume(&mut self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { Err(unsupported("resume a guest")) })
+    }
+
+    /// What the VMM has counted so far.
+    ///
+    /// # Errors
+    /// `Unsupported`; and when the VMM does not say.
+    fn metrics(&mut self) -> BoxFuture<'_, Result<Metrics>> {
+        Box::pin(async { Err(unsupported("count what a guest does")) })
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Descriptors {
     pub channel: RawFd,
     /// A connected socket: the serial console.
     pub console: RawFd,
+    /// A connected socket: the monitor.
+    pub monitor: RawFd,
     /// The root image, read-only.
     pub root_image: RawFd,
     /// The workspace's disk.
@@ -56,7 +58,7 @@ impl CommandLine<'_> {
     /// The arguments after the program's name.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
-        let Descriptors { channel, console, root_image, disk, seed } = self.descriptors;
+        let Descriptors { channel, console, monitor, root_image, disk, seed } = self.descriptors;
         let machine = self.machine;
         let mem_mib = machine.mem_mib;
         let mut words: Vec<String> = Vec::with_capacity(64);
@@ -82,6 +84,8 @@ impl CommandLine<'_> {
         }
         option("chardev", format!("socket,id=console,fd={console}"));
         option("serial", "chardev:console".into());
+        option("chardev", format!("socket,id=monitor,fd={monitor}"));
+        option("mon", "chardev=monitor,mode=control".into());
         option("chardev", format!("socket,id=channel,fd={channel}"));
         option("device", "virtio-serial-device".into());
         option("device", format!("virtserialport,chardev=channel,name={PORT_NAME}"));
@@ -226,7 +230,8 @@ mod tests {
     }
 
     fn shown(accelerator: Accelerator, machine: &Machine) -> String {
-        let descriptors = Descriptors { channel: 3, console: 4, root_image: 5, disk: 6, seed: 7 };
+        let descriptors =
+            Descriptors { channel: 3, console: 4, monitor: 5, root_image: 6, disk: 7, seed: 8 };
         let qemu = qemu(accelerator);
         let words = CommandLine { machine, qemu: &qemu, descriptors }.arguments();
         // An option and its value on one line.
@@ -282,7 +287,8 @@ mod tests {
             seed: "/s".into(),
             verbose: true,
         };
-        let descriptors = Descriptors { channel: 3, console: 4, root_image: 5, disk: 6, seed: 7 };
+        let descriptors =
+            Descriptors { channel: 3, console: 4, monitor: 5, root_image: 6, disk: 7, seed: 8 };
         let line = |machine: &Machine| {
             let qemu = qemu(Accelerator::Tcg);
             CommandLine { machine, qemu: &qemu, descriptors }.arguments().join(" ")
