@@ -110,12 +110,13 @@ impl AgentClient {
     }
 
     async fn dial(&self) -> Result<(Dialled, Underway)> {
-        let underway = Underway::begin(&self.directory).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => {
+        let underway = Underway::begin(&self.directory).map_err(|error| {
+            if error.kind() == io::ErrorKind::WouldBlock {
                 Error::new(ErrorKind::Conflict, "the workspace's time is over, and it ends now")
                     .hint("start it again when it is stopped: `pyro workspace start WORKSPACE`")
+            } else {
+                unanswered(error)
             }
-            _ => unanswered(error),
         })?;
         let dialling = async { Endpoint::open(&self.directory)?.dial(CALL_PORT).await };
         dialling.await.map(|dialled| (dialled, underway)).map_err(unanswered)

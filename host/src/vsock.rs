@@ -4,14 +4,14 @@
 
 pub mod calls;
 pub mod endpoint;
+mod socket;
+
+pub use socket::Socket;
 
 use pyro_protocol::VsockPort;
-use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -34,24 +34,15 @@ pub fn short_path(directory: BorrowedFd<'_>, name: &str) -> PathBuf {
 
 /// The endpoint of one guest: its very socket, whatever comes in its place.
 #[derive(Debug, Clone)]
-pub struct Endpoint(Arc<File>);
+pub struct Endpoint(Socket);
 
 impl Endpoint {
     /// Finds the endpoint in a workspace's directory.
     ///
-    /// A VMM that its guest has taken over could have put a link there, to a socket
-    /// of the host's: no link is followed.
-    ///
     /// # Errors
-    /// `NotFound` when there is none, and whatever is wrong with what there is.
+    /// As [`Socket::open`].
     pub fn open(directory: impl AsFd) -> io::Result<Self> {
-        let path = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let place = openat(directory, DIRECTORY, path | OFlags::DIRECTORY, Mode::empty())?;
-        let socket = openat(place, SOCKET_NAME, path, Mode::empty())?;
-        if FileType::from_raw_mode(fstat(&socket)?.st_mode) != FileType::Socket {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the endpoint is no socket"));
-        }
-        Ok(Self(Arc::new(socket.into())))
+        Socket::open(directory, SOCKET_NAME).map(Self)
     }
 
     /// Asks for a connection to a vsock port, and does not wait for the guest.
@@ -59,8 +50,7 @@ impl Endpoint {
     /// # Errors
     /// Whatever the socket gives.
     pub async fn dial(&self, port: VsockPort) -> io::Result<Dialled> {
-        let socket = format!("/proc/self/fd/{}", self.0.as_raw_fd());
-        let mut stream = UnixStream::connect(socket).await?;
+        let mut stream = self.0.connect().await?;
         stream.write_all(format!("CONNECT {}\n", port.0).as_bytes()).await?;
         Ok(Dialled { stream, port })
     }

@@ -118,7 +118,7 @@ impl Calls {
         let path = super::short_path(self.directory.as_fd(), NAME);
         add_watch(&events, path, WatchFlags::OPEN | WatchFlags::CLOSE_WRITE)?;
         // SAFETY: the descriptor is owned and stays the same.
-        Ok(unsafe { AsyncFd::register(events) }.map_err(io::Error::from)?)
+        unsafe { AsyncFd::register(events) }.map_err(io::Error::from)
     }
 }
 
