@@ -109,9 +109,7 @@ impl Firecracker {
         let setting_up = async {
             let socket = timeout(LISTENING_MAX, appearing.api(&directory)).await;
             let mut api = socket.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(
-                |error| {
-                    Error::new(ErrorKind::BootFailed, "Firecracker did not start").because(error)
-                },
+                |error| Error::new(ErrorKind::BootFailed, "Firecracker did not start").because(error),
             )?;
             set_up(&mut api, machine).await
         };
