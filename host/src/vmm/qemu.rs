@@ -44,6 +44,14 @@ impl Accelerator {
     pub(super) const fn of(rung: Rung) -> Self {
         if rung.needs_kvm() { Self::Kvm } else { Self::Tcg }
     }
+
+    /// The rung that it makes.
+    pub(super) const fn rung(self) -> Rung {
+        match self {
+            Self::Kvm => Rung::QemuKvm,
+            Self::Tcg => Rung::QemuTcg,
+        }
+    }
 }
 
 /// QEMU, as it is installed on this host.
