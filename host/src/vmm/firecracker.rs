@@ -109,7 +109,9 @@ impl Firecracker {
         let setting_up = async {
             let socket = timeout(LISTENING_MAX, appearing.api(&directory)).await;
             let mut api = socket.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(
-                |error| Error::new(ErrorKind::BootFailed, "Firecracker did not start").because(error),
+                |error| {
+                    Error::new(ErrorKind::BootFailed, "Firecracker did not start").because(error)
+                },
             )?;
             set_up(&mut api, machine).await
         };
@@ -146,6 +148,8 @@ impl Firecracker {
             confinement.see_as(initrd, seen::INITRD);
         }
         confinement.see_as(&machine.root_image, seen::ROOT_IMAGE);
+        // Private to its owner, who is to be the VMM.
+        confine::give(&machine.seed)?;
         confinement.see_as(&machine.seed, seen::SEED);
         confinement.see_writable(&machine.disk, seen::DISK)?;
         confinement.see_device(Path::new("/dev/kvm"), place.directory)?;

@@ -80,22 +80,19 @@ impl Api {
     async fn send(&mut self, method: Method, path: &str, body: &impl Serialize) -> Result<()> {
         let what = format!("{method} {path}");
         let answered = timeout(ANSWER_DEADLINE, self.exchange(method, path, body));
-        answered.await.unwrap_or_else(|_| {
-            let seconds = ANSWER_DEADLINE.as_secs();
-            Err(Error::new(ErrorKind::TimedOut, format!("no answer within {seconds} s")))
-        })
-        .map_err(|error| {
-            let message = format!("Firecracker did not obey {what}");
-            Error::new(error.kind(), message).because(error)
-        })
+        answered
+            .await
+            .unwrap_or_else(|_| {
+                let seconds = ANSWER_DEADLINE.as_secs();
+                Err(Error::new(ErrorKind::TimedOut, format!("no answer within {seconds} s")))
+            })
+            .map_err(|error| {
+                let message = format!("Firecracker did not obey {what}");
+                Error::new(error.kind(), message).because(error)
+            })
     }
 
-    async fn exchange(
-        &mut self,
-        method: Method,
-        path: &str,
-        body: &impl Serialize,
-    ) -> Result<()> {
+    async fn exchange(&mut self, method: Method, path: &str, body: &impl Serialize) -> Result<()> {
         let internal = |error: &dyn std::fmt::Display| {
             Error::new(ErrorKind::Internal, format!("cannot ask Firecracker: {error}"))
         };
