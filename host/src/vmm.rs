@@ -1,6 +1,7 @@
 //! What pyro asks of a virtual machine monitor. Only `vmm/` and `vsock/` know
 //! which one it is.
 
+pub mod firecracker;
 pub mod qemu;
 
 use crate::error::Result;

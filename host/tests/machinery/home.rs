@@ -81,6 +81,7 @@ impl Home {
             kernel: None,
             accelerator: Some("tcg".into()),
             path: Vec::new(),
+            network: Default::default(),
         }
     }
 
