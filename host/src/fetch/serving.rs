@@ -3,7 +3,7 @@
 use super::Url;
 use std::io;
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -77,18 +77,19 @@ where
     F: Future<Output = io::Result<S>>,
 {
     let mut stream = BufReader::new(wrap(tcp).await?);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if stream.read_line(&mut head).await? == 0 {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read_until(b'\n', &mut head).await? == 0 {
             return Ok(());
         }
     }
+    let head = String::from_utf8(head).map_err(io::Error::other)?;
     let steps = answer(&head);
     heard.lock().expect("no panic").push(head);
     for step in steps {
         match step {
             Step::Say(bytes) => stream.write_all(&bytes).await?,
-            Step::KeepSilent => drop(stream.read_line(&mut String::new()).await?),
+            Step::KeepSilent => drop(stream.read_u8().await?),
         }
     }
     stream.shutdown().await

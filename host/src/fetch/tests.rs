@@ -149,6 +149,15 @@ async fn whoever_is_silent_is_left() {
 }
 
 #[tokio::test]
+async fn whoever_agrees_on_no_keys_is_left() {
+    let server = Server::new(|_| vec![Step::KeepSilent]).await;
+    let (network, _file) = trusting(Network::default(), &certified());
+    let error = fetch_by(&network, &server.https_url("/"), impatient()).await;
+    let error = error.expect_err("it does not speak TLS");
+    assert!(matches!(error, FetchError::Silent { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn whoever_trickles_is_left_in_the_end() {
     let server = Server::new(|_| {
         let mut steps = headed("200 OK", "Content-Length: 7\r\n", b"c");

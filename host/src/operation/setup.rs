@@ -13,9 +13,9 @@ use std::path::PathBuf;
 
 /// Set up Firecracker, which runs guests where KVM works.
 ///
-/// Fetches the official release that this pyro was made for, about once in the
-/// life of a version, and compares its programs with digests that pyro knows.
-/// What is there already is left alone. Without it guests run on QEMU.
+/// Fetches the official release that this pyro was made for, and compares its
+/// programs with digests that pyro knows. What is there already is left alone.
+/// Without it guests run on QEMU.
 #[derive(Debug, Clone, Default, clap::Args, Deserialize, JsonSchema)]
 #[command(after_help = EXAMPLES)]
 pub struct Setup {
@@ -23,7 +23,7 @@ pub struct Setup {
     /// of http or https, instead of from where its project publishes it.
     #[arg(long, value_name = "FILE|URL")]
     #[serde(default)]
-    #[schemars(with = "HostPath")]
+    #[schemars(with = "String")]
     pub from: Option<HostPath>,
 }
 

@@ -157,15 +157,11 @@ async fn it_is_fetched_from_a_mirror() {
         },
     );
     assert!(!made.expect("set up").already_there);
-    let stages: Vec<_> = told
-        .iter()
-        .filter_map(|event| match event {
-            Event::Stage { name, .. } => Some(*name),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(stages, ["fetching", "unpacking"]);
-    assert!(told.iter().any(|event| matches!(event, Event::Progress(_))));
+    let from = format!("Firecracker 0.1.0 from {}", server.url("/").origin());
+    let stage = |name, subject: &str| Event::Stage { name, subject: subject.into() };
+    assert_eq!(told.first(), Some(&stage("fetching", &from)));
+    assert_eq!(told.last(), Some(&stage("unpacking", "Firecracker 0.1.0")));
+    assert!(told.iter().any(|event| matches!(event, Event::Progress(_))), "{told:?}");
 }
 
 #[tokio::test]
