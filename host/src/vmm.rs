@@ -1,7 +1,7 @@
 //! What pyro asks of a virtual machine monitor. Only `vmm/` and `vsock/` know
 //! which one it is.
 
-mod firecracker;
+pub mod firecracker;
 mod installed;
 mod metrics;
 mod qemu;

@@ -71,6 +71,7 @@ impl Lab {
             kernel: None,
             vmm: None,
             path: vec![programs, "/usr/bin".into(), "/bin".into()],
+            network: Default::default(),
         };
         let mut lab = Self { home, config, scripts: Scripts::embedded(), told: Arc::default() };
         lab.agent("an agent");

@@ -9,6 +9,7 @@
 
 mod api;
 mod machine;
+pub mod release;
 
 use super::{Link, Machine, Place, Started, Vmm, VmmProcess};
 use crate::config::Config;
@@ -291,8 +292,8 @@ impl VmmProcess for FirecrackerProcess {
     }
 }
 
-/// Finds Firecracker on this host: the one that the user named, else the one on
-/// `PATH`.
+/// Finds Firecracker on this host: the one that the user named, else the one that
+/// `pyro setup` fetched, else the one on `PATH`.
 pub(super) fn find(config: &Config) -> Result<Firecracker> {
     let missing = |what: String| {
         Error::new(ErrorKind::HostRequirement, what)
@@ -304,9 +305,15 @@ pub(super) fn find(config: &Config) -> Result<Firecracker> {
             let message = format!("PYRO_FIRECRACKER names {}, which is not a file", path.display());
             return Err(missing(message));
         }
-        None => config
-            .find_program(PROGRAM)
-            .ok_or_else(|| missing("Firecracker is not installed".into()))?,
+        None => match release::PINNED.programs(config) {
+            Ok(release::Programs { firecracker, jailer }) => {
+                return Ok(Firecracker { program: firecracker, jailer: Some(jailer) });
+            }
+            Err(unfit) if unfit.is_missing() => config
+                .find_program(PROGRAM)
+                .ok_or_else(|| missing("Firecracker is not installed".into()))?,
+            Err(unfit) => return Err(missing(unfit.to_string())),
+        },
     };
     let jailer = Some(program.with_file_name(JAILER)).filter(|jailer| jailer.is_file());
     Ok(Firecracker { program, jailer })

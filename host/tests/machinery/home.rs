@@ -82,6 +82,7 @@ impl Home {
             kernel: None,
             vmm: Some("qemu-tcg".into()),
             path: Vec::new(),
+            network: Default::default(),
         }
     }
 
