@@ -9,11 +9,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a workspace stands still: so long that a clock that stood still too
 /// cannot be taken for one that was set.
-const STILL: Duration = Duration::from_secs(20);
+const STILL: Duration = Duration::from_secs(12);
 
 /// How far the clocks of guest and host may be apart: what passes between
 /// reading one and the other, in machines that are translated on a busy host.
-const CLOCK_SLACK: Duration = Duration::from_secs(8);
+const CLOCK_SLACK: Duration = Duration::from_secs(6);
 
 fn succeed(home: &Home, words: &[&str]) -> String {
     stdout(&home.pyro(words).output().expect("pyro starts"))
