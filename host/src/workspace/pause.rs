@@ -26,10 +26,9 @@ pub async fn pause(place: &Place, context: &Context) -> Result<bool> {
     let _life = place.take_life(context).await?;
     require_up(place)?;
     stage(context, "pausing", place).await;
-    match ask(place, Order::Pause, context).await? {
-        Answer::Paused { already } => Ok(already),
-        other => Err(senseless(&other)),
-    }
+    let answer = ask(place, Order::Pause, context).await?;
+    let Answer::Paused { already } = answer else { return Err(senseless(&answer)) };
+    Ok(already)
 }
 
 /// Lets a workspace go on that stands still. Says whether it did already.
@@ -40,17 +39,15 @@ pub async fn resume(place: &Place, context: &Context) -> Result<bool> {
     let _life = place.take_life(context).await?;
     require_up(place)?;
     stage(context, "resuming", place).await;
-    match ask(place, Order::Resume, context).await? {
-        Answer::Resumed { already, clock_is_late } => {
-            if let Some(reason) = clock_is_late {
-                let id = place.id();
-                let warning = format!("the clock of workspace {id} may be late: {reason}");
-                context.events.emit(Event::Warning(warning)).await;
-            }
-            Ok(already)
-        }
-        other => Err(senseless(&other)),
+    let answer = ask(place, Order::Resume, context).await?;
+    let Answer::Resumed { already, clock_is_late } = &answer else {
+        return Err(senseless(&answer));
+    };
+    if let Some(reason) = clock_is_late {
+        let warning = format!("the clock of workspace {} may be late: {reason}", place.id());
+        context.events.emit(Event::Warning(warning)).await;
     }
+    Ok(*already)
 }
 
 /// What is told of a workspace that runs, or stands still; of no other.
