@@ -6,3 +6,5 @@
 mod confinement;
 #[path = "machinery/endpoint.rs"]
 mod endpoint;
+#[path = "machinery/jail.rs"]
+mod jail;

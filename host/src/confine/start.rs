@@ -11,6 +11,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
     recvmsg, socketpair, sockopt,
 };
+use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::File;
 use std::io::{IoSliceMut, Write};
@@ -34,7 +35,8 @@ pub fn spawn(confinement: Confinement, arguments: &[String]) -> Result<Confined>
     match confinement.jailer.as_ref().filter(|_| can_jail()) {
         None => start(&Plan::for_namespaces(&confinement, arguments)?, &confinement, None),
         Some(jailer) => {
-            let (ending, told) = pipe()?;
+            // Looked into only when the watcher is gone, be the other end open or not.
+            let (ending, told) = pipe(PipeFlags::NONBLOCK)?;
             let plan = Plan::for_jailer(&confinement, jailer, arguments, &told)?;
             start(&plan, &confinement, Some(File::from(ending)))
         }
@@ -49,7 +51,7 @@ pub(super) struct Begun {
 }
 
 pub(super) fn begin(plan: &Plan) -> Result<Begun> {
-    let (go, going) = pipe()?;
+    let (go, going) = pipe(PipeFlags::empty())?;
     let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
     let (listening, telling) =
         pair.map_err(|errno| Error::io("cannot make a pair of sockets", errno.into()))?;
@@ -148,8 +150,8 @@ pub(super) fn map_ids(pid: Pid) -> Result<()> {
     }
 }
 
-fn pipe() -> Result<(OwnedFd, OwnedFd)> {
-    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+fn pipe(flags: PipeFlags) -> Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(flags | PipeFlags::CLOEXEC)
         .map_err(|errno| Error::io("cannot make a pipe", errno.into()))
 }
 
