@@ -75,7 +75,7 @@ fn start(plan: &Plan, confinement: &Confinement, ending: Option<File>) -> Result
     if plan.has_user_namespace() {
         map_ids(pid)?;
     }
-    confined._group = limit(confinement, pid)?;
+    confined._group = limit(confinement, pid, confined.is_jailed())?;
     going.write_all(&[1]).map_err(|error| Error::io("cannot start the VMM", error))?;
     while let Some((told, speaker)) = listen(&telling)? {
         match told {
@@ -108,11 +108,11 @@ fn listen(telling: &OwnedFd) -> Result<Option<(Told, Option<Pid>)>> {
 }
 
 /// Puts the child into its cgroup, where the host has one for it.
-fn limit(confinement: &Confinement, pid: Pid) -> Result<Option<Group>> {
+fn limit(confinement: &Confinement, pid: Pid, watched: bool) -> Result<Option<Group>> {
     let Some((workspace, mut limits)) = confinement.limited else { return Ok(None) };
     let Ok(hierarchy) = Hierarchy::find() else { return Ok(None) };
     // The watcher is one more.
-    limits.pids = limits.pids.map(|pids| pids.saturating_add(1));
+    limits.pids = limits.pids.map(|pids| pids.saturating_add(watched.into()));
     hierarchy.confine(workspace, limits, pid).map(Some)
 }
 

@@ -21,10 +21,10 @@ const NOBODY: u32 = 65534;
 pub const PLAYING: &str = "PYRO_TEST_PLAYING";
 
 /// A confined shell, and what it writes to its standard error.
-struct Shell {
-    program: Confined,
-    said: std::io::PipeReader,
-    input: std::io::PipeWriter,
+pub struct Shell {
+    pub program: Confined,
+    pub said: std::io::PipeReader,
+    pub input: std::io::PipeWriter,
 }
 
 pub fn skip<T>(why: impl std::fmt::Display) -> Option<T> {
@@ -33,7 +33,7 @@ pub fn skip<T>(why: impl std::fmt::Display) -> Option<T> {
 }
 
 /// `None`, and why, where this host does not allow it.
-fn shell(line: &str, prepare: impl FnOnce(&mut Confinement)) -> Option<Shell> {
+pub fn shell(line: &str, prepare: impl FnOnce(&mut Confinement)) -> Option<Shell> {
     if !Path::new(SHELL).exists() {
         return skip(format_args!("there is no {SHELL}"));
     }
@@ -52,7 +52,7 @@ fn shell(line: &str, prepare: impl FnOnce(&mut Confinement)) -> Option<Shell> {
 }
 
 impl Shell {
-    async fn finish(mut self) -> (String, String) {
+    pub async fn finish(mut self) -> (String, String) {
         drop(self.input);
         let how = self.program.wait().await;
         let mut said = String::new();

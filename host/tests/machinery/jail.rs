@@ -1,18 +1,13 @@
-//! What runs below a watcher: a play of the jailer's part, which shows what the
-//! watcher does, and the real jailer with the real Firecracker where
-//! `PYRO_FIRECRACKER` names one. Only root can jail.
+//! What the watcher does, shown with a shell that plays the jailer's part. Only
+//! root can jail.
 
-use crate::confinement::{PLAYING, as_anybody, copy_of_this, is_alive, run, skip, wait_until};
-use pyro::ErrorKind;
-use pyro::confine::{
-    Confined, Confinement, Jailer, SharedSocket, VMM_UID, can_jail, inspect, spawn,
-};
+use crate::confinement::{PLAYING, copy_of_this, is_alive, run, skip, wait_until};
+use pyro::confine::{Confined, Confinement, Jailer, VMM_UID, can_jail, inspect, spawn};
 use pyro::id::WorkspaceId;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -20,8 +15,8 @@ use std::process::Stdio;
 const SHELL: &str = "/bin/dash";
 
 /// A workspace's directory, as far as a VMM is concerned.
-struct Lab {
-    place: tempfile::TempDir,
+pub struct Lab {
+    pub place: tempfile::TempDir,
 }
 
 impl Lab {
@@ -33,12 +28,16 @@ impl Lab {
         Some(Self { place: tempfile::tempdir().unwrap() })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }
 
-    /// Firecracker below a jailer, with what is common to all.
-    fn confinement(&self, jailer: &Path, firecracker: &Path) -> (Confinement, std::io::PipeReader) {
+    /// Firecracker below a jailer, and what they say.
+    pub fn confinement(
+        &self,
+        jailer: &Path,
+        firecracker: &Path,
+    ) -> (Confinement, std::io::PipeReader) {
         let mut confinement = Confinement::new(firecracker);
         let id: WorkspaceId = "0123456789ab".parse().unwrap();
         let (program, directory) = (jailer.to_owned(), self.path("jail"));
@@ -60,7 +59,7 @@ impl Lab {
     }
 }
 
-fn line(said: &mut impl BufRead) -> String {
+pub fn line(said: &mut impl BufRead) -> String {
     let mut line = String::new();
     said.read_line(&mut line).unwrap();
     line.trim_end().to_owned()
@@ -72,7 +71,7 @@ fn parent_of(pid: u32) -> u32 {
     parent.trim().parse().unwrap()
 }
 
-fn kill(pid: u32) {
+pub fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
@@ -233,158 +232,4 @@ fn the_watcher_can_do_nothing_but_watch() {
         let open = fs::read_dir(format!("/proc/{watcher}/fd")).unwrap().count();
         assert_eq!(open, 5, "three times nothing, the lock, and where it tells the end");
     });
-}
-
-/// `None`, and why, where there is no Firecracker to be had.
-fn firecracker() -> Option<(PathBuf, PathBuf)> {
-    let Some(firecracker) = std::env::var_os("PYRO_FIRECRACKER").map(PathBuf::from) else {
-        return skip("PYRO_FIRECRACKER names no Firecracker");
-    };
-    let jailer = firecracker.with_file_name("jailer");
-    if !jailer.exists() {
-        return skip(format_args!("there is no {}", jailer.display()));
-    }
-    Some((firecracker, jailer))
-}
-
-/// Asks Firecracker what it is.
-fn ask(directory: &Path, request: &str) -> String {
-    let socket = SharedSocket::find(File::open(directory).unwrap(), "api.sock").unwrap();
-    let mut stream = UnixStream::connect(socket.path()).unwrap();
-    write!(stream, "{request}").unwrap();
-    let mut answer = [0; 4096];
-    let read = stream.read(&mut answer).unwrap();
-    String::from_utf8_lossy(&answer[..read]).into_owned()
-}
-
-fn put(path: &str, body: &str) -> String {
-    format!("PUT {path} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-}
-
-/// The real one, started as its description says: below the jailer if that can
-/// be and `jail` says so.
-async fn firecracker_keeps_its_promises(jail: bool) {
-    let Some((firecracker, jailer)) = firecracker() else { return };
-    let lab = Lab { place: tempfile::tempdir().unwrap() };
-    let (mut confinement, said) = lab.confinement(&jailer, &firecracker);
-    if can_jail() && !jail {
-        confinement = Confinement::new(&firecracker);
-    }
-    let jail = jail && can_jail();
-    for name in ["disk", "image"] {
-        fs::write(lab.path(name), vec![0; 4096]).unwrap();
-    }
-    fs::set_permissions(lab.path("disk"), fs::Permissions::from_mode(0o600)).unwrap();
-    confinement.see_writable(&lab.path("disk"), "/disk").unwrap();
-    confinement.see_as(&lab.path("image"), "/image");
-    confinement.see_device(Path::new("/dev/kvm"), lab.place.path()).unwrap();
-    confinement.share(&lab.path("vmm"), "/run").unwrap();
-    let (out, stdout) = std::io::pipe().unwrap();
-    confinement.stdout(stdout.into());
-    let arguments = ["--api-sock".into(), "/run/api.sock".into()];
-    let mut program = match spawn(confinement, &arguments) {
-        Ok(program) => program,
-        Err(error) if error.kind() == ErrorKind::Unsupported => {
-            skip::<()>(error.chain());
-            return;
-        }
-        Err(error) => panic!("{}", error.chain()),
-    };
-    assert_eq!(program.is_jailed(), jail);
-    let mut out = BufReader::new(out);
-    loop {
-        let told = line(&mut out);
-        assert!(!told.is_empty(), "{}", {
-            let mut why = String::new();
-            drop(program);
-            BufReader::new(said).read_to_string(&mut why).unwrap();
-            why
-        });
-        if told.contains("API server started") {
-            break;
-        }
-    }
-    let vmm = lab.path("vmm");
-    let answer = ask(&vmm, "GET / HTTP/1.1\r\n\r\n");
-    let id = if can_jail() && !jail { "anonymous-instance" } else { "0123456789ab" };
-    assert!(answer.contains(id) && answer.contains("Not started"), "{answer}");
-    let disk = |name: &str, read_only: bool| {
-        let body = format!(
-            "{{\"drive_id\":\"{name}\",\"path_on_host\":\"/{name}\",\"is_root_device\":false,\"is_read_only\":{read_only}}}"
-        );
-        ask(&vmm, &put(&format!("/drives/{name}"), &body))
-    };
-    assert!(disk("disk", false).contains("204"), "its disk does not open");
-    assert!(disk("image", true).contains("204"), "its image does not open");
-    let refused = ask(
-        &vmm,
-        &put(
-            "/drives/other",
-            "{\"drive_id\":\"other\",\"path_on_host\":\"/image\",\"is_root_device\":false,\"is_read_only\":false}",
-        ),
-    );
-    assert!(refused.contains("400"), "the image can be written: {refused}");
-
-    let pid = program.pid();
-    let seen = inspect(pid).unwrap();
-    let own = rustix::process::geteuid();
-    assert_eq!(seen.uid, if own.is_root() { VMM_UID } else { own.as_raw() });
-    assert_eq!(seen.gaps(), [""; 0], "{seen}");
-    assert_eq!(seen.shared_namespaces, if jail { &["user"][..] } else { &[] });
-    for name in ["disk", "vmm"] {
-        assert_eq!(lab.path(name).metadata().unwrap().uid(), seen.uid, "{name}");
-    }
-    assert_eq!(vmm.metadata().unwrap().mode() & 0o777, 0o700);
-    let root = PathBuf::from(format!("/proc/{pid}/root"));
-    let listed = |path: &str| {
-        let mut names: Vec<_> = fs::read_dir(root.join(path))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    };
-    if jail {
-        let made = ["dev", "disk", "firecracker", "firecracker.pid", "image", "run"];
-        assert_eq!(listed(""), made);
-        assert_eq!(listed("dev"), ["kvm", "net", "null", "urandom", "zero"]);
-    }
-    let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
-    for (point, wanted) in [
-        ("/disk", &["rw", "nosuid", "nodev", "noexec"][..]),
-        ("/image", &["ro", "nosuid", "nodev", "noexec"]),
-        ("/run", &["rw", "nosuid", "nodev", "noexec"]),
-    ] {
-        let mount = mounts.lines().find(|line| line.split(' ').nth(4) == Some(point)).unwrap();
-        let options: Vec<_> = mount.split(' ').nth(5).unwrap().split(',').collect();
-        assert!(wanted.iter().all(|option| options.contains(option)), "{mount}");
-    }
-    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
-    let limit = |name: &str, column: usize| {
-        let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split_whitespace().nth(column).unwrap().to_owned()
-    };
-    assert_eq!(limit("Max core file size", 4), "0");
-    assert_eq!(limit("Max open files", 4), "1024");
-    kill(pid);
-    assert_eq!(program.wait().await, "was killed by signal 9");
-}
-
-#[test]
-fn firecracker_keeps_the_promises_in_its_jail() {
-    run(async {
-        if can_jail() {
-            firecracker_keeps_its_promises(true).await;
-        } else {
-            skip::<()>("this is not the host's own root");
-        }
-    });
-}
-
-#[test]
-fn firecracker_keeps_the_promises_in_namespaces_of_its_own() {
-    as_anybody(
-        "jail::firecracker_keeps_the_promises_in_namespaces_of_its_own",
-        firecracker_keeps_its_promises(false),
-    );
 }
