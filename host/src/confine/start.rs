@@ -59,7 +59,7 @@ pub(super) fn begin(plan: &Plan) -> Result<Begun> {
         .map_err(|errno| Error::io("cannot learn who speaks", errno.into()))?;
     let others = [going.as_raw_fd(), listening.as_raw_fd()];
     let ends = Ends { go: &go, telling: &telling, others };
-    let pid = child::clone(plan, &ends).map_err(|errno| refused("clone", errno))?;
+    let pid = child::clone(plan, &ends).map_err(|errno| plan.refused("clone", errno))?;
     Ok(Begun { pid, going: File::from(going), telling: listening })
 }
 
@@ -80,7 +80,7 @@ fn start(plan: &Plan, confinement: &Confinement, ending: Option<File>) -> Result
     while let Some((told, speaker)) = listen(&telling)? {
         match told {
             Told::Here => confined.pid = speaker.unwrap_or(pid),
-            Told::Failed(Failure { step, errno }) => return Err(refused(step, errno)),
+            Told::Failed(Failure { step, errno }) => return Err(plan.refused(step, errno)),
         }
     }
     Ok(confined)
@@ -100,9 +100,8 @@ fn listen(telling: &OwnedFd) -> Result<Option<(Told, Option<Pid>)>> {
     let mut buffers = [IoSliceMut::new(&mut report)];
     let received =
         recvmsg(telling, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC).map_err(failed)?;
-    let speaker = ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmCredentials(who) => Some(who.pid),
-        _ => None,
+    let speaker = ancillary.drain().find_map(|message| {
+        if let RecvAncillaryMessage::ScmCredentials(who) = message { Some(who.pid) } else { None }
     });
     Ok(Told::parse(&report[..received.bytes]).map(|told| (told, speaker)))
 }
@@ -116,18 +115,24 @@ fn limit(confinement: &Confinement, pid: Pid, watched: bool) -> Result<Option<Gr
     hierarchy.confine(workspace, limits, pid).map(Some)
 }
 
-fn refused(step: &str, errno: Errno) -> Error {
-    let message = format!("cannot confine the VMM: {step} failed");
-    let error = match errno {
-        Errno::PERM | Errno::ACCESS | Errno::NOSPC | Errno::INVAL => {
-            Error::new(ErrorKind::Unsupported, message).hint(
-                "the host must allow user namespaces: see `sysctl user.max_user_namespaces \
-                 kernel.unprivileged_userns_clone kernel.apparmor_restrict_unprivileged_userns`",
-            )
-        }
-        _ => Error::new(ErrorKind::Io, message),
-    };
-    error.because(std::io::Error::from(errno))
+impl Plan {
+    fn refused(&self, step: &str, errno: Errno) -> Error {
+        let message = format!("cannot confine the VMM: {step} failed");
+        let hint = if self.has_user_namespace() {
+            "the host must allow user namespaces: see `sysctl user.max_user_namespaces \
+             kernel.unprivileged_userns_clone kernel.apparmor_restrict_unprivileged_userns`"
+        } else {
+            "the host must let root make namespaces and mount in them; an ordinary user needs \
+             no such right"
+        };
+        let error = match errno {
+            Errno::PERM | Errno::ACCESS | Errno::NOSPC | Errno::INVAL => {
+                Error::new(ErrorKind::Unsupported, message).hint(hint)
+            }
+            _ => Error::new(ErrorKind::Io, message),
+        };
+        error.because(std::io::Error::from(errno))
+    }
 }
 
 /// Gives the child's user namespace its ids: as root, root to set up with and
