@@ -1,6 +1,6 @@
 //! However a run ends, nothing of it stays.
 
-use pyro_smoke::Home;
+use pyro_smoke::{Home, is_vmm};
 use rustix::process::{Pid, Signal, kill_process};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -94,7 +94,7 @@ fn r9_a_killed_supervisor_takes_the_vmm_along_and_the_caller_is_told() {
         .expect("pyro starts");
     let supervisor = loop {
         let processes = home.processes();
-        let vmm = processes.iter().any(|(_, words)| words.contains("qemu-system"));
+        let vmm = processes.iter().any(|(_, words)| is_vmm(words));
         match processes.into_iter().find(|(_, words)| words.contains("__supervise")) {
             Some((pid, _)) if vmm => break pid,
             _ => sleep(Duration::from_millis(20)),
