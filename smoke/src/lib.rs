@@ -14,6 +14,9 @@ use tempfile::TempDir;
 /// How long a story waits for something that is bound to happen.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The end of a log that tells why.
+const LOG_MAX: usize = 4096;
+
 /// The percentage of their full size at which stories are told. Where a guest's
 /// host is translated as well, a tenth of the injections shows as much as time
 /// allows.
@@ -60,9 +63,12 @@ impl Default for Home {
     }
 }
 
-/// A story that fails leaves no machine running.
+/// A story that fails says what the logs say, and leaves no machine running.
 impl Drop for Home {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell_logs();
+        }
         for left in self.leftovers() {
             let Some(id) = left.file_name().filter(|_| left.join("record.json").exists()) else {
                 continue;
@@ -150,6 +156,20 @@ impl Home {
         let directory = self.path().join("state/workspaces");
         let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
         entries.flatten().map(|entry| entry.path()).collect()
+    }
+
+    /// The ends of the logs of the workspaces here.
+    fn tell_logs(&self) {
+        for left in self.leftovers() {
+            for name in ["supervisor.log", "console.log"] {
+                let log = std::fs::read(left.join(name)).unwrap_or_default();
+                let end = &log[log.len().saturating_sub(LOG_MAX)..];
+                if !end.is_empty() {
+                    eprintln!("--- {name} of {}", left.display());
+                    eprintln!("{}", String::from_utf8_lossy(end));
+                }
+            }
+        }
     }
 
     /// Processes of this home that run now: supervisors, VMMs, commands.

@@ -21,3 +21,30 @@ pub fn reason(story: &Story) -> Option<&'static str> {
     let is = |words: &str| name == words || story.program == words;
     ELSEWHERE.iter().find(|(words, _)| is(words)).map(|(_, why)| *why)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn what_is_told_elsewhere_exists_and_has_a_reason() {
+        for (words, why) in ELSEWHERE {
+            let (program, test) = words.split_once("::").unwrap_or((words, ""));
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
+            let text = std::fs::read_to_string(path.join(format!("{program}.rs"))).unwrap();
+            assert!(text.contains(&format!("fn {test}")), "{words}");
+            assert!(why.len() > 10, "{words}");
+        }
+    }
+
+    #[test]
+    fn one_test_or_a_whole_program() {
+        let reason = |program: &str, test: &str| {
+            reason(&Story { program: program.to_owned(), test: test.to_owned() })
+        };
+        assert!(reason("mcp_clients", "any").is_some());
+        assert!(reason("refusals", "a_missing_qemu").is_some());
+        assert!(reason("refusals", "a_full_disk").is_none());
+    }
+}

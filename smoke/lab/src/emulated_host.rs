@@ -137,7 +137,8 @@ fn qemu(kit: &Kit, place: &Path, scratch: &Path) -> Command {
     for (path, access) in [
         (&*kit.root_image, "read-only=on"),
         (scratch, "cache=unsafe"),
-        (&*kit.disk, "read-only=on"),
+        (&*kit.programs, "read-only=on"),
+        (&*kit.cache, "read-only=on"),
     ] {
         let options = format!(",format=raw,if=virtio,{access}");
         command.arg("-drive").arg(file_option("file=", path, &options));

@@ -14,11 +14,14 @@ use std::process::{Command, ExitCode};
 /// The word that makes this program the teller.
 pub const TELL: &str = "tell";
 
-/// Where the disk with the stories and all that they need is.
+/// Where the disk with the stories and the programs is.
 pub const KIT: &str = "/lab";
 
 /// What is written stays on a disk of the host's, and goes with it.
 pub const SCRATCH: &str = "/scratch";
+
+/// Where the disk with the cache is, beneath what is written to it.
+const CACHE: &str = "/lab-cache";
 
 /// The user's home, whose cache the stories borrow.
 pub const HOME: &str = "/root";
@@ -42,17 +45,18 @@ fn become_a_host() -> io::Result<()> {
     load_modules()?;
     // Debian as pyro's guests have it, with what is written elsewhere.
     let read_only = MountFlags::RDONLY;
-    for directory in ["/lower", KIT, SCRATCH] {
+    for directory in ["/lower", KIT, CACHE, SCRATCH] {
         fs::create_dir_all(directory)?;
     }
     mount("/dev/vda", "/lower", "erofs", read_only, None)?;
     mount("/dev/vdb", SCRATCH, "ext4", MountFlags::empty(), None)?;
     mount("/dev/vdc", KIT, "erofs", read_only, None)?;
+    mount("/dev/vdd", CACHE, "erofs", read_only, None)?;
     for layer in ["root", "root-work", "cache", "cache-work", "tmp"] {
         fs::create_dir(format!("{SCRATCH}/{layer}"))?;
     }
     overlay("/lower", "root", "/newroot")?;
-    for tree in [KIT, SCRATCH] {
+    for tree in [KIT, CACHE, SCRATCH] {
         let to = format!("/newroot{tree}");
         fs::create_dir_all(&to)?;
         mount_move(tree, &to)?;
@@ -78,7 +82,7 @@ fn become_a_host() -> io::Result<()> {
     fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +memory +pids")?;
     let cache = format!("{HOME}/.cache/pyro");
     fs::create_dir_all(&cache)?;
-    overlay(&format!("{KIT}/cache"), "cache", &cache)?;
+    overlay(CACHE, "cache", &cache)?;
     raise_loopback()
 }
 

@@ -34,8 +34,11 @@ pub struct Kit {
     pub initrd: PathBuf,
     /// Debian.
     pub root_image: PathBuf,
-    /// The stories, pyro, Firecracker, and what of the user's cache they take.
-    pub disk: PathBuf,
+    /// The stories, pyro, Firecracker.
+    pub programs: PathBuf,
+    /// What the stories take of the user's cache, on a disk of its own: it changes
+    /// less often.
+    pub cache: PathBuf,
 }
 
 impl Kit {
@@ -65,13 +68,13 @@ impl Kit {
         for (name, path) in programs {
             contents.push(disk::Part::new(path, Path::new("stories").join(name)));
         }
-        contents.extend(disk::borrowed(&pyro_smoke::user_cache(), &images)?);
-        let root_image = images[1].join("root.erofs");
+        let cache = disk::borrowed(&pyro_smoke::user_cache(), &images)?;
         Ok(Self {
             kernel: kernel.join("vmlinux"),
             initrd,
-            root_image,
-            disk: disk::make(&contents, work)?,
+            root_image: images[1].join("root.erofs"),
+            programs: disk::make("programs", &contents, work)?,
+            cache: disk::make("cache", &cache, work)?,
         })
     }
 }

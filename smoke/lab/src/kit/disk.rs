@@ -1,4 +1,4 @@
-//! The read-only disk with all that the stories need.
+//! Read-only disks with what the stories need.
 
 use super::run;
 use std::fs;
@@ -29,7 +29,7 @@ pub fn borrowed(cache: &Path, images: &[PathBuf]) -> io::Result<Vec<Part>> {
     for directory in images {
         let digest = directory.file_name().unwrap_or_default();
         for name in ["manifest.json", "root.erofs"] {
-            let to = Path::new("cache/images").join(digest).join(name);
+            let to = Path::new("images").join(digest).join(name);
             parts.push(Part::new(directory.join(name), to));
         }
     }
@@ -61,7 +61,7 @@ pub fn borrowed(cache: &Path, images: &[PathBuf]) -> io::Result<Vec<Part>> {
 }
 
 fn in_cache(cache: &Path, path: &Path) -> PathBuf {
-    Path::new("cache").join(path.strip_prefix(cache).unwrap_or(path))
+    path.strip_prefix(cache).unwrap_or(path).to_owned()
 }
 
 fn sorted(directory: &Path) -> io::Result<Vec<PathBuf>> {
@@ -74,9 +74,10 @@ fn sorted(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Makes the disk unless the one that is there was made of the same files.
-pub fn make(parts: &[Part], work: &Path) -> io::Result<PathBuf> {
-    let (disk, recipe_path) = (work.join("kit.erofs"), work.join("kit.recipe"));
+/// Makes a disk unless the one that is there was made of the same files.
+pub fn make(name: &str, parts: &[Part], work: &Path) -> io::Result<PathBuf> {
+    let disk = work.join(name).with_extension("erofs");
+    let recipe_path = disk.with_extension("recipe");
     let mut recipe = String::new();
     for part in parts {
         let meta = fs::metadata(&part.from).map_err(|error| {
@@ -89,8 +90,8 @@ pub fn make(parts: &[Part], work: &Path) -> io::Result<PathBuf> {
     if disk.exists() && fs::read_to_string(&recipe_path).is_ok_and(|kept| kept == recipe) {
         return Ok(disk);
     }
-    eprintln!("==> fill a disk for the emulated host");
-    let staging = work.join("kit");
+    eprintln!("==> fill the disk {name} for emulated hosts");
+    let staging = work.join(name);
     for old in [&recipe_path, &disk] {
         remove(old)?;
     }
