@@ -14,6 +14,44 @@ use tempfile::TempDir;
 /// How long a story waits for something that is bound to happen.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The end of a log that tells why.
+const LOG_MAX: usize = 4096;
+
+/// The percentage of their full size at which stories are told. Where a guest's
+/// host is translated as well, a tenth of the injections shows as much as time
+/// allows.
+pub const SCALE: &str = "PYRO_STORY_SCALE";
+
+/// How many times as slow as a bare machine this host is.
+pub const SLOWNESS: &str = "PYRO_STORY_SLOWNESS";
+
+fn variable(name: &str) -> Option<u32> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+/// So many, at the scale of this telling, but at least `least`.
+#[must_use]
+pub fn scaled(full: u32, least: u32) -> u32 {
+    let scale = variable(SCALE).unwrap_or(100);
+    let scaled = (full * scale / 100).max(least.min(full));
+    if scaled != full {
+        eprintln!("{SCALE}={scale}: {scaled} instead of {full}");
+    }
+    scaled
+}
+
+/// How long this host may take for what a bare machine does within `limit`.
+#[must_use]
+pub fn patient(limit: Duration) -> Duration {
+    limit * variable(SLOWNESS).unwrap_or(1)
+}
+
+/// Whether a command line is that of a VMM, whichever the host has.
+#[must_use]
+pub fn is_vmm(line: &str) -> bool {
+    ["qemu-system", "firecracker"].iter().any(|name| line.contains(name))
+}
+
 /// A home of its own for `pyro`, removed at the end of the story.
 pub struct Home {
     directory: TempDir,
@@ -25,9 +63,12 @@ impl Default for Home {
     }
 }
 
-/// A story that fails leaves no machine running.
+/// A story that fails says what the logs say, and leaves no machine running.
 impl Drop for Home {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell_logs();
+        }
         for left in self.leftovers() {
             let Some(id) = left.file_name().filter(|_| left.join("record.json").exists()) else {
                 continue;
@@ -117,6 +158,20 @@ impl Home {
         entries.flatten().map(|entry| entry.path()).collect()
     }
 
+    /// The ends of the logs of the workspaces here.
+    fn tell_logs(&self) {
+        for left in self.leftovers() {
+            for name in ["supervisor.log", "console.log"] {
+                let log = std::fs::read(left.join(name)).unwrap_or_default();
+                let end = &log[log.len().saturating_sub(LOG_MAX)..];
+                if !end.is_empty() {
+                    eprintln!("--- {name} of {}", left.display());
+                    eprintln!("{}", String::from_utf8_lossy(end));
+                }
+            }
+        }
+    }
+
     /// Processes of this home that run now: supervisors, VMMs, commands.
     #[must_use]
     pub fn processes(&self) -> Vec<(u32, String)> {
@@ -149,6 +204,7 @@ impl Home {
     /// # Panics
     /// When something else stays.
     pub fn expect_clean_within_but(&self, limit: Duration, words: &str) {
+        let limit = patient(limit);
         let deadline = Instant::now() + limit;
         loop {
             let (mut processes, leftovers) = (self.processes(), self.leftovers());

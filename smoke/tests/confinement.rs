@@ -1,6 +1,6 @@
 //! What docs/security.md promises of the VMM, read from /proc while it runs.
 
-use pyro_smoke::Home;
+use pyro_smoke::{Home, is_vmm};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -24,7 +24,7 @@ impl Running {
         let vmms: Vec<u32> = home
             .processes()
             .into_iter()
-            .filter(|(_, words)| words.contains("qemu-system"))
+            .filter(|(_, words)| is_vmm(words))
             .map(|(pid, _)| pid)
             .collect();
         assert_eq!(vmms.len(), 1, "{:?}", home.processes());

@@ -1,6 +1,6 @@
 //! What of a guest is shared with others, and what it can reach.
 
-use pyro_smoke::{Home, stdout};
+use pyro_smoke::{Home, is_vmm, stdout};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -86,7 +86,7 @@ fn p2_p8_guests_share_one_image_and_take_two_processes_each() {
     assert_eq!(processes.len(), 4, "{processes:?}");
     let image = home.image_directory("debian:12").join("root.erofs");
     let image = image.metadata().expect("it is there");
-    let vmms: Vec<_> = processes.iter().filter(|(_, line)| line.contains("qemu-system")).collect();
+    let vmms: Vec<_> = processes.iter().filter(|(_, line)| is_vmm(line)).collect();
     assert_eq!(vmms.len(), 2, "{processes:?}");
     for (pid, _) in vmms {
         let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").flatten();
