@@ -153,6 +153,14 @@ impl Running {
         let seen = inspect(pid).unwrap();
         let own = rustix::process::geteuid();
         assert_eq!(seen.uid, if own.is_root() { VMM_UID } else { own.as_raw() });
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        if own.is_root() {
+            assert!(status.contains("\nGroups:\t \n"), "{status}");
+            assert!(
+                status.contains(&format!("\nGid:\t{VMM_UID}\t{VMM_UID}\t{VMM_UID}\t{VMM_UID}\n"))
+            );
+        }
+        assert_eq!(fs::read(format!("/proc/{pid}/environ")).unwrap(), b"");
         // Without a guest the first thread has no filter yet.
         let gaps = if self.started { &[][..] } else { &["under seccomp"] };
         assert_eq!(seen.gaps(), gaps, "{seen}");
