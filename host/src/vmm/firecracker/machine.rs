@@ -152,6 +152,7 @@ mod tests {
             root_image: "/cache/root.erofs".into(),
             disk: "/state/disk.ext4".into(),
             durability: Durability::Kept,
+            disk_limit: crate::vmm::RateLimit::NONE,
             seed: "/state/seed.erofs".into(),
             verbose: false,
         }
