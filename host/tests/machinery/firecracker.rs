@@ -5,8 +5,7 @@ use crate::confinement::{as_anybody, run, skip};
 use crate::jail::{Lab, kill, line};
 use pyro::ErrorKind;
 use pyro::confine::{
-    Confined, Confinement, Limits, SharedSocket, VMM_UID, can_jail, inspect, spawn,
-    unlimited_because,
+    Confined, Confinement, Limits, VMM_UID, can_jail, inspect, spawn, unlimited_because,
 };
 use pyro::id::WorkspaceId;
 use std::fs::{self, File};
@@ -77,9 +76,7 @@ impl Running {
     }
 
     fn ask(&self, request: &str) -> String {
-        let directory = File::open(self.lab.path("vmm")).unwrap();
-        let socket = SharedSocket::find(directory, "api.sock").unwrap();
-        let mut stream = UnixStream::connect(socket.path()).unwrap();
+        let mut stream = UnixStream::connect(self.lab.path("vmm/api.sock")).unwrap();
         write!(stream, "{request}").unwrap();
         let mut answer = [0; 4096];
         let read = stream.read(&mut answer).unwrap();
