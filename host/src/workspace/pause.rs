@@ -28,7 +28,11 @@ pub async fn pause(place: &Place, context: &Context) -> Result<bool> {
     stage(context, "pausing", place).await;
     match ask(place, Order::Pause, context).await? {
         Answer::Paused { already } => Ok(already),
-        other => Err(senseless(&other)),
+        other @ (Answer::Stopped { .. }
+        | Answer::Noted
+        | Answer::Resumed { .. }
+        | Answer::Metrics(_)
+        | Answer::Failed(_)) => Err(senseless(&other)),
     }
 }
 
@@ -49,7 +53,11 @@ pub async fn resume(place: &Place, context: &Context) -> Result<bool> {
             }
             Ok(already)
         }
-        other => Err(senseless(&other)),
+        other @ (Answer::Stopped { .. }
+        | Answer::Noted
+        | Answer::Paused { .. }
+        | Answer::Metrics(_)
+        | Answer::Failed(_)) => Err(senseless(&other)),
     }
 }
 

@@ -194,7 +194,6 @@ mod tests {
             disk: "/state/disk.ext4".into(),
             durability: Durability::Kept,
             disk_limit: RateLimit::NONE,
-            disk_limit: crate::vmm::RateLimit::NONE,
             seed: "/state/seed.erofs".into(),
             verbose: false,
         }

@@ -184,7 +184,7 @@ mod tests {
             br#"{"block":{"read_bytes":512,"write_bytes":1,"write_count":18446744073709551615}}"#,
         );
         sum.add(br#"{"block":{"write_count":2},"utc_timestamp_ms":1}"#);
-        for bad in ["", "[]", "{", r#"{"block":{"read_bytes":-1}}"#, r#"{"block":"no"}"#] {
+        for bad in ["", "{", "7", r#"{"block":{"read_bytes":-1}}"#, r#"{"block":"no"}"#] {
             sum.add(bad.as_bytes());
         }
         let metrics = Metrics {
@@ -211,7 +211,6 @@ mod tests {
         for expected in [3, 5] {
             let flush = async {
                 write(r#"{"block":{"read_count":2}}"#);
-                Ok(())
             };
             let asked = tokio::time::timeout(std::time::Duration::from_secs(20), async {
                 loop {
@@ -221,8 +220,7 @@ mod tests {
                     }
                 }
             });
-            let (written, metrics) = tokio::join!(flush, asked);
-            written.expect("written");
+            let ((), metrics) = tokio::join!(flush, asked);
             assert_eq!(metrics.expect("in time").disk_read_count, expected);
         }
     }
