@@ -12,7 +12,8 @@ use counted::Counted;
 use crate::deadlines::Deadlines;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest_text;
-use crate::vsock::{self, Dialled};
+use crate::vsock::calls::Underway;
+use crate::vsock::{Dialled, Endpoint};
 use pyro_protocol::error::MESSAGE_MAX;
 use pyro_protocol::handshake::{GENERATION, MAGIC};
 use pyro_protocol::{
@@ -21,7 +22,6 @@ use pyro_protocol::{
 };
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,7 +43,7 @@ pub struct AgentClient {
     deadlines: Deadlines,
     passed: Arc<AtomicU64>,
     /// For the next connection.
-    dialled: Mutex<Option<Dialled>>,
+    dialled: Mutex<Option<(Dialled, Underway)>>,
 }
 
 /// A greeted connection that has not carried its call yet.
@@ -105,27 +105,38 @@ impl AgentClient {
     /// while its caller does something else. If that fails, the one who needs it
     /// hears of it.
     pub async fn dial_ahead(&self) {
-        let dialled = vsock::dial(self.directory.as_fd(), CALL_PORT).await.ok();
+        let dialled = self.dial().await.ok();
         *self.dialled.lock().unwrap_or_else(PoisonError::into_inner) = dialled;
     }
 
-    async fn dialled(&self) -> io::Result<UnixStream> {
+    async fn dial(&self) -> Result<(Dialled, Underway)> {
+        let underway = Underway::begin(&self.directory).map_err(|error| {
+            if error.kind() == io::ErrorKind::WouldBlock {
+                Error::new(ErrorKind::Conflict, "the workspace's time is over, and it ends now")
+                    .hint("start it again when it is stopped: `pyro workspace start WORKSPACE`")
+            } else {
+                unanswered(error)
+            }
+        })?;
+        let dialling = async { Endpoint::open(&self.directory)?.dial(CALL_PORT).await };
+        dialling.await.map(|dialled| (dialled, underway)).map_err(unanswered)
+    }
+
+    async fn connection(&self) -> Result<Channel> {
         let ahead = self.dialled.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(ahead) = ahead
+        if let Some((ahead, underway)) = ahead
             && let Ok(stream) = ahead.answered().await
         {
-            return Ok(stream);
+            return Ok(Counted::new(stream, Arc::clone(&self.passed), underway));
         }
-        vsock::connect(self.directory.as_fd(), CALL_PORT).await
+        let (dialled, underway) = self.dial().await?;
+        let stream = dialled.answered().await.map_err(unanswered)?;
+        Ok(Counted::new(stream, Arc::clone(&self.passed), underway))
     }
 
     async fn open(&self, call: Option<Call>) -> Result<Connection<Channel>> {
         let connecting = async {
-            let unanswered = |error| {
-                Error::new(ErrorKind::GuestLost, "the guest does not answer").because(error)
-            };
-            let stream = self.dialled().await.map_err(unanswered)?;
-            let stream = Counted::new(stream, Arc::clone(&self.passed));
+            let stream = self.connection().await?;
             Connection::open(stream, call, self.deadlines.silence).await
         };
         within(self.deadlines.greeting, connecting).await
@@ -145,6 +156,10 @@ impl AgentClient {
         let reply = connection.call(request, self.deadlines.reply).await?;
         Ok((connection, reply))
     }
+}
+
+fn unanswered(error: io::Error) -> Error {
+    Error::new(ErrorKind::GuestLost, "the guest does not answer").because(error)
 }
 
 /// What the guest has to do its part of, in time.

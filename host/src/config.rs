@@ -3,6 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use etcetera::{BaseStrategy, base_strategy::Xdg};
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Every environment variable that pyro reads, and what it is for.
@@ -11,6 +12,9 @@ pub mod variables {
     pub const PYRO_HOME: &str = "PYRO_HOME";
     /// The `qemu-system-x86_64` to use instead of the one on `PATH`.
     pub const PYRO_QEMU: &str = "PYRO_QEMU";
+    /// The `firecracker` to use instead of the one that `pyro setup` fetched; its
+    /// `jailer` lies beside it.
+    pub const PYRO_FIRECRACKER: &str = "PYRO_FIRECRACKER";
     /// The static `pyro-agent` to bake into images instead of the one beside
     /// `pyro`.
     pub const PYRO_AGENT: &str = "PYRO_AGENT";
@@ -19,8 +23,22 @@ pub mod variables {
     pub const PYRO_EXECUTABLE: &str = "PYRO_EXECUTABLE";
     /// `tuned` or `stock`: boot this kernel instead of the best one there is.
     pub const PYRO_KERNEL: &str = "PYRO_KERNEL";
-    /// `kvm` or `tcg`: run guests this way instead of the fastest proven one.
-    pub const PYRO_ACCELERATOR: &str = "PYRO_ACCELERATOR";
+    /// `firecracker`, `qemu-kvm` or `qemu-tcg`: run guests this way instead of the
+    /// best proven one. `--vmm` goes before it.
+    pub const PYRO_VMM: &str = "PYRO_VMM";
+    /// The proxy for `http://`. As with curl, only in lower case: a web server sets
+    /// the other from what its client says.
+    pub const HTTP_PROXY: &str = "http_proxy";
+    /// The proxy for `https://`, in lower case or in upper.
+    pub const HTTPS_PROXY: [&str; 2] = ["https_proxy", "HTTPS_PROXY"];
+    /// The proxy where those say nothing, in lower case or in upper.
+    pub const ALL_PROXY: [&str; 2] = ["all_proxy", "ALL_PROXY"];
+    /// Hosts that are reached without a proxy, in lower case or in upper.
+    pub const NO_PROXY: [&str; 2] = ["no_proxy", "NO_PROXY"];
+    /// A file of the certificates to trust instead of the system's.
+    pub const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
+    /// A directory of such certificates.
+    pub const SSL_CERT_DIR: &str = "SSL_CERT_DIR";
     /// Where Claude Code keeps its configuration, for `pyro mcp install`.
     pub const CLAUDE_CONFIG_DIR: &str = "CLAUDE_CONFIG_DIR";
     /// Where Codex keeps its configuration, for `pyro mcp install`.
@@ -34,18 +52,65 @@ pub struct Config {
     pub cache_dir: PathBuf,
     /// What cannot: workspaces.
     pub state_dir: PathBuf,
-    /// The VMM to run, when the user named one.
+    /// The QEMU to run, when the user named one.
     pub qemu: Option<PathBuf>,
+    /// The Firecracker to run, when the user named one.
+    pub firecracker: Option<PathBuf>,
     /// The agent to bake into images.
     pub agent: PathBuf,
     /// The `pyro` executable that supervises workspaces.
     pub executable: PathBuf,
     /// The kernel to boot, when the user named one.
     pub kernel: Option<String>,
-    /// The accelerator to use, when the user named one.
-    pub accelerator: Option<String>,
+    /// How to run guests, when the user said so.
+    pub vmm: Option<String>,
     /// `PATH`, to look programs up in.
     pub path: Vec<PathBuf>,
+    /// How servers are reached.
+    pub network: Network,
+}
+
+/// How servers are reached and whom to trust.
+#[derive(Clone, Default)]
+pub struct Network {
+    /// The proxy for `http://`, a URL that may have a password in it.
+    pub http_proxy: Option<String>,
+    /// The proxy for `https://`, another such.
+    pub https_proxy: Option<String>,
+    /// Hosts, domains and networks that are reached without: `localhost,10.0.0.0/8`.
+    pub no_proxy: Option<String>,
+    /// A file of the certificates to trust instead of the system's.
+    pub ssl_cert_file: Option<PathBuf>,
+    /// A directory of such certificates.
+    pub ssl_cert_dir: Option<PathBuf>,
+}
+
+impl Network {
+    fn from_environment() -> Self {
+        let text = |name: &&str| variable(name).map(|value| value.to_string_lossy().into_owned());
+        let first = |names: &[&str]| names.iter().find_map(text);
+        let all = first(&variables::ALL_PROXY);
+        Self {
+            http_proxy: first(&[variables::HTTP_PROXY]).or_else(|| all.clone()),
+            https_proxy: first(&variables::HTTPS_PROXY).or(all),
+            no_proxy: first(&variables::NO_PROXY),
+            ssl_cert_file: variable(variables::SSL_CERT_FILE).map(PathBuf::from),
+            ssl_cert_dir: variable(variables::SSL_CERT_DIR).map(PathBuf::from),
+        }
+    }
+}
+
+/// Proxies are not shown: there may be passwords in them.
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network")
+            .field("http_proxy", &self.http_proxy.is_some())
+            .field("https_proxy", &self.https_proxy.is_some())
+            .field("no_proxy", &self.no_proxy)
+            .field("ssl_cert_file", &self.ssl_cert_file)
+            .field("ssl_cert_dir", &self.ssl_cert_dir)
+            .finish()
+    }
 }
 
 impl Config {
@@ -85,15 +150,16 @@ impl Config {
             cache_dir,
             state_dir,
             qemu: variable(variables::PYRO_QEMU).map(PathBuf::from),
+            firecracker: variable(variables::PYRO_FIRECRACKER).map(PathBuf::from),
             agent,
             executable,
             kernel: variable(variables::PYRO_KERNEL)
                 .map(|name| name.to_string_lossy().into_owned()),
-            accelerator: variable(variables::PYRO_ACCELERATOR)
-                .map(|name| name.to_string_lossy().into_owned()),
+            vmm: variable(variables::PYRO_VMM).map(|name| name.to_string_lossy().into_owned()),
             path: variable("PATH")
                 .map(|path| std::env::split_paths(&path).collect())
                 .unwrap_or_default(),
+            network: Network::from_environment(),
         })
     }
 
@@ -192,11 +258,13 @@ impl Config {
             cache_dir: home.join("cache"),
             state_dir: home.join("state"),
             qemu: None,
+            firecracker: None,
             agent: PathBuf::new(),
             executable: PathBuf::new(),
             kernel: None,
-            accelerator: None,
+            vmm: None,
             path: Vec::new(),
+            network: Network::default(),
         }
     }
 }

@@ -1,5 +1,10 @@
 //! Content digests: BLAKE3, written `blake3:` and 64 hexadecimal digits.
 
+mod sha256;
+
+pub use sha256::{BadSha256, Sha256};
+
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::fs::File;
@@ -11,6 +16,27 @@ const SCHEME: &str = "blake3:";
 
 /// Large enough that the hash, not the system call, is what takes the time.
 const READ_BUFFER: usize = 1 << 20;
+
+/// How many hexadecimal digits of a digest are enough for people to tell two
+/// apart.
+const SHORT: usize = 12;
+
+/// A digest that a file's content can be held against.
+pub trait Measured: Copy + Eq + fmt::Display + Serialize + DeserializeOwned {
+    /// The digest of all that a reader still has.
+    ///
+    /// # Errors
+    /// When reading fails.
+    fn of_reader(reader: impl Read) -> io::Result<Self>;
+
+    /// Its first digits, for people.
+    #[must_use]
+    fn brief(&self) -> String {
+        let text = self.to_string();
+        let (_, hex) = text.split_once(':').unwrap_or_default();
+        hex.chars().take(SHORT).collect()
+    }
+}
 
 /// What a file, or everything that went into making one, hashes to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,19 +72,12 @@ impl Digest {
     ///
     /// # Errors
     /// When reading fails.
-    pub fn of_reader(mut reader: impl Read) -> io::Result<Self> {
+    pub fn of_reader(reader: impl Read) -> io::Result<Self> {
         let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; READ_BUFFER];
-        loop {
-            match reader.read(&mut buffer) {
-                Ok(0) => return Ok(Self(*hasher.finalize().as_bytes())),
-                Ok(count) => {
-                    hasher.update(&buffer[..count]);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        hash_all(reader, |bytes| {
+            hasher.update(bytes);
+        })?;
+        Ok(Self(*hasher.finalize().as_bytes()))
     }
 
     /// The 64 hexadecimal digits alone, fit for a file name.
@@ -70,23 +89,53 @@ impl Digest {
     /// The first twelve digits: enough for people to tell two apart.
     #[must_use]
     pub fn short(&self) -> String {
-        let mut hex = self.hex();
-        hex.truncate(12);
-        hex
+        self.brief()
     }
 
     /// The reverse of [`Digest::hex`].
     #[must_use]
     pub fn from_hex(hex: &str) -> Option<Self> {
-        if hex.len() != 64 || !hex.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
-            return None;
-        }
-        let mut bytes = [0; 32];
-        for (index, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).ok()?;
-        }
-        Some(Self(bytes))
+        hex_bytes(hex).map(Self)
     }
+}
+
+impl Measured for Digest {
+    fn of_reader(reader: impl Read) -> io::Result<Self> {
+        Self::of_reader(reader)
+    }
+}
+
+/// Hands all that a reader has to a hash.
+fn hash_all(mut reader: impl Read, mut hash: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; READ_BUFFER];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => hash(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The bytes that 64 hexadecimal digits in lower case say.
+const fn hex_bytes(hex: &str) -> Option<[u8; 32]> {
+    let hex = hex.as_bytes();
+    let mut bytes = [0; 32];
+    if hex.len() != 2 * bytes.len() {
+        return None;
+    }
+    let mut at = 0;
+    while at < hex.len() {
+        let digit = match hex[at] {
+            digit @ b'0'..=b'9' => digit - b'0',
+            digit @ b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        bytes[at / 2] = bytes[at / 2] << 4 | digit;
+        at += 1;
+    }
+    Some(bytes)
 }
 
 impl From<blake3::Hash> for Digest {

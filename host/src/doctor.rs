@@ -3,27 +3,30 @@
 mod checks;
 mod trials;
 
+use crate::vmm::Rung;
 use crate::{Context, Error, ErrorKind, Pyro, Result, workspace};
 use serde::Serialize;
 
 /// What this host can do.
 #[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
 pub struct Report {
-    /// The accelerator that pyro runs guests with; null when no guest boots.
-    pub chosen: Option<String>,
-    /// Every way to run a guest, the fastest first.
-    pub accelerators: Vec<Accelerator>,
+    /// How pyro runs guests; null when no guest boots.
+    pub chosen: Option<Rung>,
+    /// Every way to run a guest, the best first.
+    pub vmms: Vec<Tried>,
     /// Everything else that was looked at.
     pub checks: Vec<Check>,
 }
 
 /// One way to run a guest.
 #[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
-pub struct Accelerator {
-    /// Such as `kvm` or `tcg`.
-    pub name: String,
-    /// The VMM it was tried with.
+pub struct Tried {
+    /// As `--vmm` and `PYRO_VMM` take it.
+    pub name: Rung,
+    /// The VMM.
     pub vmm: String,
+    /// What runs the guest's instructions: `kvm` or `tcg`.
+    pub accelerator: String,
     /// What came of trying.
     #[serde(flatten)]
     pub trial: Trial,
@@ -89,7 +92,7 @@ impl Report {
     /// Whether no way to run a guest was tried at all.
     #[must_use]
     pub fn untried(&self) -> bool {
-        self.accelerators.iter().all(|one| matches!(one.trial, Trial::Skipped { .. }))
+        self.vmms.iter().all(|one| matches!(one.trial, Trial::Skipped { .. }))
     }
 }
 
@@ -101,21 +104,21 @@ impl Report {
 pub async fn examine(pyro: &Pyro, context: Context) -> Result<Report> {
     let mut checks = checks::all(pyro);
     let Context { events, cancel, .. } = context;
-    let (accelerators, confinement) = trials::all(pyro, &events, &cancel).await;
+    let (vmms, confinement) = trials::all(pyro, &events, &cancel).await;
     if cancel.is_cancelled() {
         return Err(Error::new(ErrorKind::Cancelled, "cancelled"));
     }
     checks.extend(confinement);
     let chosen = match workspace::choose(pyro) {
         // What runs will use counts, and only if a guest booted with it.
-        Ok((wanted, _)) => accelerators
+        Ok(wanted) => vmms
             .iter()
-            .find(|one| one.name == wanted.to_string())
+            .find(|one| one.name == wanted)
             .filter(|one| matches!(one.trial, Trial::Proven { .. }))
-            .map(|one| one.name.clone()),
+            .map(|one| one.name),
         Err(error) => {
             checks.push(Check {
-                name: "accelerator".into(),
+                name: "choosing a VMM".into(),
                 state: State::Failed,
                 detail: error.chain(),
                 next_step: error.next_step().map(str::to_owned),
@@ -123,5 +126,5 @@ pub async fn examine(pyro: &Pyro, context: Context) -> Result<Report> {
             None
         }
     };
-    Ok(Report { chosen, accelerators, checks })
+    Ok(Report { chosen, vmms, checks })
 }

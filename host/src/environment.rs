@@ -22,7 +22,6 @@ mod manifest;
 mod prune;
 mod recipe;
 mod script;
-mod verify;
 
 pub use build::BuildOptions;
 pub use kernel::Kernel;
@@ -35,6 +34,7 @@ use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
 use crate::store::record::{self, RecordError};
 use crate::store::shelf::{self, Held};
+use crate::store::verify;
 use crate::vmm::KernelFlavor;
 use jiff::Timestamp;
 use manifest::Current;

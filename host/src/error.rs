@@ -40,6 +40,10 @@ pub enum ErrorKind {
     GuestLost,
     /// The guest broke the protocol.
     Protocol,
+    /// A server cannot be reached, or does not give what it is asked for.
+    Network,
+    /// What others made is not what it should be, by its digest or its form.
+    Untrusted,
     /// The program to run is not in the guest. It never ran.
     ProgramNotFound,
     /// The program to run cannot be executed. It never ran.
@@ -78,6 +82,8 @@ impl ErrorKind {
             | ErrorKind::BootFailed
             | ErrorKind::GuestLost
             | ErrorKind::Protocol
+            | ErrorKind::Network
+            | ErrorKind::Untrusted
             | ErrorKind::Io
             | ErrorKind::Internal => 125,
         }

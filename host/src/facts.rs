@@ -1,12 +1,16 @@
-//! What pyro must know of the host, measured once per boot and kept.
+//! What pyro must know of the host, measured or tried once and kept for as long
+//! as it can be true.
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::private_dir;
 use crate::store::record::{self, Record};
+use crate::vmm::{self, Rung};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -17,25 +21,27 @@ pub struct Facts {
     boot_id: String,
     /// The rate of the time stamp counter, in kHz.
     pub tsc_khz: u64,
-    /// Whether a guest booted with KVM; `None` until somebody has tried.
-    pub kvm: Option<Tried>,
+    /// What came of booting guests.
+    tried: BTreeMap<Rung, Tried>,
 }
 
-/// What came of a try to boot with KVM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tried {
-    /// Whether it did.
-    pub boots: bool,
+/// What came of trying to boot a guest on a rung.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Tried {
+    /// Whether its userspace answered.
+    boots: bool,
     /// When.
-    pub at: Timestamp,
+    at: Timestamp,
+    /// What was tried; with anything else it must be tried again.
+    with: String,
 }
 
-/// How long a failure with KVM is believed in: a host that was too busy for a
-/// moment is not to translate guests until it boots again.
+/// How long a failure is believed in: a host that was too busy for a moment is
+/// not to do with less until it boots again.
 const FAILURE_MAX: SignedDuration = SignedDuration::from_mins(10);
 
 impl Record for Facts {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 }
 
 /// Long enough for an error of some parts in a million, which the guest's clock
@@ -52,18 +58,19 @@ impl Facts {
         {
             return Ok(facts);
         }
-        let facts = Self { boot_id, tsc_khz: measure_tsc_khz(), kvm: None };
+        let facts = Self { boot_id, tsc_khz: measure_tsc_khz(), tried: BTreeMap::new() };
         facts.keep(config)?;
         Ok(facts)
     }
 
-    /// Whether a guest boots with KVM; `None` when that must be tried.
+    /// Whether a guest boots on a rung; `None` when that must be tried.
     #[must_use]
-    pub fn kvm_boots(&self) -> Option<bool> {
-        let believed = |tried: &Tried| {
-            tried.boots || Timestamp::now().duration_since(tried.at).abs() < FAILURE_MAX
+    pub fn boots(&self, config: &Config, rung: Rung) -> Option<bool> {
+        let believed = |tried: &&Tried| {
+            let fresh = Timestamp::now().duration_since(tried.at).abs() < FAILURE_MAX;
+            (tried.boots || fresh) && tried.with == identity(config, rung)
         };
-        self.kvm.filter(believed).map(|tried| tried.boots)
+        self.tried.get(&rung).filter(believed).map(|tried| tried.boots)
     }
 
     /// Remembers these facts until the host boots again.
@@ -73,13 +80,35 @@ impl Facts {
     }
 }
 
-/// Remembers whether a guest boots with KVM, so that nobody need guess. That
+/// Remembers whether a guest boots on a rung, so that nobody need guess. That
 /// it cannot be remembered costs a guess and nothing else.
-pub fn remember_kvm(config: &Config, boots: bool) {
+pub fn remember(config: &Config, rung: Rung, boots: bool) {
     if let Ok(mut facts) = Facts::gather(config) {
-        facts.kvm = Some(Tried { boots, at: Timestamp::now() });
+        let tried = Tried { boots, at: Timestamp::now(), with: identity(config, rung) };
+        facts.tried.insert(rung, tried);
         drop(facts.keep(config));
     }
+}
+
+/// What a rung stands on: the files of its programs, the device, who runs it. The
+/// kernel is the same for as long as these facts are kept.
+fn identity(config: &Config, rung: Rung) -> String {
+    let mut files = vmm::programs(config, rung).unwrap_or_default();
+    if rung.needs_kvm() {
+        files.push(PathBuf::from(KVM));
+    }
+    let mut words = vec![format!("uid {}", rustix::process::geteuid().as_raw())];
+    words.extend(files.into_iter().map(|file| {
+        let seen = file.metadata().map(|meta| {
+            let Some(changed) = meta.is_file().then(|| (meta.mtime(), meta.mtime_nsec())) else {
+                // The time of a device says when it was last used.
+                return format!("{}:{}", meta.dev(), meta.ino());
+            };
+            format!("{}:{} {} {}.{}", meta.dev(), meta.ino(), meta.len(), changed.0, changed.1)
+        });
+        format!("{} {}", file.display(), seen.unwrap_or_default())
+    }));
+    words.join("; ")
 }
 
 fn path(config: &Config) -> PathBuf {
@@ -133,8 +162,34 @@ pub fn resident_mib(pid: u32) -> Option<u64> {
     kib_of(&text, "VmRSS:").map(|kib| kib / 1024)
 }
 
-/// Whether the processor says that it can run guests: a good first guess, not a
-/// proof. `pyro doctor` tries.
+/// The hypervisor's device.
+const KVM: &str = "/dev/kvm";
+
+/// Whether KVM may be there for this user, and the processor says that it can
+/// run guests: a good first guess, not a proof. `pyro doctor` tries.
+#[must_use]
+pub fn kvm_is_likely() -> bool {
+    open_kvm().is_ok() && processor_claims_kvm()
+}
+
+/// Opens the hypervisor's device, which proves nothing yet.
+///
+/// # Errors
+/// `HostRequirement`, with what to do.
+pub fn open_kvm() -> Result<()> {
+    fs::File::options().read(true).write(true).open(KVM).map(drop).map_err(|error| {
+        let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+        let hint = if denied {
+            "join the group that owns it: `adduser $USER kvm`"
+        } else {
+            "turn on virtualisation in the firmware, or in the host of this virtual machine"
+        };
+        let message = format!("cannot open {KVM}");
+        Error::new(ErrorKind::HostRequirement, message).because(error).hint(hint)
+    })
+}
+
+/// Whether the processor says that it can run guests.
 #[must_use]
 pub fn processor_claims_kvm() -> bool {
     let flags = |text: String| {
@@ -142,8 +197,7 @@ pub fn processor_claims_kvm() -> bool {
             flags.split_whitespace().any(|flag| flag == "svm" || flag == "vmx")
         })
     };
-    fs::File::options().read(true).write(true).open("/dev/kvm").is_ok()
-        && fs::read_to_string("/proc/cpuinfo").is_ok_and(flags)
+    fs::read_to_string("/proc/cpuinfo").is_ok_and(flags)
 }
 
 #[cfg(test)]
@@ -156,38 +210,65 @@ mod tests {
         let config = Config::within(home.path());
         let measured = Facts::gather(&config).expect("measured");
         assert!(measured.tsc_khz > 100_000, "{measured:?}");
-        let kept = Facts { kvm: Some(tried(true)), ..measured };
-        kept.keep(&config).expect("kept");
-        assert_eq!(Facts::gather(&config).expect("read"), kept);
-        assert_eq!(kept.kvm_boots(), Some(true), "for as long as the host is up");
+        assert_eq!(measured.boots(&config, Rung::QemuKvm), None);
+        remember(&config, Rung::QemuKvm, true);
+        let kept = Facts::gather(&config).expect("read");
+        assert_eq!(
+            (kept.tsc_khz, kept.boots(&config, Rung::QemuKvm)),
+            (measured.tsc_khz, Some(true))
+        );
+        assert_eq!(kept.boots(&config, Rung::Firecracker), None, "another matter");
     }
 
-    /// Long ago.
-    fn tried(boots: bool) -> Tried {
-        Tried { boots, at: Timestamp::UNIX_EPOCH }
+    /// Changes what was remembered of a rung.
+    fn doctored(config: &Config, rung: Rung, change: impl FnOnce(&mut Tried)) -> Facts {
+        let mut facts = Facts::gather(config).expect("read");
+        change(facts.tried.get_mut(&rung).expect("tried"));
+        facts
     }
 
     #[test]
     fn a_failure_is_not_believed_in_for_ever() {
         let home = tempfile::tempdir().expect("a directory");
         let config = Config::within(home.path());
-        remember_kvm(&config, false);
-        let mut facts = Facts::gather(&config).expect("read");
-        assert_eq!(facts.kvm_boots(), Some(false));
-        facts.kvm = Some(tried(false));
-        assert_eq!(facts.kvm_boots(), None);
+        for (boots, later) in [(false, None), (true, Some(true))] {
+            remember(&config, Rung::QemuTcg, boots);
+            let long_ago = |tried: &mut Tried| tried.at = Timestamp::UNIX_EPOCH;
+            let facts = Facts::gather(&config).expect("read");
+            assert_eq!(facts.boots(&config, Rung::QemuTcg), Some(boots));
+            let facts = doctored(&config, Rung::QemuTcg, long_ago);
+            assert_eq!(facts.boots(&config, Rung::QemuTcg), later);
+        }
+    }
+
+    #[test]
+    fn i5_what_was_proven_of_one_program_is_not_proven_of_another() {
+        let home = tempfile::tempdir().expect("a directory");
+        let program = home.path().join("firecracker");
+        fs::write(&program, "one").expect("written");
+        let config = Config { firecracker: Some(program.clone()), ..Config::within(home.path()) };
+        remember(&config, Rung::Firecracker, true);
+        let facts = Facts::gather(&config).expect("read");
+        assert_eq!(facts.boots(&config, Rung::Firecracker), Some(true));
+        fs::write(&program, "another").expect("written");
+        assert_eq!(facts.boots(&config, Rung::Firecracker), None, "it has changed");
+        fs::write(&program, "one").expect("written");
+        fs::write(home.path().join("jailer"), "").expect("written");
+        assert_eq!(facts.boots(&config, Rung::Firecracker), None, "it has company");
     }
 
     #[test]
     fn those_of_another_boot_or_damaged_ones_are_measured_again() {
         let home = tempfile::tempdir().expect("a directory");
         let config = Config::within(home.path());
-        let old = Facts { boot_id: "another".into(), tsc_khz: 1, kvm: Some(tried(true)) };
+        remember(&config, Rung::QemuTcg, true);
+        let kept = Facts::gather(&config).expect("read");
+        let old = Facts { boot_id: "another".into(), tsc_khz: 1, ..kept };
         old.keep(&config).expect("kept");
         let fresh = Facts::gather(&config).expect("measured");
-        assert!(fresh.tsc_khz > 1 && fresh.kvm.is_none(), "{fresh:?}");
+        assert!(fresh.tsc_khz > 1 && fresh.tried.is_empty(), "{fresh:?}");
         fs::write(path(&config), "{ torn").expect("written");
-        assert!(Facts::gather(&config).expect("measured").kvm.is_none());
+        assert!(Facts::gather(&config).expect("measured").tried.is_empty());
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod error;
 pub mod event;
 pub mod event_log;
 pub mod facts;
+pub mod fetch;
 pub mod guest_text;
 pub mod id;
 pub mod mcp;

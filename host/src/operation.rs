@@ -9,6 +9,7 @@ pub mod argument;
 pub mod doctor;
 pub mod environment;
 pub mod run;
+pub mod setup;
 pub mod workspace;
 
 mod answer;
@@ -25,6 +26,7 @@ pub use entry::{Entry, Prepared};
 pub use environment::{EnvBuild, EnvInspect, EnvList, EnvPrune};
 pub use output::{Encoding, Output};
 pub use run::Run;
+pub use setup::Setup;
 pub use workspace::{
     FileDelete, FileEdit, FileList, FileMove, FileRead, FileSearch, FileStat, FileWrite,
     PatchApply, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite,
@@ -71,6 +73,7 @@ pub const OPERATIONS: &[Entry] = &[
     Entry::of::<WorkspaceReset>(),
     Entry::of::<WorkspaceDelete>(),
     Entry::of::<WorkspaceEvents>(),
+    Entry::of::<Setup>(),
     Entry::of::<Doctor>(),
     Entry::of::<EnvList>(),
     Entry::of::<EnvInspect>(),

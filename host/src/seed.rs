@@ -5,7 +5,7 @@
 //! that makes an image of them. It needs no root and extracts nothing: what an
 //! archive holds goes into the image without ever being a file of the host.
 
-mod archive;
+pub(crate) mod archive;
 pub mod directory;
 pub mod entry;
 pub mod erofs;

@@ -5,6 +5,7 @@
 //! - [`lock`]: `flock` with a deadline, and without one for those who only ask.
 //! - [`staging`]: where things are made before they are renamed into place.
 //! - [`shelf`]: finished directories that processes hold while they use them.
+//! - [`verify`]: whether a file is still what it was, without reading it again.
 //!
 //! Every lock is an open file description: the kernel releases it when the last
 //! process that has it is gone, so there is nothing to clean up after a crash
@@ -14,6 +15,7 @@ pub mod lock;
 pub mod record;
 pub mod shelf;
 pub mod staging;
+pub mod verify;
 
 pub use record::write_atomically;
 

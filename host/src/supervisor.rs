@@ -22,16 +22,15 @@ pub mod force;
 pub mod keep;
 pub mod launch;
 pub mod ttl;
+mod way;
 
 use crate::deadlines::Deadlines;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::WorkspaceId;
 use crate::store::discard_dir;
-use crate::vmm::qemu::Qemu;
-use crate::vmm::{Accelerator, Machine, Vmm, VmmProcess};
+use crate::vmm::{Installed, Machine, Vmm, VmmProcess};
 use boot::{Up, boot_or_explain};
 use futures::future::maybe_done;
-use pyro_protocol::channel::Opener;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -41,8 +40,8 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 use tokio::time::timeout;
+use way::Way;
 
 /// The hidden first argument that makes `pyro` a supervisor.
 pub const ARGUMENT: &str = "__supervise";
@@ -67,21 +66,12 @@ pub struct Assignment {
     pub seeded: bool,
     /// What to start.
     pub machine: Machine,
-    /// The VMM.
-    pub qemu: PathBuf,
-    /// See [`Qemu::tsc_khz`].
-    pub tsc_khz: u64,
-    /// How long the guest may take.
+    /// With what.
+    pub vmm: Installed,
+    /// How long the guest may take to come up.
+    pub boot_deadline: Duration,
+    /// And for everything after that.
     pub deadlines: Deadlines,
-}
-
-impl Assignment {
-    fn boot_deadline(&self) -> Duration {
-        match self.machine.accelerator {
-            Accelerator::Kvm => self.deadlines.kvm_boot,
-            Accelerator::Tcg => self.deadlines.tcg_boot,
-        }
-    }
 }
 
 /// How long a guest lives.
@@ -155,10 +145,7 @@ pub fn main() -> std::process::ExitCode {
                 UnixStream::from_std(lease)
             });
             let lease = lease.map_err(|error| Error::io("standard input is no lease", error))?;
-            serve_lease(lease, |assignment| {
-                Arc::new(Qemu { program: assignment.qemu.clone(), tsc_khz: assignment.tsc_khz })
-            })
-            .await
+            serve_lease(lease, None).await
         })
     };
     // The lease carried the failure; the exit status is for the log's reader.
@@ -168,11 +155,9 @@ pub fn main() -> std::process::ExitCode {
     }
 }
 
-/// Reads the assignment, carries it out, and cleans up whatever happens.
-pub async fn serve_lease(
-    lease: UnixStream,
-    choose: impl FnOnce(&Assignment) -> Arc<dyn Vmm>,
-) -> Result<()> {
+/// Reads the assignment, carries it out, and cleans up whatever happens. A VMM
+/// that is given takes the place of the assignment's.
+pub async fn serve_lease(lease: UnixStream, instead: Option<Arc<dyn Vmm>>) -> Result<()> {
     let (read, mut reports) = lease.into_split();
     let mut lease = BufReader::new(read);
     let line = next_line(&mut lease)
@@ -181,11 +166,11 @@ pub async fn serve_lease(
     let assignment: Assignment = serde_json::from_slice(&line).map_err(|error| {
         Error::new(ErrorKind::Internal, "the assignment is malformed").because(error)
     })?;
-    let vmm = choose(&assignment);
+    let vmm = instead.as_deref().unwrap_or_else(|| assignment.vmm.as_ref());
 
     let mut terminate = Terminate::listen();
     let outcome = tokio::select! {
-        outcome = hold(&assignment, vmm.as_ref(), &mut lease, &mut reports) => outcome,
+        outcome = hold(&assignment, vmm, &mut lease, &mut reports) => outcome,
         () = terminate.told() => Ok(None),
     };
     // Unless it is kept, the VMM was owned by the future above and is gone.
@@ -268,20 +253,18 @@ struct Guest {
     process: Box<dyn VmmProcess>,
     endpoint: Endpoint,
     ready: Ready,
-    opener: Opener,
-    /// How many connections others have to it.
-    busy: watch::Sender<usize>,
+    way: Way,
 }
 
 impl Guest {
     fn new(process: Box<dyn VmmProcess>, up: Up, logging: Endpoint) -> Self {
-        let Up { endpoint, ready, opener, busy } = up;
+        let Up { endpoint, ready, way } = up;
         let ready = Ready { vmm_pid: process.pid(), ..ready };
         // Whoever asks after its end is told so, as often as he asks.
         let endpoint = Box::pin(maybe_done(async move {
             tokio::select! { () = endpoint => {}, () = logging => {} }
         }));
-        Self { process, endpoint, ready, opener, busy }
+        Self { process, endpoint, ready, way }
     }
 
     async fn run_until_end(&mut self) -> String {

@@ -1,36 +1,24 @@
 //! What pyro asks of a virtual machine monitor. Only `vmm/` and `vsock/` know
 //! which one it is.
 
-pub mod qemu;
+pub mod firecracker;
+mod installed;
+mod qemu;
+mod rung;
 
-use crate::error::Result;
+pub use installed::{Installed, find, programs};
+pub use rung::{Rung, UnknownRung};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::WorkspaceId;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use tokio::net::UnixStream;
-
-/// How a guest's instructions are run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Accelerator {
-    /// By the processor.
-    Kvm,
-    /// By translation: slower, and works everywhere.
-    Tcg,
-}
-
-impl std::fmt::Display for Accelerator {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Accelerator::Kvm => "kvm",
-            Accelerator::Tcg => "tcg",
-        })
-    }
-}
+use tokio::net::{UnixListener, UnixStream};
 
 /// The kernels that pyro boots; they need different treatment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
@@ -108,8 +96,6 @@ pub struct Machine {
     pub durability: Durability,
     /// The seed's image.
     pub seed: PathBuf,
-    /// How to run it.
-    pub accelerator: Accelerator,
     /// Whether the kernel is to tell on the console all it does; it boots
     /// slower.
     pub verbose: bool,
@@ -120,6 +106,9 @@ pub struct Machine {
 pub enum Link {
     /// One byte stream, to be multiplexed.
     Stream(UnixStream),
+    /// The VMM serves the endpoint itself, where `vsock` looks for it. What the
+    /// guest opens to the announcement's port arrives here.
+    Endpoint(UnixListener),
 }
 
 /// A virtual machine that was started.
@@ -142,12 +131,41 @@ pub trait VmmProcess: Send {
 
     /// Ends it at once; [`VmmProcess::wait`] then returns.
     fn kill(&mut self);
+
+    /// Makes the guest stand still, its memory kept.
+    fn pause(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Err(unsupported("pause a guest")) })
+    }
+
+    /// Lets a guest go on that stands still.
+    fn resume(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Err(unsupported("resume a guest")) })
+    }
+}
+
+/// What a VMM cannot do.
+fn unsupported(what: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("this VMM cannot {what}"))
+}
+
+/// Where a machine's files are and who holds it.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Whose machine it is.
+    pub workspace: WorkspaceId,
+    /// The workspace's directory, where the VMM may keep what is its own.
+    pub directory: &'a Path,
+    /// The VMM has this file open until it is gone, however it ends, and with it
+    /// the lock: no other is to write the same disk before.
+    pub lock: &'a File,
 }
 
 /// A virtual machine monitor.
 pub trait Vmm: Send + Sync {
     /// Starts a machine. Returns once the VMM runs, long before the guest does.
-    /// The VMM has the file of `lock` open until it is gone, however it ends, and
-    /// with it the lock: no other is to write the same disk before.
-    fn start<'a>(&'a self, machine: &'a Machine, lock: &'a File) -> BoxFuture<'a, Result<Started>>;
+    fn start<'a>(
+        &'a self,
+        machine: &'a Machine,
+        place: Place<'a>,
+    ) -> BoxFuture<'a, Result<Started>>;
 }

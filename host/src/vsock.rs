@@ -2,7 +2,11 @@
 //! `CONNECT <port>\n` and answers `OK <n>\n`. On Firecracker the VMM serves it,
 //! on QEMU [`endpoint`] does, inside the supervisor; nobody above can tell.
 
+pub mod calls;
 pub mod endpoint;
+mod socket;
+
+pub use socket::Socket;
 
 use pyro_protocol::VsockPort;
 use std::io;
@@ -11,7 +15,11 @@ use std::path::PathBuf;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-/// The endpoint's file name in a workspace's directory.
+/// Where the endpoint is in a workspace's directory; a VMM that serves it has
+/// this place for its sockets and can change all in it.
+pub const DIRECTORY: &str = "vmm";
+
+/// The endpoint's file name there.
 pub const SOCKET_NAME: &str = "vsock.sock";
 
 /// The longest line of the connection's opening, `\n` included.
@@ -24,13 +32,46 @@ pub fn short_path(directory: BorrowedFd<'_>, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))
 }
 
-/// Connects to a vsock port of the guest whose endpoint lies in `directory`.
+/// The endpoint of one guest: its very socket, whatever comes in its place.
+#[derive(Debug, Clone)]
+pub struct Endpoint(Socket);
+
+impl Endpoint {
+    /// Finds the endpoint in a workspace's directory.
+    ///
+    /// # Errors
+    /// As [`Socket::open`].
+    pub fn open(directory: impl AsFd) -> io::Result<Self> {
+        Socket::open(directory, SOCKET_NAME).map(Self)
+    }
+
+    /// Asks for a connection to a vsock port, and does not wait for the guest.
+    ///
+    /// # Errors
+    /// Whatever the socket gives.
+    pub async fn dial(&self, port: VsockPort) -> io::Result<Dialled> {
+        let mut stream = self.0.connect().await?;
+        stream.write_all(format!("CONNECT {}\n", port.0).as_bytes()).await?;
+        Ok(Dialled { stream, port })
+    }
+
+    /// Connects to a vsock port of the guest.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` when the guest does not listen on the port, and whatever
+    /// the socket gives. Needs a deadline around it: a guest may never answer.
+    pub async fn connect(&self, port: VsockPort) -> io::Result<UnixStream> {
+        self.dial(port).await?.answered().await
+    }
+}
+
+/// Connects to a vsock port of the guest whose endpoint lies in a workspace's
+/// directory.
 ///
 /// # Errors
-/// `ConnectionRefused` when the guest does not listen on the port, and whatever
-/// the socket gives. Needs a deadline around it: a guest may never answer.
+/// Those of [`Endpoint::open`] and [`Endpoint::connect`].
 pub async fn connect(directory: impl AsFd, port: VsockPort) -> io::Result<UnixStream> {
-    dial(directory, port).await?.answered().await
+    Endpoint::open(directory)?.connect(port).await
 }
 
 /// A connection that was asked for.
@@ -38,16 +79,6 @@ pub async fn connect(directory: impl AsFd, port: VsockPort) -> io::Result<UnixSt
 pub struct Dialled {
     stream: UnixStream,
     port: VsockPort,
-}
-
-/// Asks for a connection, as [`connect`] does, and does not wait for the guest.
-///
-/// # Errors
-/// Whatever the socket gives.
-pub async fn dial(directory: impl AsFd, port: VsockPort) -> io::Result<Dialled> {
-    let mut stream = UnixStream::connect(short_path(directory.as_fd(), SOCKET_NAME)).await?;
-    stream.write_all(format!("CONNECT {}\n", port.0).as_bytes()).await?;
-    Ok(Dialled { stream, port })
 }
 
 impl Dialled {

@@ -170,7 +170,7 @@ fn i5_the_doctor_reports_on_a_bare_host() {
         assert_code(&output, 1);
         let document: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(document["chosen"], Value::Null);
-        assert!(document["checks"].is_array() && document["accelerators"].is_array());
+        assert!(document["checks"].is_array() && document["vmms"].is_array());
     }
 }
 

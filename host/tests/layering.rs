@@ -80,7 +80,8 @@ fn operations_know_no_surface() {
 
 #[test]
 fn surfaces_know_no_operation_by_name() {
-    let words = ["Run", "vm_run", "Doctor", "EnvList", "EnvBuild", "EnvInspect", "EnvPrune"];
+    let words =
+        ["Run", "vm_run", "Doctor", "EnvList", "EnvBuild", "EnvInspect", "EnvPrune", "Setup"];
     let names = |line: &str| {
         line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| words.contains(&word))
     };
@@ -133,6 +134,27 @@ fn i3_guests_are_reached_without_the_hosts_vsock() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
+/// What differs between VMMs is known where they are. All others know rungs of a
+/// ladder; and doctor, which of them need what.
+#[test]
+fn only_vmms_know_which_one_it_is() {
+    let words = ["qemu", "Qemu", "QEMU", "firecracker", "Firecracker"];
+    let at_home = [
+        "host/src/vmm/",
+        // Where the user says where they are.
+        "host/src/config.rs",
+        // The jailer takes no program of another name.
+        "host/src/confine/jail.rs",
+        // What it fetches.
+        "host/src/operation/setup.rs",
+    ];
+    let found = offences(&words, |path, line| {
+        let doctor = path == "host/src/doctor/checks.rs" && line.contains("Rung::");
+        doctor || at_home.iter().any(|home| path.starts_with(home))
+    });
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 /// P1, P10: who waits is woken by what it waits for. These are the places that
 /// let time pass, each for the sake of time itself.
 const SLEEPS: &[(&str, &str)] = &[
@@ -148,6 +170,8 @@ const SLEEPS: &[(&str, &str)] = &[
     // Out of descriptors; nobody tells when there are some.
     ("host/src/supervisor/control.rs", "from_millis(10)"),
     ("host/src/vsock/endpoint.rs", "from_millis(10)"),
+    // A socket is there a moment before somebody listens on it.
+    ("host/src/vmm/firecracker.rs", "NEARLY"),
     // How long a guest may take to let go of a caller that has gone.
     ("host/src/vsock/endpoint.rs", "LEAVING_DEADLINE"),
     // A guest that answers at once what it was to wait for is not asked at once.

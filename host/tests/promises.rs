@@ -9,6 +9,8 @@ mod asked;
 mod failures;
 #[path = "promises/installed.rs"]
 mod installed;
+#[path = "promises/setup.rs"]
+mod setup;
 #[path = "promises/words.rs"]
 mod words;
 

@@ -1,5 +1,6 @@
 //! A stream that counts what passes.
 
+use crate::vsock::calls::Underway;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,16 +8,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream that counts the bytes that pass, either way.
+/// A stream that counts the bytes that pass, either way; a call is underway for as
+/// long as there is one.
 #[derive(Debug)]
 pub struct Counted<S> {
     stream: S,
     bytes: Arc<AtomicU64>,
+    _underway: Underway,
 }
 
 impl<S> Counted<S> {
-    pub(super) fn new(stream: S, bytes: Arc<AtomicU64>) -> Self {
-        Self { stream, bytes }
+    pub(super) fn new(stream: S, bytes: Arc<AtomicU64>, underway: Underway) -> Self {
+        Self { stream, bytes, _underway: underway }
     }
 
     fn count(&self, bytes: usize) {

@@ -1,9 +1,12 @@
 //! Reads from /proc what a running VMM may do: what was promised is checked,
 //! not believed.
 
+use super::cgroup::{Limits, limits_of, unlimited_because};
+use super::{VMM_UID, jail};
 use crate::error::{Error, Result};
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 /// The namespaces that a VMM must not share with pyro.
 const NAMESPACES: &[&str] = &["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
@@ -13,14 +16,21 @@ const NAMESPACES: &[&str] = &["cgroup", "ipc", "mnt", "net", "pid", "user", "uts
 pub struct Inspection {
     /// Its user id on the host.
     pub uid: u32,
-    /// Capabilities of any kind, as the kernel's bit masks added up.
+    /// Capabilities that it has or hands on, as the kernel's bit masks added up.
     pub capabilities: u64,
+    /// Capabilities that bound what a program could gain by being executed, were
+    /// it not barred from new privileges.
+    pub bounding: u64,
     /// Whether it can gain none.
     pub no_new_privs: bool,
     /// Whether a seccomp filter is on.
     pub seccomp: bool,
     /// Namespaces that it shares with this process.
     pub shared_namespaces: Vec<String>,
+    /// Whether what it calls `/` is another directory than this process's.
+    pub own_root: bool,
+    /// What its cgroup lets it take.
+    pub limits: Limits,
 }
 
 /// Looks at a process.
@@ -49,17 +59,27 @@ pub fn inspect(pid: u32) -> Result<Inspection> {
         .collect();
     Ok(Inspection {
         uid: field("Uid").parse().unwrap_or(0),
-        capabilities: ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
+        capabilities: ["CapInh", "CapPrm", "CapEff", "CapAmb"]
             .iter()
             .fold(0, |all, name| all | mask(name)),
+        bounding: mask("CapBnd"),
         no_new_privs: field("NoNewPrivs") == "1",
         seccomp: field("Seccomp") == "2",
         shared_namespaces,
+        own_root: root(&pid.to_string()).is_some_and(|theirs| Some(theirs) != root("self")),
+        limits: limits_of(pid).unwrap_or_default(),
     })
 }
 
+/// Which directory somebody calls `/`.
+fn root(who: &str) -> Option<(u64, u64)> {
+    let meta = fs::metadata(format!("/proc/{who}/root/.")).ok()?;
+    Some((meta.dev(), meta.ino()))
+}
+
 impl Inspection {
-    /// What is not as docs/security.md promises.
+    /// What is not as docs/security.md promises. Limits are promised only where
+    /// the host has them to give.
     #[must_use]
     pub fn gaps(&self) -> Vec<String> {
         let mut gaps = Vec::new();
@@ -69,16 +89,48 @@ impl Inspection {
         if self.capabilities != 0 {
             gaps.push(format!("without capabilities ({:x})", self.capabilities));
         }
+        if self.bounding & !self.bounding_allowed() != 0 {
+            gaps.push(format!("bounded in its capabilities ({:x})", self.bounding));
+        }
         if !self.no_new_privs {
             gaps.push("barred from new privileges".to_owned());
         }
         if !self.seccomp {
             gaps.push("under seccomp".to_owned());
         }
-        if !self.shared_namespaces.is_empty() {
-            gaps.push(format!("in its own namespaces ({})", self.shared_namespaces.join(" ")));
+        let shared: Vec<&str> = self.shared_namespaces.iter().map(String::as_str).collect();
+        if !(shared.is_empty() || self.is_jailed()) {
+            gaps.push(format!("in its own namespaces ({})", shared.join(" ")));
+        }
+        if !self.own_root {
+            gaps.push("in a root of its own".to_owned());
         }
         gaps
+    }
+
+    /// Whether it is in the one namespace of the host's that the jailer leaves
+    /// it in, as a user that nobody else is.
+    fn is_jailed(&self) -> bool {
+        self.shared_namespaces == ["user"] && self.uid == VMM_UID
+    }
+
+    fn bounding_allowed(&self) -> u64 {
+        if self.is_jailed() { jail::CAPABILITIES.bits() } else { 0 }
+    }
+
+    fn limited(&self) -> String {
+        match (self.limits.memory_bytes, self.limits.pids) {
+            (None, None) => {
+                let reason = unlimited_because();
+                let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+                format!("no limit on memory and processes{reason}")
+            }
+            (memory, pids) => {
+                let memory = memory.map(|bytes| format!("memory at most {} MiB", bytes >> 20));
+                let pids = pids.map(|pids| format!("processes at most {pids}"));
+                memory.into_iter().chain(pids).collect::<Vec<_>>().join(", ")
+            }
+        }
     }
 }
 
@@ -86,13 +138,17 @@ impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "user {}, capabilities {:x}, no new privileges {}, seccomp {}, own namespaces {} of {}",
+            "user {}, capabilities {:x}, no new privileges {}, seccomp {}, own namespaces {} of {}{}, \
+             own root {}, {}",
             self.uid,
             self.capabilities,
             self.no_new_privs,
             self.seccomp,
             NAMESPACES.len() - self.shared_namespaces.len(),
-            NAMESPACES.len()
+            NAMESPACES.len(),
+            if self.is_jailed() { " (jailed)" } else { "" },
+            self.own_root,
+            self.limited()
         )
     }
 }

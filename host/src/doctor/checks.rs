@@ -3,8 +3,8 @@
 use super::{Check, State};
 use crate::environment::Environments;
 use crate::error::{Error, Result};
-use crate::vmm::qemu;
-use crate::{Pyro, disk, facts, store};
+use crate::vmm::{self, Rung};
+use crate::{Config, Pyro, disk, facts, store};
 
 /// Disk that an environment takes while it is built, roughly.
 const DISK_WANTED: u64 = 3 << 30;
@@ -23,7 +23,8 @@ const BUILD_PROGRAMS: &[(&str, &str)] = &[
 pub fn all(pyro: &Pyro) -> Vec<Check> {
     let config = &pyro.config;
     let mut checks = vec![
-        from("qemu", qemu::find(config).map(|path| path.display().to_string())),
+        installed(config, Rung::QemuTcg),
+        installed(config, Rung::Firecracker),
         from("disk formatting", disk::find_mke2fs(config).map(|path| path.display().to_string())),
         memory(),
         disk_space(pyro),
@@ -36,6 +37,27 @@ pub fn all(pyro: &Pyro) -> Vec<Check> {
 fn from(name: &str, found: Result<String>) -> Check {
     match found {
         Ok(detail) => Check { name: name.into(), state: State::Ok, detail, next_step: None },
+        Err(error) => failed(name, &error),
+    }
+}
+
+/// The programs of a rung. Firecracker is of use only where there is KVM.
+fn installed(config: &Config, rung: Rung) -> Check {
+    let name = rung.vmm();
+    match vmm::programs(config, rung) {
+        Ok(programs) => {
+            let programs: Vec<_> = programs.iter().map(|path| path.display().to_string()).collect();
+            from(name, Ok(programs.join(", ")))
+        }
+        Err(error) if rung == Rung::Firecracker && facts::open_kvm().is_err() => Check {
+            name: name.into(),
+            state: State::Skipped,
+            detail: format!("{}; without KVM it is of no use", error.chain()),
+            next_step: None,
+        },
+        Err(error) if rung == Rung::Firecracker => {
+            warning(name, error.chain(), error.next_step().unwrap_or_default())
+        }
         Err(error) => failed(name, &error),
     }
 }

@@ -1,71 +1,69 @@
 //! What can only be seen by booting a guest.
 
-use super::{Accelerator as Row, Check, State, Trial};
+use super::{Check, State, Trial, Tried};
 use crate::environment::Environments;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
 use crate::facts;
 use crate::supervisor::Ready;
-use crate::vmm::Accelerator;
+use crate::vmm::{self, Rung};
 use crate::{Pyro, confine, workspace};
-use std::fs::File;
 use tokio_util::sync::CancellationToken;
 
-/// Boots a guest every way there is, the fastest first, and remembers whether
-/// KVM works. Also tells what the VMM of the guest that booted could do.
+/// Boots a guest on every rung, the best first, and remembers which work. Also
+/// tells what the VMM of the best guest that booted could do.
 pub async fn all(
     pyro: &Pyro,
     events: &Events,
     cancel: &CancellationToken,
-) -> (Vec<Row>, Option<Check>) {
+) -> (Vec<Tried>, Option<Check>) {
     let environment = match built_environment(pyro) {
         Ok(environment) => environment,
         Err(error) => {
-            let rows = [Accelerator::Kvm, Accelerator::Tcg]
-                .map(|accelerator| row(accelerator, Trial::Skipped { reason: error.chain() }));
+            let rows = Rung::ALL.map(|rung| row(rung, Trial::Skipped { reason: error.chain() }));
             return (rows.into(), None);
         }
     };
     let mut rows = Vec::new();
-    let mut kvm_hangs = false;
     let mut confinement = None;
-    for accelerator in [Accelerator::Kvm, Accelerator::Tcg] {
+    let mut hung = Vec::new();
+    for rung in Rung::ALL {
         if cancel.is_cancelled() {
             break;
         }
-        events.emit(Event::Stage { name: "trying", subject: accelerator.to_string() }).await;
-        let tried = match openable(accelerator) {
-            Ok(()) => workspace::trial(pyro, &environment, accelerator, cancel, look).await,
+        events.emit(Event::Stage { name: "trying", subject: rung.to_string() }).await;
+        let tried = match possible(pyro, rung) {
+            Ok(()) => workspace::trial(pyro, &environment, rung, cancel, look).await,
             Err(error) => Err(error),
         };
-        match (accelerator, &tried) {
-            (Accelerator::Kvm, Ok(_)) => facts::remember_kvm(&pyro.config, true),
-            (Accelerator::Kvm, Err(error)) => kvm_hangs = error.kind() == ErrorKind::BootFailed,
-            // Only where a guest boots at all it is KVM that is at fault.
-            (Accelerator::Tcg, Ok(_)) if kvm_hangs => facts::remember_kvm(&pyro.config, false),
-            (Accelerator::Tcg, _) => {}
-        }
         let trial = match tried {
             Ok((ready, seen)) => {
-                confinement = Some(seen);
+                facts::remember(&pyro.config, rung, true);
+                // Where a guest boots at all it is the other rungs that are at fault.
+                for rung in hung.drain(..) {
+                    facts::remember(&pyro.config, rung, false);
+                }
+                confinement.get_or_insert(seen);
                 Trial::Proven { boot_ms: ready.boot_us / 1000 }
             }
-            Err(error) => failed(accelerator, &error),
+            Err(error) => {
+                if error.kind() == ErrorKind::BootFailed {
+                    hung.push(rung);
+                }
+                failed(rung, &error)
+            }
         };
-        rows.push(row(accelerator, trial));
+        rows.push(row(rung, trial));
     }
     (rows, confinement)
 }
 
-fn failed(accelerator: Accelerator, error: &Error) -> Trial {
+fn failed(rung: Rung, error: &Error) -> Trial {
     let reason = error.chain();
     let next_step = error.next_step().map(str::to_owned);
     // The device opens, a machine can be made, and no guest ever runs: seen on
     // virtual machines whose own host keeps virtualisation from them.
-    if accelerator == Accelerator::Kvm
-        && error.kind() == ErrorKind::BootFailed
-        && !facts::processor_claims_kvm()
-    {
+    if rung.needs_kvm() && error.kind() == ErrorKind::BootFailed && !facts::processor_claims_kvm() {
         return Trial::Failed {
             reason: format!(
                 "{reason}; /dev/kvm opens, but the processor offers no virtualisation (no svm or vmx flag)"
@@ -78,8 +76,8 @@ fn failed(accelerator: Accelerator, error: &Error) -> Trial {
     Trial::Failed { reason, next_step }
 }
 
-fn row(accelerator: Accelerator, trial: Trial) -> Row {
-    Row { name: accelerator.to_string(), vmm: "qemu".into(), trial }
+fn row(name: Rung, trial: Trial) -> Tried {
+    Tried { name, vmm: name.vmm().into(), accelerator: name.accelerator().into(), trial }
 }
 
 /// Any environment serves; the smallest comes first in the list.
@@ -95,23 +93,10 @@ fn built_environment(pyro: &Pyro) -> Result<String> {
     })
 }
 
-fn openable(accelerator: Accelerator) -> Result<()> {
-    match accelerator {
-        Accelerator::Tcg => Ok(()),
-        Accelerator::Kvm => {
-            File::options().read(true).write(true).open("/dev/kvm").map(drop).map_err(|error| {
-                let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
-                let hint = if denied {
-                    "join the group that owns it: `adduser $USER kvm`"
-                } else {
-                    "turn on virtualisation in the firmware, or in the host of this virtual machine"
-                };
-                Error::new(ErrorKind::HostRequirement, "cannot open /dev/kvm")
-                    .because(error)
-                    .hint(hint)
-            })
-        }
-    }
+/// What can be known without trying.
+fn possible(pyro: &Pyro, rung: Rung) -> Result<()> {
+    vmm::programs(&pyro.config, rung)?;
+    if rung.needs_kvm() { facts::open_kvm() } else { Ok(()) }
 }
 
 fn look(ready: &Ready) -> Check {

@@ -8,7 +8,7 @@
 use super::manifest::{BakedAgent, Current, Manifest, TreeRecord, parse_packages};
 use super::recipe::Recipe;
 use super::script::{ROOT, Run};
-use super::{Environment, Environments, IMAGE, MANIFEST, failure, kernel, verify};
+use super::{Environment, Environments, IMAGE, MANIFEST, failure, kernel};
 use crate::blocking::blocking;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,6 +18,7 @@ use crate::store::private_dir;
 use crate::store::record::{self, RecordError};
 use crate::store::shelf::{self, Existing, Held};
 use crate::store::staging::Staging;
+use crate::store::verify;
 use crate::vmm::KernelFlavor;
 use jiff::Timestamp;
 use std::ffi::OsString;

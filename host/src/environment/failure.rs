@@ -1,10 +1,10 @@
 //! The errors of this noun: what went wrong, with what, and what to type next.
 
 use super::recipe::{Name, Recipe};
-use super::verify::Fault;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
 use crate::store::record::RecordError;
+use crate::store::verify::Fault;
 use crate::vmm::KernelFlavor;
 use std::collections::VecDeque;
 use std::path::Path;

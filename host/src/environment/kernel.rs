@@ -3,12 +3,13 @@
 use super::build::{Task, settle};
 use super::manifest::{InitrdRecord, KernelRecord};
 use super::script::{INITRD, Run, STOCK, TUNED, TUNED_CONFIG};
-use super::{Environments, failure, verify};
+use super::{Environments, failure};
 use crate::blocking::blocking;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::record::{self, RecordError};
 use crate::store::shelf::{self, Held};
+use crate::store::verify;
 use crate::vmm::KernelFlavor;
 use jiff::Timestamp;
 use std::fs;

@@ -65,11 +65,13 @@ impl Lab {
             cache_dir: home.path().join("cache"),
             state_dir: home.path().join("state"),
             qemu: None,
+            firecracker: None,
             agent: home.path().join("pyro-agent"),
             executable: home.path().join("pyro"),
             kernel: None,
-            accelerator: None,
+            vmm: None,
             path: vec![programs, "/usr/bin".into(), "/bin".into()],
+            network: Default::default(),
         };
         let mut lab = Self { home, config, scripts: Scripts::embedded(), told: Arc::default() };
         lab.agent("an agent");

@@ -41,9 +41,9 @@ const DIM: Style = Style::new().dimmed();
 
 impl Answer for Report {
     fn render(&self, page: &mut Page) -> fmt::Result {
-        for accelerator in &self.accelerators {
-            let name = format!("{} on {}", accelerator.vmm, accelerator.name);
-            match &accelerator.trial {
+        for tried in &self.vmms {
+            let name = format!("{} on {}", tried.vmm, tried.accelerator);
+            match &tried.trial {
                 Trial::Proven { boot_ms } => {
                     line(page, GOOD, "ok", &name, &format!("a guest answered after {boot_ms} ms"))?;
                 }

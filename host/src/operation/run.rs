@@ -5,6 +5,7 @@ use super::argument::{
 };
 use super::output::{Collector, HEADINGS, Output, ending};
 use super::{Answer, Context, Effect, Operation, Page, Streams};
+use crate::vmm::Rung;
 use crate::workspace::history::exit_code;
 use crate::workspace::{self, Program, Ran, RunRequest, Shape};
 use crate::{Pyro, Result, disk};
@@ -58,6 +59,12 @@ pub struct Run {
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub mem_mib: MemMib,
+    /// How to run the machine: `firecracker`, `qemu-kvm` or `qemu-tcg`; the best
+    /// way that works here if not given.
+    #[arg(long, value_name = "VMM")]
+    #[serde(default)]
+    #[schemars(with = "Rung")]
+    pub vmm: Option<Rung>,
     /// How many bytes of stdout, and of stderr, an answer in JSON holds: the
     /// first half and the last half of what was written.
     #[arg(long, value_name = "N", default_value_t)]
@@ -101,6 +108,7 @@ impl Run {
             timeout_seconds: TimeoutSeconds::default(),
             vcpu_count: VcpuCount::default(),
             mem_mib: MemMib::default(),
+            vmm: None,
             output_limit_bytes: OutputLimit::default(),
         }
     }
@@ -160,6 +168,7 @@ impl Operation for Run {
                 mem_mib: self.mem_mib.get(),
                 disk_mib: disk::DEFAULT_MIB,
             },
+            vmm: self.vmm,
             program: Program {
                 argv: self.command.clone().into_argv(),
                 cwd: self.cwd.map(|PathInGuest(path)| path),

@@ -1,9 +1,10 @@
 //! A tar archive as a source. Nothing of it is extracted anywhere.
 
-mod compression;
+pub(crate) mod compression;
 mod extension;
 mod header;
-mod tar;
+pub(crate) mod limited;
+pub(crate) mod tar;
 
 use super::SEED_DEVICE_BYTES;
 use super::entry::{BadPath, Entry, Kind, Nothing, RelPath, readable};
@@ -12,13 +13,13 @@ use crate::context::Admitted;
 use crate::error::{Error, ErrorKind, Result};
 use compression::{Compression, MAGIC_BYTES};
 use header::BadHeader;
+use limited::Limited;
 use rustix::fs::OFlags;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use tar::{Member, MemberKind, Reader, TarError};
-use tokio_util::sync::CancellationToken;
 
 /// How much an archive may unpack to: more would not go onto the device, and
 /// one that never ends has to end somewhere.
@@ -264,27 +265,4 @@ impl<R: Read> Members<'_, R> {
 fn refused(path: &Path, why: &str) -> Error {
     let path = path.display();
     Error::new(ErrorKind::InvalidInput, format!("cannot seed from {path}: {why}"))
-}
-
-/// Fails rather than give more than so many bytes, or any that nobody wants any
-/// more.
-struct Limited<'a, R> {
-    input: R,
-    left: u64,
-    cancel: &'a CancellationToken,
-}
-
-impl<R: Read> Read for Limited<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.cancel.is_cancelled() {
-            return Err(io::Error::other("cancelled"));
-        }
-        let wanted = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        if wanted == 0 && !buffer.is_empty() {
-            return Err(io::Error::other("there is too much"));
-        }
-        let count = self.input.read(&mut buffer[..wanted])?;
-        self.left -= count as u64;
-        Ok(count)
-    }
 }

@@ -1,23 +1,23 @@
 //! From an assignment to a guest that serves calls.
 
 use super::console::Console;
-use super::{Assignment, Endpoint, Guest, LAST_BREATH, Ready, renew};
-use crate::agent::Connection;
+use super::way::Way;
+use super::{Assignment, Endpoint, Guest, LAST_BREATH, Ready};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::fill_random;
 use crate::store::lock::{Lock, Mode};
-use crate::vmm::{Link, Vmm};
+use crate::vmm::{Link, Place, Vmm};
 use crate::vsock;
-use pyro_protocol::channel::{self, Opener, Side};
+use futures::future::pending;
+use pyro_protocol::channel::{self, Side};
 use pyro_protocol::handshake::{Announcement, MAGIC};
 use pyro_protocol::power::{Activate, ENTROPY_LEN};
-use pyro_protocol::{ANNOUNCE_PORT, ByteString, CALL_PORT, FrameKind, FrameReader};
+use pyro_protocol::{ANNOUNCE_PORT, ByteString, FrameKind, FrameReader};
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
-use tokio::io::BufReader;
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::io::{AsyncRead, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// A clock reading worse than this is taken again, on a crowded host.
@@ -43,8 +43,7 @@ const READ_AHEAD: usize = 4096;
 pub(super) struct Up {
     pub endpoint: Endpoint,
     pub ready: Ready,
-    pub opener: Opener,
-    pub busy: watch::Sender<usize>,
+    pub way: Way,
 }
 
 /// Boots, and when that fails without a word boots again with a kernel that
@@ -63,9 +62,7 @@ pub(super) async fn boot_or_explain(
     }
     let mut again = assignment.clone();
     again.machine.verbose = true;
-    for deadline in [&mut again.deadlines.kvm_boot, &mut again.deadlines.tcg_boot] {
-        *deadline = VERBOSE_DEADLINE.min(*deadline);
-    }
+    again.boot_deadline = again.boot_deadline.min(VERBOSE_DEADLINE);
     match boot(&again, vmm, directory).await {
         Ok(guest) => Ok(guest),
         Err(second) if second.silent => Err(failure.error),
@@ -98,13 +95,17 @@ async fn boot(
     let lock = assignment.directory.join(VMM_LOCK);
     let lock = Lock::take(&lock, Mode::Exclusive, DYING_MAX).await?;
     let started_at = Instant::now();
-    let started = vmm.start(&assignment.machine, lock.file()).await?;
+    let place = Place {
+        workspace: assignment.workspace,
+        directory: &assignment.directory,
+        lock: lock.file(),
+    };
+    let started = vmm.start(&assignment.machine, place).await?;
     drop(lock);
     let mut process = started.process;
     let mut logging: Endpoint = Box::pin(console.keep(started.console)?);
-    let Link::Stream(stream) = started.link;
-    let deadline = assignment.boot_deadline();
-    let coming_up = timeout(deadline, come_up(assignment, directory, stream, started_at));
+    let deadline = assignment.boot_deadline;
+    let coming_up = timeout(deadline, come_up(assignment, directory, started.link, started_at));
     let booting = async {
         let failure = tokio::select! {
             biased;
@@ -156,13 +157,49 @@ fn ended_early(how: &str) -> Error {
 async fn come_up(
     assignment: &Assignment,
     directory: &File,
-    stream: UnixStream,
+    link: Link,
     started_at: Instant,
 ) -> Result<Up> {
-    let broken = |error: channel::ChannelError| {
-        Error::new(ErrorKind::BootFailed, "the guest's channel failed while it booted")
-            .because(error)
-    };
+    match link {
+        Link::Stream(stream) => {
+            let (way, carrying, announcement) = multiplex(directory, stream).await?;
+            let mut carrying = Box::pin(carrying);
+            let ready = tokio::select! {
+                ready = greet_and_activate(assignment, &way, announcement, started_at) => ready?,
+                reason = &mut carrying => return Err(broken(reason)),
+            };
+            let endpoint: Endpoint = Box::pin(async move { drop(carrying.await) });
+            Ok(Up { endpoint, ready, way })
+        }
+        Link::Endpoint(listener) => {
+            let way = Way::endpoint(directory)?;
+            let announcement = async {
+                let accepted = listener.accept().await;
+                accepted
+                    .map(|(stream, _)| stream)
+                    .map_err(|error| Error::io("cannot hear the guest announce itself", error))
+            };
+            let ready = greet_and_activate(assignment, &way, announcement, started_at).await?;
+            // It is served for as long as the VMM lives.
+            Ok(Up { endpoint: Box::pin(pending()), ready, way })
+        }
+    }
+}
+
+fn broken(error: channel::ChannelError) -> Error {
+    Error::new(ErrorKind::BootFailed, "the guest's channel failed while it booted").because(error)
+}
+
+/// Serves the endpoint over a guest's only stream; gives the way to its agent,
+/// what must be polled meanwhile and says why it ended, and the announcement.
+async fn multiplex(
+    directory: &File,
+    stream: UnixStream,
+) -> Result<(
+    Way,
+    impl Future<Output = channel::ChannelError> + use<>,
+    impl Future<Output = Result<channel::Stream>> + use<>,
+)> {
     let mut nonce = [0; 8];
     fill_random(&mut nonce);
     let side = Side::Host { nonce: u64::from_le_bytes(nonce), reconnect: false };
@@ -170,63 +207,56 @@ async fn come_up(
         channel::connect(BufReader::with_capacity(READ_AHEAD, stream), side)
             .await
             .map_err(broken)?;
-    // An earlier try may have left one.
-    renew(directory, vsock::SOCKET_NAME, "vsock endpoint")?;
-    let listener = UnixListener::bind(vsock::short_path(directory.as_fd(), vsock::SOCKET_NAME))
-        .map_err(|error| Error::io("cannot listen on the vsock endpoint", error))?;
+    let listener = vsock::endpoint::listen(directory)?;
     let (announced, mut announcement) = mpsc::channel(1);
-    let busy = watch::Sender::new(0);
-    let serving = vsock::endpoint::serve(
-        listener,
-        opener.clone(),
-        acceptor,
-        ANNOUNCE_PORT,
-        announced,
-        busy.clone(),
-    );
-    // Gives the reason for its end.
-    let mut carrying = Box::pin(async move {
+    let serving =
+        vsock::endpoint::serve(listener, opener.clone(), acceptor, ANNOUNCE_PORT, announced);
+    let carrying = async move {
         tokio::select! {
             ended = driver => ended.err(),
             () = serving => None,
         }
         .unwrap_or(channel::ChannelError::Closed)
-    });
-    let greeting = async {
-        let stream =
-            announcement.recv().await.ok_or_else(|| broken(channel::ChannelError::Closed))?;
-        let announced: Announcement =
-            FrameReader::new(stream).expect(FrameKind::Announcement).await.map_err(|error| {
-                Error::new(ErrorKind::Protocol, "the guest announced itself wrongly").because(error)
-            })?;
-        if announced.magic != MAGIC {
-            return Err(Error::new(ErrorKind::Protocol, "what runs in the guest is no pyro agent"));
-        }
-        let boot = started_at.elapsed();
-        activate(&opener, assignment).await?;
-        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let activated = started_at.elapsed().saturating_sub(boot);
-        Ok(Ready { vmm_pid: None, boot_us: micros(boot), activate_us: micros(activated) })
     };
-    let ready = tokio::select! {
-        ready = greeting => ready?,
-        reason = &mut carrying => return Err(broken(reason)),
+    let announcement = async move {
+        announcement.recv().await.ok_or_else(|| broken(channel::ChannelError::Closed))
     };
-    let endpoint: Endpoint = Box::pin(async move { drop(carrying.await) });
-    Ok(Up { endpoint, ready, opener, busy })
+    Ok((Way::Channel(opener), carrying, announcement))
+}
+
+/// Hears the guest announce itself, and gives it its workspace.
+async fn greet_and_activate<S: AsyncRead + Unpin>(
+    assignment: &Assignment,
+    way: &Way,
+    announcement: impl Future<Output = Result<S>>,
+    started_at: Instant,
+) -> Result<Ready> {
+    let stream = announcement.await?;
+    let announced: Announcement =
+        FrameReader::new(stream).expect(FrameKind::Announcement).await.map_err(|error| {
+            Error::new(ErrorKind::Protocol, "the guest announced itself wrongly").because(error)
+        })?;
+    if announced.magic != MAGIC {
+        return Err(Error::new(ErrorKind::Protocol, "what runs in the guest is no pyro agent"));
+    }
+    let boot = started_at.elapsed();
+    activate(way, assignment).await?;
+    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let activated = started_at.elapsed().saturating_sub(boot);
+    Ok(Ready { vmm_pid: None, boot_us: micros(boot), activate_us: micros(activated) })
 }
 
 /// Gives the guest its workspace.
-async fn activate(opener: &Opener, assignment: &Assignment) -> Result<()> {
+async fn activate(way: &Way, assignment: &Assignment) -> Result<()> {
     let activating = async {
-        let mut connection = greet(opener).await?;
+        let mut connection = way.greet().await?;
         // On a crowded host a round trip may take long, and the clock is known
         // no better than to half of it.
         for _ in 1..CLOCK_READINGS_MAX {
             if u128::from(connection.clock.error_ns.unsigned_abs()) <= CLOCK_ERROR_MAX.as_nanos() {
                 break;
             }
-            let again = greet(opener).await?;
+            let again = way.greet().await?;
             if again.clock.error_ns < connection.clock.error_ns {
                 connection = again;
             }
@@ -261,11 +291,4 @@ fn unfit(error: Error) -> Error {
         return error;
     }
     Error::new(ErrorKind::BootFailed, "the guest refused its workspace").because(error)
-}
-
-pub(super) async fn greet(opener: &Opener) -> Result<Connection<channel::Stream>> {
-    let stream = opener.open(CALL_PORT).await.map_err(|error| {
-        Error::new(ErrorKind::GuestLost, "the agent does not answer").because(error)
-    })?;
-    Connection::greet(stream).await
 }

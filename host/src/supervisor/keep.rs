@@ -8,12 +8,12 @@ use crate::error::{Error, Result};
 use crate::event_log::{EventLog, Happening, StoppedBy};
 use crate::store::lock::Lock;
 use crate::store::{discard_dir, record};
+use crate::vsock::calls::{Calls, Silence};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// How a running guest came up, in its workspace's directory. Left behind by a
@@ -60,6 +60,7 @@ struct Expired {
     action: TtlAction,
     /// Until it has happened.
     _record: Lock,
+    _silence: Silence,
 }
 
 /// A kept workspace's directory, with all in it by which others find its guest.
@@ -68,6 +69,7 @@ pub(super) struct Settled {
     handle: File,
     control: Control,
     log: EventLog,
+    calls: Calls,
     ttl: Option<Ttl>,
 }
 
@@ -76,6 +78,7 @@ pub(super) fn settle(guest: &Guest, directory: PathBuf) -> Result<Settled> {
     let handle = File::open(&directory)
         .map_err(|error| Error::io(format!("cannot open {}", directory.display()), error))?;
     let control = Control::open(&handle)?;
+    let calls = Calls::watch(&handle)?;
     let log = EventLog::within(&directory);
     let running = Running { since: Timestamp::now(), ready: guest.ready };
     record::write(&directory.join(RUNNING_NAME), &running)?;
@@ -83,14 +86,13 @@ pub(super) fn settle(guest: &Guest, directory: PathBuf) -> Result<Settled> {
     note(&log, Happening::Started { boot_ms });
     // After the socket is there: what is written later is told.
     let ttl = ttl::read(&directory)?;
-    Ok(Settled { directory, handle, control, log, ttl })
+    Ok(Settled { directory, handle, control, log, calls, ttl })
 }
 
 impl Settled {
     /// Lives with the guest; returns when both have ended.
     pub(super) async fn live(self, mut guest: Guest, mut terminate: Terminate) -> Result<()> {
-        let Self { directory, handle, mut control, log, mut ttl } = self;
-        let busy = guest.busy.clone();
+        let Self { directory, handle, mut control, log, calls, mut ttl } = self;
         let end = loop {
             tokio::select! {
                 how = guest.run_until_end() => break End::Crashed(how),
@@ -101,7 +103,7 @@ impl Settled {
                         ordered.answer(Answer::Noted).await;
                     }
                 },
-                expired = over(&directory, ttl, &busy) => break End::Expired(expired),
+                expired = over(&directory, ttl, &calls) => break End::Expired(expired),
                 () = terminate.told() => break End::Signalled,
             }
         };
@@ -110,7 +112,7 @@ impl Settled {
         if !matches!(end, End::Crashed(_)) {
             drop(remove(&directory.join(RUNNING_NAME)));
         }
-        drop(renew(&handle, crate::vsock::SOCKET_NAME, "vsock endpoint"));
+        drop(crate::vsock::endpoint::close(&handle));
         drop(renew(&handle, super::control::SOCKET_NAME, "control socket"));
         carry_out(end, guest, &directory, &log).await
     }
@@ -150,38 +152,32 @@ async fn carry_out(end: End, mut guest: Guest, directory: &Path, log: &EventLog)
 }
 
 /// Returns when the time is over, whatever others wrote of it meanwhile, and no
-/// call is underway. From then on nobody can renew it.
-async fn over(directory: &Path, mut ttl: Option<Ttl>, busy: &watch::Sender<usize>) -> Expired {
+/// call is underway. From then on nobody can renew it, or call.
+async fn over(directory: &Path, mut ttl: Option<Ttl>, calls: &Calls) -> Expired {
     loop {
-        quiet_after(ttl, busy).await;
+        // A process that goes on without its caller is no call: one that was
+        // forgotten would keep the workspace for ever.
+        until(ttl).await;
+        let Ok(silence) = calls.silence(QUIET).await else {
+            tokio::time::sleep(CLOCK_STEP).await;
+            continue;
+        };
         // Somebody changes it this moment, or it is gone: then it is over soon.
         let Ok(record) = ttl::lock_record(directory).await else { continue };
         ttl = ttl::read(directory).unwrap_or(ttl);
-        if let Some(Ttl { action, .. }) = ttl.filter(Ttl::is_over)
-            && *busy.borrow() == 0
-        {
-            return Expired { action, _record: record };
+        if let Some(Ttl { action, .. }) = ttl.filter(Ttl::is_over) {
+            return Expired { action, _record: record, _silence: silence };
         }
     }
 }
 
-/// Returns when the time is over and no call is underway. A process that goes on
-/// without its caller is no call: one that was forgotten would keep the workspace
-/// for ever.
-async fn quiet_after(ttl: Option<Ttl>, busy: &watch::Sender<usize>) {
+/// Returns when the time is over.
+async fn until(ttl: Option<Ttl>) {
     let Some(Ttl { expires_at, .. }) = ttl else { return std::future::pending().await };
-    let mut busy = busy.subscribe();
     loop {
-        let left = Timestamp::now().duration_until(expires_at);
-        match Duration::try_from(left) {
+        match Duration::try_from(Timestamp::now().duration_until(expires_at)) {
             Ok(left) if !left.is_zero() => tokio::time::sleep(left.min(CLOCK_STEP)).await,
-            Ok(_) | Err(_) => {
-                // The sender lives as long as the guest.
-                drop(busy.wait_for(|calls| *calls == 0).await);
-                if timeout(QUIET, busy.wait_for(|calls| *calls > 0)).await.is_err() {
-                    return;
-                }
-            }
+            Ok(_) | Err(_) => return,
         }
     }
 }
@@ -205,9 +201,9 @@ impl Guest {
     /// for its end; kills it when it does not. Says whether it obeyed.
     async fn power_off(&mut self, grace: Duration) -> bool {
         let deadline = grace.saturating_add(OFF_DEADLINE);
-        let opener = self.opener.clone();
+        let way = self.way.clone();
         let asking = async move {
-            let mut connection = super::boot::greet(&opener).await?;
+            let mut connection = way.greet().await?;
             let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
             connection.call(pyro_protocol::power::PowerOff { grace_ms }, deadline).await
         };
@@ -239,28 +235,8 @@ impl Guest {
 mod tests {
     use super::*;
 
-    const PAST: Ttl =
-        Ttl { seconds: 1, action: TtlAction::Delete, expires_at: Timestamp::UNIX_EPOCH };
-
-    #[tokio::test(start_paused = true)]
-    async fn r8_calls_defer_the_end_and_so_do_those_that_follow_closely() {
-        let busy = watch::Sender::new(1);
-        let mut ends = std::pin::pin!(quiet_after(Some(PAST), &busy));
-        let long = Duration::from_secs(3600);
-        assert!(timeout(long, &mut ends).await.is_err(), "a call is underway");
-        for _ in 0..3 {
-            busy.send_replace(0);
-            assert!(timeout(QUIET / 2, &mut ends).await.is_err(), "the next may follow");
-            busy.send_replace(1);
-            assert!(timeout(long, &mut ends).await.is_err(), "it did");
-        }
-        busy.send_replace(0);
-        assert_eq!(timeout(QUIET * 2, &mut ends).await, Ok(()));
-    }
-
     #[tokio::test(start_paused = true)]
     async fn r8_without_a_time_to_live_there_is_no_end() {
-        let busy = watch::Sender::new(0);
-        assert!(timeout(Duration::from_secs(1 << 20), quiet_after(None, &busy)).await.is_err());
+        assert!(timeout(Duration::from_secs(1 << 20), until(None)).await.is_err());
     }
 }

@@ -110,7 +110,7 @@ fn in_thread(lease: std::os::unix::net::UnixStream, vmm: Arc<dyn Vmm>, lock: Fil
         runtime.block_on(async {
             lease.set_nonblocking(true)?;
             // Whatever went wrong was reported on the lease.
-            drop(serve_lease(UnixStream::from_std(lease)?, |_| vmm).await);
+            drop(serve_lease(UnixStream::from_std(lease)?, Some(vmm)).await);
             Ok::<_, std::io::Error>(())
         })
     });

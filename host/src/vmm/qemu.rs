@@ -2,18 +2,19 @@
 
 mod command_line;
 
-use super::{Accelerator, Link, Machine, Started, Vmm, VmmProcess};
+use super::{Link, Machine, Place, Rung, Started, Vmm, VmmProcess};
 use crate::confine::{self, Confined, Confinement};
 use crate::error::{Error, ErrorKind, Result};
 use command_line::{CommandLine, Descriptors};
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use tokio::net::UnixStream;
 
 /// The program's name on `PATH`.
-pub const PROGRAM: &str = "qemu-system-x86_64";
+const PROGRAM: &str = "qemu-system-x86_64";
 
 /// Where QEMU's firmware and modules are; a confined QEMU sees these only.
 const LIBRARIES: &[&str] = &[
@@ -26,24 +27,47 @@ const LIBRARIES: &[&str] = &[
     "/lib64",
 ];
 
+/// How QEMU runs a guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accelerator {
+    /// The processor does.
+    Kvm,
+    /// It translates them.
+    Tcg,
+}
+
+impl Accelerator {
+    /// That of a rung.
+    pub(super) const fn of(rung: Rung) -> Self {
+        if rung.needs_kvm() { Self::Kvm } else { Self::Tcg }
+    }
+}
+
 /// QEMU, as it is installed on this host.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Qemu {
     /// The program.
     pub program: PathBuf,
+    /// How it runs the guest.
+    pub accelerator: Accelerator,
     /// The rate of the host's time stamp counter. Guests without a paravirtual
     /// clock cannot find it out by themselves.
     pub tsc_khz: u64,
 }
 
 impl Vmm for Qemu {
-    fn start<'a>(&'a self, machine: &'a Machine, lock: &'a File) -> BoxFuture<'a, Result<Started>> {
-        Box::pin(async move { self.spawn(machine, lock) })
+    fn start<'a>(
+        &'a self,
+        machine: &'a Machine,
+        place: Place<'a>,
+    ) -> BoxFuture<'a, Result<Started>> {
+        Box::pin(async move { self.spawn(machine, place) })
     }
 }
 
 impl Qemu {
-    fn spawn(&self, machine: &Machine, lock: &File) -> Result<Started> {
+    fn spawn(&self, machine: &Machine, place: Place<'_>) -> Result<Started> {
         let (channel, channel_end) = socket_pair()?;
         let (console, console_end) = socket_pair()?;
         let (errors, errors_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
@@ -58,9 +82,8 @@ impl Qemu {
         if let Some(initrd) = &machine.initrd {
             confinement.see_as(initrd, command_line::INITRD);
         }
-        if machine.accelerator == Accelerator::Kvm {
-            let scratch = machine.disk.parent().unwrap_or(Path::new("/"));
-            confinement.see_device(Path::new("/dev/kvm"), scratch)?;
+        if self.accelerator == Accelerator::Kvm {
+            confinement.see_device(Path::new("/dev/kvm"), place.directory)?;
         }
         let descriptors = Descriptors {
             channel: confinement.pass(channel_end),
@@ -70,10 +93,11 @@ impl Qemu {
             seed: confinement.pass(seed),
         };
         // It does not know of it, and has it nevertheless.
-        let lock = lock.try_clone().map_err(|error| Error::io("cannot share a lock", error))?;
+        let lock =
+            place.lock.try_clone().map_err(|error| Error::io("cannot share a lock", error))?;
         confinement.pass(lock);
         confinement.stderr(errors_end);
-        let arguments = CommandLine { machine, tsc_khz: self.tsc_khz, descriptors }.arguments();
+        let arguments = CommandLine { machine, qemu: self, descriptors }.arguments();
         let process = confine::spawn(confinement, &arguments)?;
         let channel = std::os::unix::net::UnixStream::from(channel);
         channel
@@ -124,7 +148,7 @@ fn open(path: &Path, write: bool) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// `HostRequirement` when it is not installed.
-pub fn find(config: &crate::Config) -> Result<PathBuf> {
+pub(super) fn find(config: &crate::Config) -> Result<PathBuf> {
     let missing = |what: String| {
         Error::new(ErrorKind::HostRequirement, what).hint(
             "install it with `apt-get install qemu-system-x86`, or set PYRO_QEMU to where it is",

@@ -1,10 +1,14 @@
 //! Serves the endpoint over a multiplexed channel, as Firecracker would over
 //! its vsock device.
 
-use super::read_line;
+use super::{DIRECTORY, SOCKET_NAME, read_line, short_path};
+use crate::error::{Error, Result};
 use pyro_protocol::VsockPort;
 use pyro_protocol::carry::{self, HEADROOM};
 use pyro_protocol::channel::{Acceptor, Opener, Receiver, STREAM_UNIT, Sender};
+use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::io::Errno;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
@@ -13,7 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -34,16 +38,39 @@ const CONNECTIONS_MAX: usize = 192;
 /// What is moved at once.
 const CHUNK: usize = STREAM_UNIT;
 
+/// Listens in a workspace's directory, where an earlier guest may have left its
+/// endpoint.
+pub fn listen(directory: &File) -> Result<UnixListener> {
+    let failed = |error| Error::io("cannot listen on the vsock endpoint", error);
+    close(directory)?;
+    let path = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let place = match mkdirat(directory, DIRECTORY, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => openat(directory, DIRECTORY, path, Mode::empty()),
+        Err(errno) => Err(errno),
+    };
+    let place = place.map_err(|errno| failed(errno.into()))?;
+    UnixListener::bind(short_path(place.as_fd(), SOCKET_NAME)).map_err(failed)
+}
+
+/// Takes the endpoint away, so that nobody finds it any more; connections go on.
+pub fn close(directory: &File) -> Result<()> {
+    let path = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let closed = openat(directory, DIRECTORY, path, Mode::empty())
+        .and_then(|place| unlinkat(place, SOCKET_NAME, AtFlags::empty()));
+    match closed {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(Error::io("cannot remove an old vsock endpoint", errno.into())),
+    }
+}
+
 /// Serves until dropped. What the guest opens to `announce_port` goes to
-/// `announced`; every other port of the host is refused. `busy` is told how many
-/// callers are connected.
+/// `announced`; every other port of the host is refused.
 pub async fn serve(
     listener: UnixListener,
     opener: Opener,
     mut acceptor: Acceptor,
     announce_port: VsockPort,
     announced: mpsc::Sender<pyro_protocol::channel::Stream>,
-    busy: watch::Sender<usize>,
 ) {
     let mut connections = JoinSet::new();
     loop {
@@ -55,12 +82,10 @@ pub async fn serve(
                     continue;
                 };
                 let opener = opener.clone();
-                let counted = Counted::new(busy.clone());
                 connections.spawn(async move {
                     // A caller that goes away, or a guest that refuses, ends
                     // its own connection and nothing else.
                     drop(carry(caller, opener).await);
-                    drop(counted);
                 });
             }
             inbound = acceptor.accept() => {
@@ -72,22 +97,6 @@ pub async fn serve(
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
         }
-    }
-}
-
-/// One caller, among those that are counted.
-struct Counted(watch::Sender<usize>);
-
-impl Counted {
-    fn new(busy: watch::Sender<usize>) -> Self {
-        busy.send_modify(|count| *count += 1);
-        Self(busy)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
     }
 }
 

@@ -4,7 +4,7 @@ use super::GUEST_PATH;
 use super::admission;
 use super::directory::Directory;
 use super::label;
-use super::machine::{self, Caller, Plan};
+use super::machine::{self, Attempt, Caller, Plan};
 use super::place::{Place, SEED_NAME};
 use super::power;
 use super::record::{self, NetworkPolicy, Record, Seed, SeedMode, Ttl, TtlAction};
@@ -21,7 +21,7 @@ use crate::seed::{self, Source};
 use crate::store::private_dir;
 use crate::store::record as records;
 use crate::supervisor::Lifetime;
-use crate::vmm::{Durability, qemu};
+use crate::vmm::{Durability, Rung};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -38,6 +38,8 @@ pub struct NewWorkspace {
     pub environment: String,
     /// How large.
     pub shape: Shape,
+    /// How to run it, always; the best way of the moment if not said.
+    pub vmm: Option<Rung>,
     /// What it begins with.
     pub seed: Source,
     /// What it is called.
@@ -55,6 +57,7 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
     wanted.check()?;
     admission::look(&pyro.config, wanted.shape.mem_mib)?;
     refuse_taken_name(pyro, wanted.name.as_deref())?;
+    let attempt = Attempt::first(pyro, wanted.vmm).await?;
     caller.stage("preparing", &wanted.environment).await;
     let bootable = caller.unless_cancelled(resolve(pyro, &wanted.environment)).await?;
     let mut directory = Directory::stage(&pyro.config)?;
@@ -78,6 +81,7 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
         vcpu_count: wanted.shape.vcpu_count,
         mem_mib: wanted.shape.mem_mib,
         disk_mib: wanted.shape.disk_mib,
+        vmm: wanted.vmm,
         network_policy: NetworkPolicy::Off,
         created_at: Timestamp::now(),
         ttl: wanted.ttl.map(|(seconds, action)| Ttl::from_now(seconds, action)),
@@ -103,7 +107,7 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
     };
     // What the record names is to be on the host's disk before it is official.
     let (lease, written) = tokio::join!(
-        machine::boot_best(pyro, &plan, &caller),
+        machine::boot_best(pyro, &plan, attempt, &caller),
         sync(vec![path.join(SEED_NAME), path.join(FIRST_DISK)])
     );
     let lease = lease?;
@@ -153,7 +157,6 @@ pub(super) fn refuse_taken_name(pyro: &Pyro, name: Option<&str>) -> Result<()> {
 /// Finds what to boot, on a thread of its own: it reads whole images when they
 /// are new.
 pub(super) async fn resolve(pyro: &Pyro, environment: &str) -> Result<Bootable> {
-    qemu::find(&pyro.config)?;
     let (config, name) = (pyro.config.clone(), environment.to_owned());
     blocking(move || {
         private_dir(&config.cache_dir)?;

@@ -227,6 +227,8 @@ fn may_have_run(error: &Error) -> bool {
         | ErrorKind::OutOfMemory
         | ErrorKind::DiskFull
         | ErrorKind::BootFailed
+        | ErrorKind::Network
+        | ErrorKind::Untrusted
         | ErrorKind::ProgramNotFound
         | ErrorKind::ProgramNotExecutable
         | ErrorKind::Io => false,

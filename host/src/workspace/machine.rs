@@ -1,5 +1,5 @@
-//! Bringing a machine up for a workspace: what it boots, with which
-//! accelerator, and what becomes of the attempt.
+//! Bringing a machine up for a workspace: what it boots, on which rung of the
+//! ladder, and what becomes of the attempt.
 
 use super::admission;
 use super::shape::Shape;
@@ -14,7 +14,7 @@ use crate::id::WorkspaceId;
 use crate::pyro::Pyro;
 use crate::supervisor::launch::Lease;
 use crate::supervisor::{Assignment, Lifetime, Ready};
-use crate::vmm::{Accelerator, Durability, Machine, qemu};
+use crate::vmm::{self, Durability, Machine, Rung};
 use std::fs::File;
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
@@ -40,10 +40,10 @@ async fn gather(pyro: &Pyro) -> Result<Facts> {
     blocking(move || Facts::gather(&config)).await
 }
 
-async fn remember_kvm(pyro: &Pyro, boots: bool) {
+async fn remember(pyro: &Pyro, rung: Rung, boots: bool) {
     let config = pyro.config.clone();
     let remember = move || {
-        facts::remember_kvm(&config, boots);
+        facts::remember(&config, rung, boots);
         Ok(())
     };
     // It is worth no failure.
@@ -77,11 +77,7 @@ impl Caller<'_> {
 }
 
 /// Starts a supervisor on a plan. Dropping the future midway leaves nothing.
-pub(super) async fn launch(
-    pyro: &Pyro,
-    plan: &Plan<'_>,
-    accelerator: Accelerator,
-) -> Result<Lease> {
+pub(super) async fn launch(pyro: &Pyro, plan: &Plan<'_>, rung: Rung) -> Result<Lease> {
     plan.shape.check()?;
     admission::admit(&pyro.config, &plan.directory, plan.shape.mem_mib).await?;
     let (seed, seeded) = match &plan.seed {
@@ -106,11 +102,14 @@ pub(super) async fn launch(
                 Lifetime::Made | Lifetime::Kept => Durability::Kept,
             },
             seed,
-            accelerator,
             verbose: false,
         },
-        qemu: qemu::find(&pyro.config)?,
-        tsc_khz: gather(pyro).await?.tsc_khz,
+        vmm: vmm::find(&pyro.config, rung, gather(pyro).await?.tsc_khz)?,
+        boot_deadline: if rung.needs_kvm() {
+            pyro.deadlines.kvm_boot
+        } else {
+            pyro.deadlines.tcg_boot
+        },
         deadlines: pyro.deadlines,
     };
     pyro.launcher.launch(&pyro.config, &assignment, plan.lock).await
@@ -121,10 +120,10 @@ pub(super) async fn launch(
 pub(super) async fn boot(
     pyro: &Pyro,
     plan: &Plan<'_>,
-    accelerator: Accelerator,
+    rung: Rung,
     caller: &Caller<'_>,
 ) -> Result<(Lease, Ready)> {
-    let mut lease = caller.unless_cancelled(launch(pyro, plan, accelerator)).await?;
+    let mut lease = caller.unless_cancelled(launch(pyro, plan, rung)).await?;
     match caller.unless_cancelled(lease.ready()).await {
         Ok(ready) => {
             // Without it more counts as promised than is.
@@ -139,83 +138,143 @@ pub(super) async fn boot(
     }
 }
 
-/// With which accelerator to boot, and whether it is a guess.
-pub(super) enum Attempt {
-    /// What was asked for or proven: there is no other.
-    Sure(Accelerator),
-    /// KVM seems to be there.
-    Guess,
-    /// The guess came to nothing.
-    Second,
+/// A way up: the rungs that may do, the best first.
+pub(super) struct Attempt {
+    rungs: Vec<Step>,
+    /// Where no guest came up, though it might have.
+    failed: Vec<Rung>,
+}
+
+/// A rung that may do.
+struct Step {
+    rung: Rung,
+    /// Nobody has seen a guest come up there yet.
+    guess: bool,
 }
 
 impl Attempt {
-    pub(super) async fn first(pyro: &Pyro) -> Result<Self> {
+    /// Where to begin. With a rung that was asked for there is no other.
+    ///
+    /// # Errors
+    /// `HostRequirement` when nothing is installed that could run a guest.
+    pub(super) async fn first(pyro: &Pyro, asked: Option<Rung>) -> Result<Self> {
         gather(pyro).await?;
-        Ok(match choose(pyro)? {
-            (Accelerator::Kvm, false) => Self::Guess,
-            (accelerator, _) => Self::Sure(accelerator),
-        })
+        let rungs = match wanted(pyro, asked)? {
+            Some(rung) => vec![Step { rung, guess: false }],
+            None => ladder(pyro)?,
+        };
+        Ok(Self { rungs, failed: Vec::new() })
     }
 
-    pub(super) fn accelerator(&self) -> Accelerator {
-        match self {
-            Self::Sure(accelerator) => *accelerator,
-            Self::Guess => Accelerator::Kvm,
-            Self::Second => Accelerator::Tcg,
-        }
+    /// What to try now.
+    pub(super) fn rung(&self) -> Rung {
+        self.rungs[0].rung
     }
 
-    /// Judges what the attempt came to; `None` when it is to be made again with
-    /// what is the accelerator now. What is learned of KVM is remembered.
+    /// Judges what the attempt came to; `None` when it is to be made again on
+    /// what is the rung now. What is learned is remembered.
     pub(super) async fn judge<T>(
         &mut self,
         pyro: &Pyro,
         outcome: Result<T>,
         events: &Events,
     ) -> Option<Result<T>> {
-        match (&self, &outcome) {
-            (Self::Guess, Ok(_)) => remember_kvm(pyro, true).await,
-            (Self::Guess, Err(error)) if error.kind() == ErrorKind::BootFailed => {
-                let warning = format!("no guest boots with KVM, so it is translated: {error}");
+        let Step { rung, guess } = self.rungs[0];
+        match &outcome {
+            Ok(_) => {
+                if guess {
+                    remember(pyro, rung, true).await;
+                }
+                // Only now it is these that were at fault.
+                for rung in self.failed.drain(..) {
+                    remember(pyro, rung, false).await;
+                }
+            }
+            Err(error) if guess && self.rungs.len() > 1 && is_the_rungs(error) => {
+                self.failed.push(self.rungs.remove(0).rung);
+                let next = self.rung();
+                let warning = format!("no guest boots on {rung}, so {next} it is: {error}");
                 events.emit(Event::Warning(warning)).await;
-                *self = Self::Second;
                 return None;
             }
-            // Only now it is KVM that was at fault.
-            (Self::Second, Ok(_)) => remember_kvm(pyro, false).await,
-            (Self::Sure(_) | Self::Guess | Self::Second, _) => {}
+            Err(_) => {}
         }
         Some(outcome)
     }
 }
 
-/// Boots a plan with the best accelerator there is.
-pub(super) async fn boot_best(pyro: &Pyro, plan: &Plan<'_>, caller: &Caller<'_>) -> Result<Lease> {
-    let mut attempt = Attempt::first(pyro).await?;
+/// Whether another rung may do where this one did not.
+fn is_the_rungs(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::BootFailed | ErrorKind::HostRequirement | ErrorKind::Unsupported
+    )
+}
+
+/// Boots a plan on the best rung there is.
+pub(super) async fn boot_best(
+    pyro: &Pyro,
+    plan: &Plan<'_>,
+    mut attempt: Attempt,
+    caller: &Caller<'_>,
+) -> Result<Lease> {
     loop {
-        let booted = boot(pyro, plan, attempt.accelerator(), caller).await;
+        let booted = boot(pyro, plan, attempt.rung(), caller).await;
         if let Some(booted) = attempt.judge(pyro, booted, caller.events).await {
             return booted.map(|(lease, _)| lease);
         }
     }
 }
 
-/// What the user asked for, else what was proven to work, else a good guess;
-/// and whether it is more than a guess.
-pub fn choose(pyro: &Pyro) -> Result<(Accelerator, bool)> {
-    match pyro.config.accelerator.as_deref() {
-        Some("kvm") => Ok((Accelerator::Kvm, true)),
-        Some("tcg") => Ok((Accelerator::Tcg, true)),
-        Some(other) => {
-            Err(Error::new(ErrorKind::InvalidInput, format!("PYRO_ACCELERATOR is {other:?}"))
-                .hint("set it to kvm or tcg, or unset it"))
+/// What the caller asks for, else what the user always wants.
+fn wanted(pyro: &Pyro, asked: Option<Rung>) -> Result<Option<Rung>> {
+    let always = || {
+        pyro.config.vmm.as_deref().map(|name| {
+            name.parse().map_err(|error: vmm::UnknownRung| {
+                Error::new(ErrorKind::InvalidInput, format!("PYRO_VMM is {name:?}"))
+                    .hint(format!("{error}; or unset it"))
+            })
+        })
+    };
+    asked.map(Ok).or_else(always).transpose()
+}
+
+/// The rungs that may do, up to the first that is known to.
+fn ladder(pyro: &Pyro) -> Result<Vec<Step>> {
+    let facts = Facts::gather(&pyro.config)?;
+    let mut rungs = Vec::new();
+    let mut missing = None;
+    for rung in Rung::ALL {
+        if let Err(error) = vmm::programs(&pyro.config, rung) {
+            missing = Some(error);
+            continue;
         }
-        None => {
-            let proven = Facts::gather(&pyro.config)?.kvm_boots();
-            let kvm = proven.unwrap_or_else(facts::processor_claims_kvm);
-            let accelerator = if kvm { Accelerator::Kvm } else { Accelerator::Tcg };
-            Ok((accelerator, proven.is_some()))
+        match facts.boots(&pyro.config, rung) {
+            Some(true) => {
+                rungs.push(Step { rung, guess: false });
+                break;
+            }
+            Some(false) if rung.needs_kvm() => {}
+            None if rung.needs_kvm() && !facts::kvm_is_likely() => {}
+            // What translates needs nothing of the host, whatever went wrong once.
+            None | Some(false) => rungs.push(Step { rung, guess: true }),
         }
+    }
+    match (rungs.is_empty(), missing) {
+        // The last one's is the one that every host can have.
+        (true, Some(error)) => Err(error),
+        (true, None) | (false, _) => Ok(rungs),
+    }
+}
+
+/// Where guests run that nobody asks a rung for: as the user always wants, or on
+/// the best rung that may do.
+///
+/// # Errors
+/// As [`Attempt::first`].
+pub fn choose(pyro: &Pyro) -> Result<Rung> {
+    match wanted(pyro, None)? {
+        Some(rung) => Ok(rung),
+        None => ladder(pyro).map(|rungs| rungs[0].rung),
     }
 }

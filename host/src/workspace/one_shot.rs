@@ -16,7 +16,7 @@ use crate::id::WorkspaceId;
 use crate::pyro::Pyro;
 use crate::supervisor::launch::Lease;
 use crate::supervisor::{Lifetime, Ready};
-use crate::vmm::{Accelerator, Durability};
+use crate::vmm::{Durability, Rung};
 use pyro_protocol::process::{Exit, Outcome};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +30,8 @@ pub struct RunRequest {
     pub environment: String,
     /// How large a guest.
     pub shape: Shape,
+    /// How to run it; the best way if not said.
+    pub vmm: Option<Rung>,
     /// What to run.
     pub program: Program,
 }
@@ -54,10 +56,10 @@ pub struct Ran {
 pub async fn run(pyro: &Pyro, request: RunRequest, context: Context) -> Result<Ran> {
     let (cancel, events) = (context.cancel.clone(), context.events.clone());
     let caller = Caller { events: &events, cancel: &cancel };
-    let mut attempt = Attempt::first(pyro).await?;
+    let mut attempt = Attempt::first(pyro, request.vmm).await?;
     let (mut guest, ready) = loop {
-        let accelerator = attempt.accelerator();
-        let up = bring_up(pyro, &request.environment, request.shape, accelerator, &caller).await;
+        let rung = attempt.rung();
+        let up = bring_up(pyro, &request.environment, request.shape, rung, &caller).await;
         if let Some(up) = attempt.judge(pyro, up, &events).await {
             break up?;
         }
@@ -84,12 +86,12 @@ pub async fn run(pyro: &Pyro, request: RunRequest, context: Context) -> Result<R
 pub async fn trial<T>(
     pyro: &Pyro,
     environment: &str,
-    accelerator: Accelerator,
+    rung: Rung,
     cancel: &CancellationToken,
     look: impl FnOnce(&Ready) -> T,
 ) -> Result<(Ready, T)> {
     let caller = Caller { events: &crate::Events::discard(), cancel };
-    let (guest, ready) = bring_up(pyro, environment, Shape::TRIAL, accelerator, &caller).await?;
+    let (guest, ready) = bring_up(pyro, environment, Shape::TRIAL, rung, &caller).await?;
     let seen = look(&ready);
     guest.lease.release().await?;
     Ok((ready, seen))
@@ -108,7 +110,7 @@ async fn bring_up(
     pyro: &Pyro,
     environment: &str,
     shape: Shape,
-    accelerator: Accelerator,
+    rung: Rung,
     caller: &Caller<'_>,
 ) -> Result<(OneShot, Ready)> {
     shape.check()?;
@@ -127,7 +129,7 @@ async fn bring_up(
         lifetime: Lifetime::Lease,
     };
     caller.stage("booting", environment).await;
-    let (lease, ready) = machine::boot(pyro, &plan, accelerator, caller).await?;
+    let (lease, ready) = machine::boot(pyro, &plan, rung, caller).await?;
     let (id, path) = (plan.id, plan.directory);
     // From here on the directory is the supervisor's to remove.
     directory.hand_over();

@@ -1,6 +1,6 @@
 //! Starting, stopping and deleting workspaces.
 
-use super::machine::{self, Caller, Plan};
+use super::machine::{self, Attempt, Caller, Plan};
 use super::place::{Place, SEED_NAME, State};
 use super::record::Record;
 use crate::blocking::blocking;
@@ -88,6 +88,7 @@ pub(super) async fn boot(
 ) -> Result<Lease> {
     let caller = Caller::from(context);
     caller.stage("booting", place.id().to_string()).await;
+    let attempt = Attempt::first(pyro, record.vmm).await?;
     let bootable = caller.unless_cancelled(resolve(pyro, record)).await?;
     forget_running(place)?;
     let plan = Plan {
@@ -100,7 +101,7 @@ pub(super) async fn boot(
         seed: Some(place.path().join(SEED_NAME)),
         lifetime: Lifetime::Kept,
     };
-    machine::boot_best(pyro, &plan, &caller).await
+    machine::boot_best(pyro, &plan, attempt, &caller).await
 }
 
 pub(super) async fn keep(place: &Place, lease: Lease) -> Result<()> {

@@ -5,6 +5,7 @@ use crate::digest::Digest;
 use crate::id::WorkspaceId;
 use crate::store::record;
 pub use crate::supervisor::ttl::{RECORD_NAME as NAME, Ttl, TtlAction};
+use crate::vmm::Rung;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct Record {
     pub mem_mib: u32,
     /// The size of its file system, in MiB.
     pub disk_mib: u64,
+    /// How to run it, always; the best way of the moment if its owner did not say.
+    #[serde(default)]
+    pub vmm: Option<Rung>,
     /// What its network may do.
     pub network_policy: NetworkPolicy,
     /// When it was made.

@@ -2,7 +2,7 @@
 //! the console, and what runs on it is the guest.
 
 use futures::future::{BoxFuture, pending};
-use pyro::vmm::{Link, Machine, Started, Vmm, VmmProcess};
+use pyro::vmm::{Link, Machine, Place, Started, Vmm, VmmProcess};
 use pyro::{Error, Result};
 use pyro_agent::{Guest, Phase, serve_connection};
 use pyro_protocol::channel::{self, Acceptor, Opener, Side, Stream};
@@ -70,12 +70,18 @@ impl FakeVmm {
 }
 
 impl Vmm for FakeVmm {
-    fn start<'a>(&'a self, machine: &'a Machine, lock: &'a File) -> BoxFuture<'a, Result<Started>> {
+    fn start<'a>(
+        &'a self,
+        machine: &'a Machine,
+        place: Place<'a>,
+    ) -> BoxFuture<'a, Result<Started>> {
         self.started.fetch_add(1, Ordering::Relaxed);
         let behaviour = Arc::clone(&self.behaviour);
         let verbose = machine.verbose;
         Box::pin(async move {
-            lock.try_clone()
+            place
+                .lock
+                .try_clone()
                 .and_then(|lock| start(behaviour, verbose, lock))
                 .map_err(|error| Error::io("cannot start a fake machine", error))
         })

@@ -76,11 +76,13 @@ impl Home {
             state_dir: self.path("state"),
             // Any file: the VMM is a fake one.
             qemu: Some("/proc/self/exe".into()),
+            firecracker: None,
             agent: self.path("no-agent"),
             executable: self.path("no-pyro"),
             kernel: None,
-            accelerator: Some("tcg".into()),
+            vmm: Some("qemu-tcg".into()),
             path: Vec::new(),
+            network: Default::default(),
         }
     }
 

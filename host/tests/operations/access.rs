@@ -42,7 +42,7 @@ async fn s10_a_guest_is_spoken_to_by_its_user_alone() {
         let mode = directory.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{}", directory.display());
     }
-    for name in ["vsock.sock", "control.sock"] {
+    for name in ["vmm/vsock.sock", "control.sock"] {
         let socket = workspace.join(name);
         UnixStream::connect(&socket).expect("it is ours");
         if rustix::process::geteuid().is_root() {

@@ -149,7 +149,7 @@ async fn a_vmm_that_cannot_be_started() {
         fn start<'a>(
             &'a self,
             _: &'a pyro::vmm::Machine,
-            _: &'a std::fs::File,
+            _: pyro::vmm::Place<'a>,
         ) -> futures::future::BoxFuture<'a, pyro::Result<pyro::vmm::Started>> {
             let error = Error::new(ErrorKind::Unsupported, "cannot confine the VMM").hint("a hint");
             Box::pin(async { Err(error) })

@@ -10,7 +10,7 @@ use pyro::operation::{
     ProcessWrite, WorkspaceCreate, WorkspaceDelete, WorkspaceEvents, WorkspaceExec, WorkspaceList,
     WorkspaceLogs, WorkspaceReset, WorkspaceStart, WorkspaceStatus, WorkspaceStop,
 };
-use pyro::vmm::{Machine, Started, Vmm};
+use pyro::vmm::{Machine, Place, Started, Vmm};
 use pyro::{Pyro, Result};
 use pyro_agent::{Guest, Phase, serve_connection};
 use serde_json::{Value, json};
@@ -48,10 +48,10 @@ impl Vmm for Recorded {
     fn start<'a>(
         &'a self,
         machine: &'a Machine,
-        lock: &'a fs::File,
+        place: Place<'a>,
     ) -> BoxFuture<'a, Result<Started>> {
         self.machines.lock().unwrap().push(machine.clone());
-        self.vmm.start(machine, lock)
+        self.vmm.start(machine, place)
     }
 }
 

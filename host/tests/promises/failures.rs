@@ -37,7 +37,7 @@ fn i7_what_is_not_there_is_an_error_with_a_next_step() {
         assert!(error["hint"].is_string(), "{words:?}: {error}");
         assert_eq!(output.status.code(), Some(125), "{words:?}");
         let message = error["message"].as_str().unwrap();
-        assert!(message.contains(asked.words[0]), "{words:?} names nothing: {message}");
+        assert!(message.contains(asked.subject()), "{words:?} names nothing: {message}");
 
         let words = asked.with(&[], 0);
         let output = run(home.path(), &words);

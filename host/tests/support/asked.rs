@@ -34,6 +34,7 @@ const ASKED: &[(&str, &str)] = &[
     ("workspace reset", "nobody"),
     ("workspace delete", "nobody"),
     ("workspace events", "nobody"),
+    ("setup", "--from /nonexistent/archive"),
     ("doctor", ""),
     ("env list", ""),
     ("env inspect", "nothing:1"),
@@ -61,6 +62,11 @@ impl Asked {
     pub fn with<'a>(&'a self, more: &[&'a str], at: usize) -> Vec<&'a str> {
         let (before, after) = self.words.split_at(at);
         [self.entry.path, before, more, after].concat()
+    }
+
+    /// The first thing that is named and not there.
+    pub fn subject(&self) -> &'static str {
+        self.words.iter().find(|word| !word.starts_with("--")).unwrap()
     }
 
     /// Before which words options may stand: all, up to a `--`, but for those

@@ -23,7 +23,7 @@ const STALL: Duration = Duration::from_secs(60);
 /// KVM.
 pub fn pyro(home: &Home, words: &[&str]) -> Command {
     let mut command = home.pyro(words);
-    command.env("PYRO_ACCELERATOR", "tcg");
+    command.env("PYRO_VMM", "qemu-tcg");
     command
 }
 

@@ -2,6 +2,7 @@ use super::WorkspaceSummary;
 use crate::operation::argument::{DiskMib, HostPath, Label, Labels, MemMib, TtlSeconds, VcpuCount};
 use crate::operation::{Context, Creates, Effect, Operation};
 use crate::seed::Source;
+use crate::vmm::Rung;
 use crate::workspace::create::NewWorkspace;
 use crate::workspace::record::TtlAction;
 use crate::workspace::{self, Shape};
@@ -54,6 +55,12 @@ pub struct WorkspaceCreate {
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub disk_mib: DiskMib,
+    /// How to run it, always: `firecracker`, `qemu-kvm` or `qemu-tcg`; the best
+    /// way that works here if not given.
+    #[arg(long, value_name = "VMM")]
+    #[serde(default)]
+    #[schemars(with = "Rung")]
+    pub vmm: Option<Rung>,
     /// Stop it by itself after so many seconds; no limit if not given. A call
     /// that is running then is waited for, `process wait` included; a detached
     /// process that nobody waits for is not.
@@ -85,6 +92,7 @@ impl WorkspaceCreate {
             vcpu_count: VcpuCount::default(),
             mem_mib: MemMib::default(),
             disk_mib: DiskMib::default(),
+            vmm: None,
             ttl_seconds: None,
             ttl_action: TtlAction::default(),
         }
@@ -121,6 +129,7 @@ impl Operation for WorkspaceCreate {
                 mem_mib: self.mem_mib.get(),
                 disk_mib: self.disk_mib.get().into(),
             },
+            vmm: self.vmm,
             seed,
             name: self.name,
             labels: Labels::collect(self.labels),

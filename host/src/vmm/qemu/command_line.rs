@@ -1,6 +1,7 @@
 //! A machine as QEMU's arguments.
 
-use crate::vmm::{Accelerator, Durability, KernelFlavor, Machine};
+use super::{Accelerator, Qemu};
+use crate::vmm::{Durability, KernelFlavor, Machine};
 use std::os::fd::RawFd;
 
 /// Where the kernel is for a confined QEMU.
@@ -40,8 +41,8 @@ pub struct Descriptors {
 pub struct CommandLine<'a> {
     /// What to start.
     pub machine: &'a Machine,
-    /// The rate of the host's time stamp counter.
-    pub tsc_khz: u64,
+    /// With what.
+    pub qemu: &'a Qemu,
     /// What QEMU inherits.
     pub descriptors: Descriptors,
 }
@@ -64,7 +65,7 @@ impl CommandLine<'_> {
         option("object", format!("memory-backend-memfd,id=memory,size={mem_mib}M"));
         option("m", format!("{mem_mib}M"));
         option("smp", machine.vcpu_count.to_string());
-        match machine.accelerator {
+        match self.qemu.accelerator {
             Accelerator::Kvm => {
                 option("accel", "kvm".into());
                 option("cpu", "host".into());
@@ -133,14 +134,14 @@ impl CommandLine<'_> {
             // No interface that nobody asked for.
             "dummy.numdummies=0".into(),
         ];
-        match machine.accelerator {
+        match self.qemu.accelerator {
             Accelerator::Kvm => {}
             Accelerator::Tcg => {
                 // Without a paravirtual clock the kernel must be told the rate
                 // of its time stamp counter or it falls back to jiffies, and
                 // with ACPI hangs. The rest skips what is slow to emulate and
                 // of no use inside one tenant's throw-away machine.
-                words.push(format!("tsc_early_khz={}", self.tsc_khz));
+                words.push(format!("tsc_early_khz={}", self.qemu.tsc_khz));
                 words.extend(
                     ["tsc=reliable", "no_timer_check", "mitigations=off"].map(String::from),
                 );
@@ -170,6 +171,10 @@ impl CommandLine<'_> {
 mod tests {
     use super::*;
 
+    fn qemu(accelerator: Accelerator) -> Qemu {
+        Qemu { program: "/usr/bin/qemu".into(), accelerator, tsc_khz: 2_500_000 }
+    }
+
     fn arguments(accelerator: Accelerator, kernel_flavor: KernelFlavor) -> String {
         let machine = Machine {
             vcpu_count: 1,
@@ -181,11 +186,11 @@ mod tests {
             disk: "/state/disk.ext4".into(),
             durability: Durability::Scratch,
             seed: "/state/seed.erofs".into(),
-            accelerator,
             verbose: false,
         };
         let descriptors = Descriptors { channel: 3, console: 4, root_image: 5, disk: 6, seed: 7 };
-        let words = CommandLine { machine: &machine, tsc_khz: 2_500_000, descriptors }.arguments();
+        let qemu = qemu(accelerator);
+        let words = CommandLine { machine: &machine, qemu: &qemu, descriptors }.arguments();
         // An option and its value on one line.
         words.join(" ").replace(" -", "\n-")
     }
@@ -194,7 +199,7 @@ mod tests {
     fn every_kernel_with_and_without_kvm() {
         for accelerator in [Accelerator::Tcg, Accelerator::Kvm] {
             for flavor in KernelFlavor::ALL {
-                let name = format!("{accelerator}-{flavor}");
+                let name = format!("{accelerator:?}-{flavor}").to_lowercase();
                 insta::assert_snapshot!(name, arguments(accelerator, flavor));
             }
         }
@@ -220,12 +225,12 @@ mod tests {
             disk: "/d".into(),
             durability: Durability::Kept,
             seed: "/s".into(),
-            accelerator: Accelerator::Tcg,
             verbose: true,
         };
         let descriptors = Descriptors { channel: 3, console: 4, root_image: 5, disk: 6, seed: 7 };
         let line = |machine: &Machine| {
-            CommandLine { machine, tsc_khz: 1, descriptors }.arguments().join(" ")
+            let qemu = qemu(Accelerator::Tcg);
+            CommandLine { machine, qemu: &qemu, descriptors }.arguments().join(" ")
         };
         let many = line(&machine);
         assert!(many.contains("-smp 4") && many.contains("-m 2048M"), "{many}");

@@ -1,11 +1,11 @@
-//! Whether a file is what its manifest says, without reading it every time.
+//! Whether a file is what its digest says, without reading it every time.
 //!
 //! The file is hashed once. Then a stamp beside it remembers which file that
 //! was: device, inode, size and both times. Whoever changes the file changes its
 //! ctime, which nobody can set back; then it is hashed again.
 
-use crate::digest::Digest;
-use crate::store::record::{self, Record};
+use super::record::{self, Record};
+use crate::digest::Measured;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, Metadata};
 use std::io;
@@ -35,12 +35,12 @@ pub enum Fault {
         actual: u64,
     },
     /// Its content is another.
-    #[error("its digest is {} and should be {}", actual.short(), expected.short())]
+    #[error("its digest is {actual} and should be {expected}")]
     Content {
-        /// What the manifest says.
-        expected: Digest,
-        /// What the file has.
-        actual: Digest,
+        /// The first digits of what it should be.
+        expected: String,
+        /// The first digits of what it is.
+        actual: String,
     },
 }
 
@@ -56,8 +56,8 @@ impl From<io::Error> for Fault {
 
 /// Which file it was whose content has that digest.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
-    digest: Digest,
+struct Stamp<D> {
+    digest: D,
     device: u64,
     inode: u64,
     size: u64,
@@ -65,12 +65,12 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-impl Record for Stamp {
+impl<D: Measured> Record for Stamp<D> {
     const VERSION: u32 = 1;
 }
 
-impl Stamp {
-    fn new(digest: Digest, meta: &Metadata) -> Self {
+impl<D: Measured> Stamp<D> {
+    fn new(digest: D, meta: &Metadata) -> Self {
         Self {
             digest,
             device: meta.dev(),
@@ -98,9 +98,10 @@ fn stamp_of(file: &Path) -> PathBuf {
 }
 
 /// Whether the file's stamp vouches for this content.
-fn is_verified(file: &Path, expected: Digest) -> bool {
+fn is_verified<D: Measured>(file: &Path, expected: D) -> bool {
     let Ok(meta) = file.symlink_metadata() else { return false };
-    record::read::<Stamp>(&stamp_of(file)).is_ok_and(|stamp| stamp == Stamp::new(expected, &meta))
+    record::read::<Stamp<D>>(&stamp_of(file))
+        .is_ok_and(|stamp| stamp == Stamp::new(expected, &meta))
 }
 
 /// Sees whether a file is there and has this length.
@@ -110,7 +111,7 @@ fn is_verified(file: &Path, expected: Digest) -> bool {
 pub fn glance(file: &Path, size: u64) -> Result<(), Fault> {
     let meta = file.symlink_metadata()?;
     if !meta.is_file() {
-        return Err(Fault::Unreadable(io::Error::other("it is no regular file")));
+        return Err(irregular());
     }
     if meta.size() != size {
         return Err(Fault::Length { expected: size, actual: meta.size() });
@@ -123,16 +124,27 @@ pub fn glance(file: &Path, size: u64) -> Result<(), Fault> {
 ///
 /// # Errors
 /// What is wrong with the file.
-pub fn verify(file: &Path, expected: Digest, size: u64) -> Result<(), Fault> {
+pub fn verify<D: Measured>(file: &Path, expected: D, size: u64) -> Result<(), Fault> {
     glance(file, size)?;
+    verify_content(file, expected)
+}
+
+/// The same of a file whose length nobody said.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn verify_content<D: Measured>(file: &Path, expected: D) -> Result<(), Fault> {
+    if !file.symlink_metadata()?.is_file() {
+        return Err(irregular());
+    }
     if is_verified(file, expected) {
         // A stamp vouches for the content, not for the right to read it.
         rustix::fs::access(file, rustix::fs::Access::READ_OK).map_err(io::Error::from)?;
         return Ok(());
     }
-    let actual = measure(file)?;
+    let actual: D = measure(file)?;
     if actual != expected {
-        return Err(Fault::Content { expected, actual });
+        return Err(Fault::Content { expected: expected.brief(), actual: actual.brief() });
     }
     Ok(())
 }
@@ -141,14 +153,18 @@ pub fn verify(file: &Path, expected: Digest, size: u64) -> Result<(), Fault> {
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn measure(file: &Path) -> io::Result<Digest> {
+pub fn measure<D: Measured>(file: &Path) -> io::Result<D> {
     let open = File::open(file)?;
     let before = open.metadata()?;
-    let digest = Digest::of_reader(&open)?;
+    let digest = D::of_reader(&open)?;
     let stamp = Stamp::new(digest, &before);
     if stamp == Stamp::new(digest, &open.metadata()?) && stamp.is_settled() {
         // Without a stamp it is only hashed again: a full disk does no harm.
         drop(record::write(&stamp_of(file), &stamp));
     }
     Ok(digest)
+}
+
+fn irregular() -> Fault {
+    Fault::Unreadable(io::Error::other("it is no regular file"))
 }

@@ -1,0 +1,51 @@
+//! The supervisor's own way to the agent, which nobody can take from it.
+
+use crate::agent::Connection;
+use crate::error::{Error, ErrorKind, Result};
+use crate::vsock::Endpoint;
+use pyro_protocol::CALL_PORT;
+use pyro_protocol::channel::Opener;
+use std::fs::File;
+use std::io;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// How the supervisor reaches the agent.
+#[derive(Debug, Clone)]
+pub(super) enum Way {
+    /// Over the channel that it serves the endpoint with.
+    Channel(Opener),
+    /// Over the endpoint that the VMM serves.
+    Endpoint(Endpoint),
+}
+
+/// Both directions of a connection.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
+impl Way {
+    /// Over the endpoint in a workspace's directory.
+    pub(super) fn endpoint(directory: &File) -> Result<Self> {
+        Endpoint::open(directory)
+            .map(Self::Endpoint)
+            .map_err(|error| Error::io("cannot find the VMM's vsock endpoint", error))
+    }
+
+    /// Opens a connection and greets the agent. Needs a deadline around it.
+    pub(super) async fn greet(&self) -> Result<Connection<Box<dyn Duplex>>> {
+        let stream: io::Result<Box<dyn Duplex>> = match self {
+            Self::Channel(opener) => match opener.open(CALL_PORT).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(error) => Err(io::Error::other(error)),
+            },
+            Self::Endpoint(endpoint) => match endpoint.connect(CALL_PORT).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(error) => Err(error),
+            },
+        };
+        let stream = stream.map_err(|error| {
+            Error::new(ErrorKind::GuestLost, "the agent does not answer").because(error)
+        })?;
+        Connection::greet(stream).await
+    }
+}
