@@ -20,6 +20,7 @@ mod confined;
 mod inspect;
 mod jail;
 mod owner;
+mod shared;
 mod start;
 
 pub use cgroup::{Limits, sweep, unlimited_because};
@@ -27,6 +28,7 @@ pub use confined::Confined;
 pub use inspect::{Inspection, inspect};
 pub use jail::{Jailer, can_jail};
 pub use owner::{VMM_UID, give};
+pub use shared::SharedSocket;
 pub use start::spawn;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -138,8 +140,8 @@ impl Confinement {
     /// Shows a directory of the host in which the VMM makes its sockets. It is
     /// made anew here, private to the VMM's user: whatever an earlier VMM left
     /// is gone. The VMM can put there what it likes, so nobody on the host is
-    /// to follow a link in it or to believe a file; what the host puts there
-    /// for the VMM needs [`give`].
+    /// to follow a link in it or to believe a file, and sockets are reached by
+    /// [`SharedSocket`]; what the host puts there for the VMM needs [`give`].
     ///
     /// # Errors
     /// When it cannot be made.

@@ -6,3 +6,9 @@
 mod confinement;
 #[path = "machinery/endpoint.rs"]
 mod endpoint;
+#[path = "machinery/firecracker.rs"]
+mod firecracker;
+#[path = "machinery/jail.rs"]
+mod jail;
+#[path = "machinery/limits.rs"]
+mod limits;

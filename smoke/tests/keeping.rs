@@ -117,7 +117,7 @@ fn r21_a_workspace_goes_on_after_the_host_was_down() {
             Err(errno) => panic!("{errno}"),
         }
     }
-    for file in ["vsock.sock", "control.sock", "console.log", "supervisor.log"] {
+    for file in ["vmm/vsock.sock", "control.sock", "console.log", "supervisor.log"] {
         fs::remove_file(directory(&home).join(file)).expect("it was there");
     }
     assert_eq!(state(&home), "crashed");

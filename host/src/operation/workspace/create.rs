@@ -55,9 +55,8 @@ pub struct WorkspaceCreate {
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub disk_mib: DiskMib,
-    /// How to run it, always: `firecracker`, `qemu-kvm` or `qemu-tcg`; the best
-    /// way that works here if not given.
-    #[arg(long, value_name = "VMM")]
+    /// How to run it, always; the best way that works here if not given.
+    #[arg(long, value_name = "firecracker|qemu-kvm|qemu-tcg")]
     #[serde(default)]
     #[schemars(with = "Rung")]
     pub vmm: Option<Rung>,
