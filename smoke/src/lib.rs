@@ -5,6 +5,7 @@
 //! every home borrows the cache of the user who runs the tests; `make test`
 //! fills it first.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -176,19 +177,36 @@ impl Home {
     #[must_use]
     pub fn processes(&self) -> Vec<(u32, String)> {
         let needle = self.path().to_string_lossy().into_owned();
+        let mut ours = HashSet::new();
         let mut found = Vec::new();
+        // Each after its parent, but for numbers that have come round.
         for pid in process_ids() {
-            let read =
-                |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-            let files = open_files(pid);
-            let ours = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(&needle);
+            let environment = read_of(pid, "environ");
+            // What is jailed has neither, but a parent that is ours.
             if pid != std::process::id()
-                && (ours(&read("environ")) || files.iter().any(|file| file.starts_with(&needle)))
+                && (environment.contains(&needle)
+                    || open_files(pid).iter().any(|file| file.starts_with(&needle))
+                    || parent(pid).is_some_and(|parent| ours.contains(&parent)))
             {
-                found.push((pid, String::from_utf8_lossy(&read("cmdline")).replace('\0', " ")));
+                ours.insert(pid);
+                found.push((pid, read_of(pid, "cmdline").replace('\0', " ")));
             }
         }
         found
+    }
+
+    /// The processes of so many guests: for each a supervisor, a VMM and, where
+    /// that is jailed, its watcher.
+    ///
+    /// # Panics
+    /// When there are others.
+    #[must_use]
+    pub fn processes_of_guests(&self, guests: usize) -> Vec<(u32, String)> {
+        let all = self.processes();
+        let watchers = all.iter().filter(|(pid, _)| is_watcher(*pid)).count();
+        assert!(watchers == 0 || watchers == guests, "{all:?}");
+        assert_eq!(all.len(), 2 * guests + watchers, "{all:?}");
+        all
     }
 
     /// Waits until nothing of this home runs or is left, for at most `limit`.
@@ -270,7 +288,29 @@ pub fn stderr(output: &Output) -> String {
 
 fn process_ids() -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").expect("/proc");
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    let mut ids: Vec<u32> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// A file of a process's, empty when it has gone.
+fn read_of(pid: u32, name: &str) -> String {
+    let bytes = std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Who started a process, or has taken it over.
+#[must_use]
+pub fn parent(pid: u32) -> Option<u32> {
+    let status = read_of(pid, "status");
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
+/// Whether it watches over a VMM that is jailed.
+#[must_use]
+pub fn is_watcher(pid: u32) -> bool {
+    read_of(pid, "comm").trim() == "pyro-watcher"
 }
 
 fn open_files(pid: u32) -> Vec<String> {

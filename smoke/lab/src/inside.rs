@@ -71,6 +71,8 @@ fn become_a_host() -> io::Result<()> {
     mount_move(".", "/")?;
     chroot(".")?;
     chdir("/")?;
+    // As udev does on a Debian.
+    rustix::fs::chmod("/dev/kvm", rustix::fs::Mode::from_raw_mode(0o666))?;
     attach("proc", "/proc", "proc", "")?;
     attach("sysfs", "/sys", "sysfs", "")?;
     attach("cgroup2", "/sys/fs/cgroup", "cgroup2", "")?;
