@@ -9,6 +9,8 @@
 //! ```text
 //! pyro-lab            every story
 //! pyro-lab killed     those with this in their names
+//! pyro-lab --measure PROGRAM WHAT
+//!                     runs a benchmark in there and prints what it prints
 //! ```
 
 mod elsewhere;
@@ -30,8 +32,11 @@ fn main() -> ExitCode {
     let done = match words[..] {
         [inside::TELL] => inside::teller::tell_what_is_asked().map(|()| true),
         [] => outside::tell_stories(""),
+        ["--measure", program, what] => outside::measure(program.as_ref(), what).map(|()| true),
         [part] if !part.starts_with('-') => outside::tell_stories(part),
-        _ => Err(std::io::Error::other("usage: pyro-lab [PART OF A STORY'S NAME]")),
+        _ => Err(std::io::Error::other(
+            "usage: pyro-lab [PART OF A STORY'S NAME | --measure PROGRAM WHAT]",
+        )),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

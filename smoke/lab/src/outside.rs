@@ -19,6 +19,9 @@ const HOSTS_MAX: usize = 2;
 /// The longest that a story may take.
 const STORY_LIMIT_S: u64 = 300;
 
+/// The longest that a benchmark may take.
+const MEASURE_LIMIT_S: u64 = 1200;
+
 /// Hosts that one place starts in turn, should they be lost.
 const STARTS_MAX: u32 = 4;
 
@@ -35,12 +38,7 @@ struct Session {
 /// Tells every story with this in its name; whether all went well.
 pub fn tell_stories(part: &str) -> io::Result<bool> {
     let started = Instant::now();
-    let work = std::env::current_exe()?.with_file_name("lab");
-    fs::create_dir_all(&work)?;
-    let lock = File::create(work.join("lock"))?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
-        |_| io::Error::other(format!("stories are being told already, in {}", work.display())),
-    )?;
+    let (work, _lock) = workplace()?;
     eprintln!("==> build the stories");
     let programs = stories::programs()?;
     let mut waiting = Vec::new();
@@ -89,6 +87,30 @@ pub fn tell_stories(part: &str) -> io::Result<bool> {
         served?;
     }
     Ok(session.is_well(count))
+}
+
+/// Runs a program in an emulated host that has nothing else to do, and prints
+/// what it prints.
+pub fn measure(program: &Path, what: &str) -> io::Result<()> {
+    let (work, _lock) = workplace()?;
+    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let kit = Kit::make(&[(name.clone(), program.to_owned())], &work)?;
+    let (mut host, _) = EmulatedHost::start(&kit, &work.join("host-0"))?;
+    let story = Story { program: name, test: what.to_owned() };
+    let told = host.tell(&Ask { story, limit_s: MEASURE_LIMIT_S })?;
+    print!("{}", told.output);
+    if told.ending.is_good() { Ok(()) } else { Err(io::Error::other(told.ending.to_string())) }
+}
+
+/// Where everything is made, which is for one at a time.
+fn workplace() -> io::Result<(PathBuf, File)> {
+    let work = std::env::current_exe()?.with_file_name("lab");
+    fs::create_dir_all(&work)?;
+    let lock = File::create(work.join("lock"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
+        |_| io::Error::other(format!("stories are being told already, in {}", work.display())),
+    )?;
+    Ok((work, lock))
 }
 
 impl Session {
