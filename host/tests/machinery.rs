@@ -6,3 +6,11 @@
 mod confinement;
 #[path = "machinery/endpoint.rs"]
 mod endpoint;
+#[path = "machinery/firecracker.rs"]
+mod firecracker;
+#[path = "machinery/given.rs"]
+mod given;
+#[path = "machinery/jail.rs"]
+mod jail;
+#[path = "machinery/limits.rs"]
+mod limits;

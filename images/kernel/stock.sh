@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Takes Debian's own cloud kernel apart for direct boot; no root, no compiler.
 #
-#   stock.sh OUT_DIR
+#   stock.sh OUT_DIR [MODULE...]
 #
+# MODULE                   another kernel's modules than a guest's
 # OUT_DIR/vmlinux          the uncompressed ELF: QEMU enters it by PVH in half
 #                          the time of a bzImage, Firecracker takes nothing else
 # OUT_DIR/modules/NN-*.ko  what a guest needs, to be inserted in this order
@@ -28,9 +29,11 @@ modules=(
     tun
 )
 
-[ $# = 1 ] || fail "usage: stock.sh OUT_DIR"
+[ $# -ge 1 ] || fail "usage: stock.sh OUT_DIR [MODULE...]"
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
+shift
+[ $# = 0 ] || modules=("$@")
 PATH=$PATH:/usr/sbin:/sbin
 need modprobe kmod
 need xz xz-utils

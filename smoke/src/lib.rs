@@ -5,6 +5,7 @@
 //! every home borrows the cache of the user who runs the tests; `make test`
 //! fills it first.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -13,6 +14,44 @@ use tempfile::TempDir;
 
 /// How long a story waits for something that is bound to happen.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The end of a log that tells why.
+const LOG_MAX: usize = 4096;
+
+/// The percentage of their full size at which stories are told. Where a guest's
+/// host is translated as well, a tenth of the injections shows as much as time
+/// allows.
+pub const SCALE: &str = "PYRO_STORY_SCALE";
+
+/// How many times as slow as a bare machine this host is.
+pub const SLOWNESS: &str = "PYRO_STORY_SLOWNESS";
+
+fn variable(name: &str) -> Option<u32> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+/// So many, at the scale of this telling, but at least `least`.
+#[must_use]
+pub fn scaled(full: u32, least: u32) -> u32 {
+    let scale = variable(SCALE).unwrap_or(100);
+    let scaled = (full * scale / 100).max(least.min(full));
+    if scaled != full {
+        eprintln!("{SCALE}={scale}: {scaled} instead of {full}");
+    }
+    scaled
+}
+
+/// How long this host may take for what a bare machine does within `limit`.
+#[must_use]
+pub fn patient(limit: Duration) -> Duration {
+    limit * variable(SLOWNESS).unwrap_or(1)
+}
+
+/// Whether a command line is that of a VMM, whichever the host has.
+#[must_use]
+pub fn is_vmm(line: &str) -> bool {
+    ["qemu-system", "firecracker"].iter().any(|name| line.contains(name))
+}
 
 /// A home of its own for `pyro`, removed at the end of the story.
 pub struct Home {
@@ -25,9 +64,12 @@ impl Default for Home {
     }
 }
 
-/// A story that fails leaves no machine running.
+/// A story that fails says what the logs say, and leaves no machine running.
 impl Drop for Home {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell_logs();
+        }
         for left in self.leftovers() {
             let Some(id) = left.file_name().filter(|_| left.join("record.json").exists()) else {
                 continue;
@@ -117,23 +159,54 @@ impl Home {
         entries.flatten().map(|entry| entry.path()).collect()
     }
 
+    /// The ends of the logs of the workspaces here.
+    fn tell_logs(&self) {
+        for left in self.leftovers() {
+            for name in ["supervisor.log", "console.log"] {
+                let log = std::fs::read(left.join(name)).unwrap_or_default();
+                let end = &log[log.len().saturating_sub(LOG_MAX)..];
+                if !end.is_empty() {
+                    eprintln!("--- {name} of {}", left.display());
+                    eprintln!("{}", String::from_utf8_lossy(end));
+                }
+            }
+        }
+    }
+
     /// Processes of this home that run now: supervisors, VMMs, commands.
     #[must_use]
     pub fn processes(&self) -> Vec<(u32, String)> {
         let needle = self.path().to_string_lossy().into_owned();
+        let mut ours = HashSet::new();
         let mut found = Vec::new();
+        // Each after its parent, but for numbers that have come round.
         for pid in process_ids() {
-            let read =
-                |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-            let files = open_files(pid);
-            let ours = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(&needle);
+            let environment = read_of(pid, "environ");
+            // What is jailed has neither, but a parent that is ours.
             if pid != std::process::id()
-                && (ours(&read("environ")) || files.iter().any(|file| file.starts_with(&needle)))
+                && (environment.contains(&needle)
+                    || open_files(pid).iter().any(|file| file.starts_with(&needle))
+                    || parent(pid).is_some_and(|parent| ours.contains(&parent)))
             {
-                found.push((pid, String::from_utf8_lossy(&read("cmdline")).replace('\0', " ")));
+                ours.insert(pid);
+                found.push((pid, read_of(pid, "cmdline").replace('\0', " ")));
             }
         }
         found
+    }
+
+    /// The processes of so many guests: for each a supervisor, a VMM and, where
+    /// that is jailed, its watcher.
+    ///
+    /// # Panics
+    /// When there are others.
+    #[must_use]
+    pub fn processes_of_guests(&self, guests: usize) -> Vec<(u32, String)> {
+        let all = self.processes();
+        let watchers = all.iter().filter(|(pid, _)| is_watcher(*pid)).count();
+        assert!(watchers == 0 || watchers == guests, "{all:?}");
+        assert_eq!(all.len(), 2 * guests + watchers, "{all:?}");
+        all
     }
 
     /// Waits until nothing of this home runs or is left, for at most `limit`.
@@ -149,6 +222,7 @@ impl Home {
     /// # Panics
     /// When something else stays.
     pub fn expect_clean_within_but(&self, limit: Duration, words: &str) {
+        let limit = patient(limit);
         let deadline = Instant::now() + limit;
         loop {
             let (mut processes, leftovers) = (self.processes(), self.leftovers());
@@ -214,7 +288,29 @@ pub fn stderr(output: &Output) -> String {
 
 fn process_ids() -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").expect("/proc");
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    let mut ids: Vec<u32> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// A file of a process's, empty when it has gone.
+fn read_of(pid: u32, name: &str) -> String {
+    let bytes = std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Who started a process, or has taken it over.
+#[must_use]
+pub fn parent(pid: u32) -> Option<u32> {
+    let status = read_of(pid, "status");
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
+/// Whether it watches over a VMM that is jailed.
+#[must_use]
+pub fn is_watcher(pid: u32) -> bool {
+    read_of(pid, "comm").trim() == "pyro-watcher"
 }
 
 fn open_files(pid: u32) -> Vec<String> {

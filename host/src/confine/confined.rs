@@ -79,7 +79,6 @@ impl Confined {
     /// ended: then the kernel killed the VMM with it.
     fn told_by_watcher(&mut self) -> Option<String> {
         let mut status = [0; 4];
-        // It is gone, so this does not block.
         self.ending.as_mut()?.read_exact(&mut status).ok()?;
         let status = ExitStatus::from_raw(i32::from_ne_bytes(status));
         Some(match (status.code(), status.signal()) {

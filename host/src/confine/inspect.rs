@@ -23,7 +23,7 @@ pub struct Inspection {
     pub bounding: u64,
     /// Whether it can gain none.
     pub no_new_privs: bool,
-    /// Whether a seccomp filter is on.
+    /// Whether a seccomp filter is on every thread.
     pub seccomp: bool,
     /// Namespaces that it shares with this process.
     pub shared_namespaces: Vec<String>,
@@ -40,13 +40,7 @@ pub fn inspect(pid: u32) -> Result<Inspection> {
         fs::read_to_string(&path).map_err(|error| Error::io(format!("cannot read {path}"), error))
     };
     let status = read("status")?;
-    let field = |name: &str| {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .and_then(|rest| rest.split_whitespace().next())
-            .unwrap_or_default()
-    };
+    let field = |name: &str| field(&status, name);
     let mask = |name: &str| u64::from_str_radix(field(name), 16).unwrap_or(u64::MAX);
     let shared_namespaces = NAMESPACES
         .iter()
@@ -64,10 +58,32 @@ pub fn inspect(pid: u32) -> Result<Inspection> {
             .fold(0, |all, name| all | mask(name)),
         bounding: mask("CapBnd"),
         no_new_privs: field("NoNewPrivs") == "1",
-        seccomp: field("Seccomp") == "2",
+        seccomp: is_filtered(pid),
         shared_namespaces,
         own_root: root(&pid.to_string()).is_some_and(|theirs| Some(theirs) != root("self")),
         limits: limits_of(pid).unwrap_or_default(),
+    })
+}
+
+/// A line's first word.
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .and_then(|rest| rest.split_whitespace().next())
+        .unwrap_or_default()
+}
+
+/// Firecracker gives each thread a filter of its own, the first one when the
+/// guest starts.
+fn is_filtered(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        match fs::read_to_string(thread.path().join("status")) {
+            Ok(status) => field(&status, "Seccomp") == "2",
+            // It ended meanwhile.
+            Err(_) => true,
+        }
     })
 }
 

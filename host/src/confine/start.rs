@@ -11,6 +11,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
     recvmsg, socketpair, sockopt,
 };
+use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::File;
 use std::io::{IoSliceMut, Write};
@@ -34,7 +35,8 @@ pub fn spawn(confinement: Confinement, arguments: &[String]) -> Result<Confined>
     match confinement.jailer.as_ref().filter(|_| can_jail()) {
         None => start(&Plan::for_namespaces(&confinement, arguments)?, &confinement, None),
         Some(jailer) => {
-            let (ending, told) = pipe()?;
+            // Looked into only when the watcher is gone, be the other end open or not.
+            let (ending, told) = pipe(PipeFlags::NONBLOCK)?;
             let plan = Plan::for_jailer(&confinement, jailer, arguments, &told)?;
             start(&plan, &confinement, Some(File::from(ending)))
         }
@@ -49,7 +51,7 @@ pub(super) struct Begun {
 }
 
 pub(super) fn begin(plan: &Plan) -> Result<Begun> {
-    let (go, going) = pipe()?;
+    let (go, going) = pipe(PipeFlags::empty())?;
     let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
     let (listening, telling) =
         pair.map_err(|errno| Error::io("cannot make a pair of sockets", errno.into()))?;
@@ -57,7 +59,7 @@ pub(super) fn begin(plan: &Plan) -> Result<Begun> {
         .map_err(|errno| Error::io("cannot learn who speaks", errno.into()))?;
     let others = [going.as_raw_fd(), listening.as_raw_fd()];
     let ends = Ends { go: &go, telling: &telling, others };
-    let pid = child::clone(plan, &ends).map_err(|errno| refused("clone", errno))?;
+    let pid = child::clone(plan, &ends).map_err(|errno| plan.refused("clone", errno))?;
     Ok(Begun { pid, going: File::from(going), telling: listening })
 }
 
@@ -73,12 +75,12 @@ fn start(plan: &Plan, confinement: &Confinement, ending: Option<File>) -> Result
     if plan.has_user_namespace() {
         map_ids(pid)?;
     }
-    confined._group = limit(confinement, pid)?;
+    confined._group = limit(confinement, pid, confined.is_jailed())?;
     going.write_all(&[1]).map_err(|error| Error::io("cannot start the VMM", error))?;
     while let Some((told, speaker)) = listen(&telling)? {
         match told {
             Told::Here => confined.pid = speaker.unwrap_or(pid),
-            Told::Failed(Failure { step, errno }) => return Err(refused(step, errno)),
+            Told::Failed(Failure { step, errno }) => return Err(plan.refused(step, errno)),
         }
     }
     Ok(confined)
@@ -98,34 +100,39 @@ fn listen(telling: &OwnedFd) -> Result<Option<(Told, Option<Pid>)>> {
     let mut buffers = [IoSliceMut::new(&mut report)];
     let received =
         recvmsg(telling, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC).map_err(failed)?;
-    let speaker = ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmCredentials(who) => Some(who.pid),
-        _ => None,
+    let speaker = ancillary.drain().find_map(|message| {
+        if let RecvAncillaryMessage::ScmCredentials(who) = message { Some(who.pid) } else { None }
     });
     Ok(Told::parse(&report[..received.bytes]).map(|told| (told, speaker)))
 }
 
 /// Puts the child into its cgroup, where the host has one for it.
-fn limit(confinement: &Confinement, pid: Pid) -> Result<Option<Group>> {
+fn limit(confinement: &Confinement, pid: Pid, watched: bool) -> Result<Option<Group>> {
     let Some((workspace, mut limits)) = confinement.limited else { return Ok(None) };
     let Ok(hierarchy) = Hierarchy::find() else { return Ok(None) };
     // The watcher is one more.
-    limits.pids = limits.pids.map(|pids| pids.saturating_add(1));
+    limits.pids = limits.pids.map(|pids| pids.saturating_add(watched.into()));
     hierarchy.confine(workspace, limits, pid).map(Some)
 }
 
-fn refused(step: &str, errno: Errno) -> Error {
-    let message = format!("cannot confine the VMM: {step} failed");
-    let error = match errno {
-        Errno::PERM | Errno::ACCESS | Errno::NOSPC | Errno::INVAL => {
-            Error::new(ErrorKind::Unsupported, message).hint(
-                "the host must allow user namespaces: see `sysctl user.max_user_namespaces \
-                 kernel.unprivileged_userns_clone kernel.apparmor_restrict_unprivileged_userns`",
-            )
-        }
-        _ => Error::new(ErrorKind::Io, message),
-    };
-    error.because(std::io::Error::from(errno))
+impl Plan {
+    fn refused(&self, step: &str, errno: Errno) -> Error {
+        let message = format!("cannot confine the VMM: {step} failed");
+        let hint = if self.has_user_namespace() {
+            "the host must allow user namespaces: see `sysctl user.max_user_namespaces \
+             kernel.unprivileged_userns_clone kernel.apparmor_restrict_unprivileged_userns`"
+        } else {
+            "the host must let root make namespaces and mount in them; an ordinary user needs \
+             no such right"
+        };
+        let error = match errno {
+            Errno::PERM | Errno::ACCESS | Errno::NOSPC | Errno::INVAL => {
+                Error::new(ErrorKind::Unsupported, message).hint(hint)
+            }
+            _ => Error::new(ErrorKind::Io, message),
+        };
+        error.because(std::io::Error::from(errno))
+    }
 }
 
 /// Gives the child's user namespace its ids: as root, root to set up with and
@@ -148,8 +155,8 @@ pub(super) fn map_ids(pid: Pid) -> Result<()> {
     }
 }
 
-fn pipe() -> Result<(OwnedFd, OwnedFd)> {
-    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+fn pipe(flags: PipeFlags) -> Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(flags | PipeFlags::CLOEXEC)
         .map_err(|errno| Error::io("cannot make a pipe", errno.into()))
 }
 

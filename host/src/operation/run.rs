@@ -59,9 +59,8 @@ pub struct Run {
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub mem_mib: MemMib,
-    /// How to run the machine: `firecracker`, `qemu-kvm` or `qemu-tcg`; the best
-    /// way that works here if not given.
-    #[arg(long, value_name = "VMM")]
+    /// How to run the machine; the best way that works here if not given.
+    #[arg(long, value_name = "firecracker|qemu-kvm|qemu-tcg")]
     #[serde(default)]
     #[schemars(with = "Rung")]
     pub vmm: Option<Rung>,

@@ -4,7 +4,7 @@ mod command_line;
 mod qmp;
 
 use super::{Link, Machine, Metrics, Place, Rung, Started, Vmm, VmmProcess};
-use crate::confine::{self, Confined, Confinement};
+use crate::confine::{self, Confined, Confinement, Limits};
 use crate::error::{Error, ErrorKind, Result};
 use command_line::{CommandLine, Descriptors};
 use futures::future::BoxFuture;
@@ -17,6 +17,17 @@ use tokio::net::UnixStream;
 
 /// The program's name on `PATH`.
 const PROGRAM: &str = "qemu-system-x86_64";
+
+/// What QEMU needs besides its guest's memory, generously: itself, page tables,
+/// and the host's cache of the disks, which is given back when it runs short.
+const OWN_MEMORY: u64 = 256 << 20;
+
+/// Code that was translated is kept, up to this.
+const TRANSLATED_MAX: u64 = 1 << 30;
+
+/// Threads: one for each virtual processor; those that read and write disks, 64 at
+/// most; and some of its own.
+const OWN_THREADS: u32 = 128;
 
 /// Where QEMU's firmware and modules are; a confined QEMU sees these only.
 const LIBRARIES: &[&str] = &[
@@ -77,6 +88,19 @@ impl Vmm for Qemu {
 }
 
 impl Qemu {
+    /// What it may take besides what its guest has.
+    fn limits(&self, machine: &Machine) -> Limits {
+        let own = match self.accelerator {
+            Accelerator::Kvm => OWN_MEMORY,
+            Accelerator::Tcg => OWN_MEMORY + TRANSLATED_MAX,
+        };
+        let guest = u64::from(machine.mem_mib) << 20;
+        Limits {
+            memory_bytes: Some(guest + guest / 16 + own),
+            pids: Some(machine.vcpu_count + OWN_THREADS),
+        }
+    }
+
     fn spawn(&self, machine: &Machine, place: Place<'_>) -> Result<Started> {
         let (channel, channel_end) = socket_pair()?;
         let (console, console_end) = socket_pair()?;
@@ -104,6 +128,7 @@ impl Qemu {
             disk: confinement.pass(disk),
             seed: confinement.pass(seed),
         };
+        confinement.limit(place.workspace, self.limits(machine));
         // It does not know of it, and has it nevertheless.
         let lock =
             place.lock.try_clone().map_err(|error| Error::io("cannot share a lock", error))?;

@@ -26,9 +26,14 @@ pub async fn pause(place: &Place, context: &Context) -> Result<bool> {
     let _life = place.take_life(context).await?;
     require_up(place)?;
     stage(context, "pausing", place).await;
-    let answer = ask(place, Order::Pause, context).await?;
-    let Answer::Paused { already } = answer else { return Err(senseless(&answer)) };
-    Ok(already)
+    match ask(place, Order::Pause, context).await? {
+        Answer::Paused { already } => Ok(already),
+        other @ (Answer::Stopped { .. }
+        | Answer::Noted
+        | Answer::Resumed { .. }
+        | Answer::Metrics(_)
+        | Answer::Failed(_)) => Err(senseless(&other)),
+    }
 }
 
 /// Lets a workspace go on that stands still. Says whether it did already.
@@ -39,15 +44,21 @@ pub async fn resume(place: &Place, context: &Context) -> Result<bool> {
     let _life = place.take_life(context).await?;
     require_up(place)?;
     stage(context, "resuming", place).await;
-    let answer = ask(place, Order::Resume, context).await?;
-    let Answer::Resumed { already, clock_is_late } = &answer else {
-        return Err(senseless(&answer));
-    };
-    if let Some(reason) = clock_is_late {
-        let warning = format!("the clock of workspace {} may be late: {reason}", place.id());
-        context.events.emit(Event::Warning(warning)).await;
+    match ask(place, Order::Resume, context).await? {
+        Answer::Resumed { already, clock_is_late } => {
+            if let Some(reason) = clock_is_late {
+                let id = place.id();
+                let warning = format!("the clock of workspace {id} may be late: {reason}");
+                context.events.emit(Event::Warning(warning)).await;
+            }
+            Ok(already)
+        }
+        other @ (Answer::Stopped { .. }
+        | Answer::Noted
+        | Answer::Paused { .. }
+        | Answer::Metrics(_)
+        | Answer::Failed(_)) => Err(senseless(&other)),
     }
-    Ok(*already)
 }
 
 /// What is told of a workspace that runs, or stands still; of no other.
@@ -101,10 +112,8 @@ fn unheard(place: &Place) -> Error {
     match place.state() {
         State::Running | State::Paused => {
             let message = format!("the supervisor of workspace {id} does not know this order");
-            Error::new(ErrorKind::Unsupported, message).hint(format!(
-                "an older pyro started it: `pyro workspace stop {id}`, then \
-                 `pyro workspace start {id}`"
-            ))
+            Error::new(ErrorKind::Unsupported, message)
+                .hint(format!("an older pyro started it: `pyro workspace stop {id}`, then `start`"))
         }
         State::Stopped | State::Changing | State::Crashed | State::Damaged => {
             let message = format!("the guest of workspace {id} went away");

@@ -21,19 +21,19 @@ const NOBODY: u32 = 65534;
 pub const PLAYING: &str = "PYRO_TEST_PLAYING";
 
 /// A confined shell, and what it writes to its standard error.
-struct Shell {
-    program: Confined,
-    said: std::io::PipeReader,
-    input: std::io::PipeWriter,
+pub struct Shell {
+    pub program: Confined,
+    pub said: std::io::PipeReader,
+    pub input: std::io::PipeWriter,
 }
 
-fn skip<T>(why: impl std::fmt::Display) -> Option<T> {
+pub fn skip<T>(why: impl std::fmt::Display) -> Option<T> {
     eprintln!("skipped: {why}");
     None
 }
 
 /// `None`, and why, where this host does not allow it.
-fn shell(line: &str, prepare: impl FnOnce(&mut Confinement)) -> Option<Shell> {
+pub fn shell(line: &str, prepare: impl FnOnce(&mut Confinement)) -> Option<Shell> {
     if !Path::new(SHELL).exists() {
         return skip(format_args!("there is no {SHELL}"));
     }
@@ -52,7 +52,7 @@ fn shell(line: &str, prepare: impl FnOnce(&mut Confinement)) -> Option<Shell> {
 }
 
 impl Shell {
-    async fn finish(mut self) -> (String, String) {
+    pub async fn finish(mut self) -> (String, String) {
         drop(self.input);
         let how = self.program.wait().await;
         let mut said = String::new();
@@ -61,8 +61,23 @@ impl Shell {
     }
 }
 
-fn run<F: Future<Output = ()>>(test: F) {
+pub fn run<F: Future<Output = ()>>(test: F) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+}
+
+/// Whoever adopts a process may take a moment to bury it.
+pub fn is_alive(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    status.is_ok_and(|status| !status.contains("State:\tZ"))
+}
+
+/// Waits for what no event tells.
+pub fn wait_until(otherwise: &str, done: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !done() {
+        assert!(since.elapsed() < Duration::from_secs(5), "{otherwise}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Runs the same test in a copy of this program.
@@ -73,14 +88,13 @@ pub fn copy_of_this(test: &str, playing: &str) -> Command {
 }
 
 /// Runs a test here, and once more as nobody if this is root.
-fn as_anybody(name: &str, test: impl Future<Output = ()>) {
+pub fn as_anybody(name: &str, test: impl Future<Output = ()>) {
     run(test);
     let played = std::env::var_os(PLAYING).is_some();
     if played || !rustix::process::geteuid().is_root() {
         return;
     }
-    let name = format!("confinement::{name}");
-    let as_nobody = copy_of_this(&name, "nobody").uid(NOBODY).gid(NOBODY).current_dir("/").output();
+    let as_nobody = copy_of_this(name, "nobody").uid(NOBODY).gid(NOBODY).current_dir("/").output();
     match as_nobody {
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -93,7 +107,7 @@ fn as_anybody(name: &str, test: impl Future<Output = ()>) {
 
 #[test]
 fn a_program_sees_what_it_was_shown() {
-    as_anybody("a_program_sees_what_it_was_shown", async {
+    as_anybody("confinement::a_program_sees_what_it_was_shown", async {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("secret");
         std::fs::write(&file, "shown\n").unwrap();
@@ -127,7 +141,7 @@ fn a_program_sees_what_it_was_shown() {
 
 #[test]
 fn a_program_may_do_nothing_more() {
-    as_anybody("a_program_may_do_nothing_more", async {
+    as_anybody("confinement::a_program_may_do_nothing_more", async {
         let Some(mut shell) = shell("exec <&3 >&2; echo here; read line; exit 5", |_| {}) else {
             return;
         };
@@ -162,7 +176,7 @@ fn a_program_may_do_nothing_more() {
 
 #[test]
 fn a_program_dies_with_its_owner() {
-    as_anybody("a_program_dies_with_its_owner", async {
+    as_anybody("confinement::a_program_dies_with_its_owner", async {
         let Some(mut shell) = shell("echo up >&2; read line <&3", |_| {}) else { return };
         let mut up = [0; 3];
         shell.said.read_exact(&mut up).unwrap();
@@ -178,7 +192,7 @@ fn a_program_dies_with_its_owner() {
 
 #[test]
 fn a_program_dies_with_the_thread_that_started_it() {
-    as_anybody("a_program_dies_with_the_thread_that_started_it", async {
+    as_anybody("confinement::a_program_dies_with_the_thread_that_started_it", async {
         let started = std::thread::spawn(|| {
             let mut pid = None;
             run(async {
@@ -228,21 +242,12 @@ fn a_program_dies_with_the_process_that_started_it() {
         skip::<()>("no namespaces here");
         return;
     };
-    let since = Instant::now();
-    // Whoever adopts it may take a moment to bury it.
-    let alive = || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
-        status.is_ok_and(|status| !status.contains("State:\tZ"))
-    };
-    while alive() {
-        assert!(since.elapsed() < Duration::from_secs(5), "it lives on");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("it lives on", || !is_alive(pid));
 }
 
 #[test]
 fn what_cannot_be_started_says_at_which_step() {
-    as_anybody("what_cannot_be_started_says_at_which_step", async {
+    as_anybody("confinement::what_cannot_be_started_says_at_which_step", async {
         let missing = Confinement::new(Path::new("/no/such/program"));
         let error = spawn(missing, &[]).expect_err("there is none");
         if error.kind() == ErrorKind::Unsupported {
@@ -268,7 +273,7 @@ fn what_cannot_be_started_says_at_which_step() {
 
 #[test]
 fn many_descriptors_keep_their_numbers() {
-    as_anybody("many_descriptors_keep_their_numbers", async {
+    as_anybody("confinement::many_descriptors_keep_their_numbers", async {
         let mut readers = Vec::new();
         let mut line = String::new();
         let Some(shell) = shell("read line <&3; eval \"$line\"", |confinement| {

@@ -24,7 +24,7 @@ fn as_after_a_reboot(workspace: &Path) {
         "ready": { "vmm_pid": 1, "boot_us": 1, "activate_us": 1 },
     });
     fs::write(workspace.join("running.json"), running.to_string()).unwrap();
-    for socket in ["vsock.sock", "control.sock"] {
+    for socket in ["vmm/vsock.sock", "control.sock"] {
         drop(fs::remove_file(workspace.join(socket)));
         drop(std::os::unix::net::UnixListener::bind(workspace.join(socket)).unwrap());
     }

@@ -5,13 +5,14 @@ use pyro::agent::AgentClient;
 use pyro_agent::{Guest, Phase, serve_connection};
 use pyro_protocol::handshake::{GENERATION, MAGIC};
 use pyro_protocol::{Call, FrameKind, FrameReader, FrameWriter, Hello, Welcome};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
 /// A hostile guest's connection that was greeted and has read its call.
@@ -75,7 +76,8 @@ impl Served {
         answer: impl Fn(UnixStream) -> F + Send + 'static,
     ) -> Self {
         let endpoint = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(endpoint.path().join("vsock.sock")).unwrap();
+        let listener =
+            pyro::vsock::endpoint::listen(&File::open(endpoint.path()).unwrap()).unwrap();
         let serving = tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut byte = 0;

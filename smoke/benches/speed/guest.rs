@@ -92,7 +92,7 @@ impl Guest {
 /// A connection to a vsock port of the guest that lives in a directory.
 pub fn connect(directory: &fs::File, port: VsockPort) -> Result<UnixStream> {
     use std::os::fd::AsRawFd;
-    let path = format!("/proc/self/fd/{}/vsock.sock", directory.as_raw_fd());
+    let path = format!("/proc/self/fd/{}/vmm/vsock.sock", directory.as_raw_fd());
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(STALL))?;
     stream.set_write_timeout(Some(STALL))?;

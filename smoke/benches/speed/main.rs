@@ -14,9 +14,11 @@ mod cost;
 mod diff;
 mod exec;
 mod export;
+mod firecracker;
 mod footprint;
 mod guest;
 mod host;
+mod kernels;
 mod push;
 mod report;
 mod sample;
@@ -38,6 +40,8 @@ type Part = (&'static str, fn(&Home) -> Result<Vec<Figure>>);
 
 const PARTS: &[Part] = &[
     ("boot", boot::measure),
+    ("kernels", kernels::measure),
+    ("firecracker", firecracker::measure),
     ("cost", cost::measure),
     ("throughput", throughput::measure),
     ("memory", footprint::measure),
@@ -65,6 +69,9 @@ fn run() -> Result<()> {
     // Cargo adds a switch of its own.
     let asked: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    if asked == [firecracker::INSIDE] {
+        return firecracker::inside();
+    }
     let home = Home::new();
     let conditions = host::Conditions::gather(&home)?;
     // Formats the disk and measures what pyro keeps; neither is part of a boot.

@@ -4,7 +4,7 @@ use super::step::{Outcome, Step, existing, step};
 use crate::confine::owner::readable_by_vmm;
 use crate::confine::{Access, c_string};
 use crate::error::{Error, ErrorKind, Result};
-use std::ffi::{CStr, CString, c_uint};
+use std::ffi::{CStr, CString, c_uint, c_ulong};
 use std::path::Path;
 use std::ptr::null;
 
@@ -147,18 +147,22 @@ pub unsafe fn set_attributes(at: Step, path: &CStr, set: u64, flags: c_uint) -> 
     }
 }
 
-/// Cuts this mount namespace off from the host's, and mounts an empty file
-/// system in memory.
+/// Mounts an empty file system in memory, in this mount namespace only.
+/// `propagation` says what the namespace still learns of the host's mounts.
 ///
 /// # Safety
 /// As [`Entry::show`].
-pub unsafe fn mount_stage(stage: &CStr, flags: libc::c_ulong, options: &CStr) -> Outcome {
+pub unsafe fn mount_stage(
+    propagation: c_ulong,
+    stage: &CStr,
+    flags: c_ulong,
+    options: &CStr,
+) -> Outcome {
     // SAFETY: NUL-terminated strings that outlive the calls.
     unsafe {
-        let private = libc::MS_REC | libc::MS_PRIVATE;
-        step(Step::Mounting, libc::mount(null(), c"/".as_ptr(), null(), private, null()))?;
-        let tmpfs = c"tmpfs".as_ptr();
-        let options = options.as_ptr().cast();
-        step(Step::Mounting, libc::mount(c"none".as_ptr(), stage.as_ptr(), tmpfs, flags, options))
+        let (at, all) = (Step::Mounting, libc::MS_REC | propagation);
+        step(at, libc::mount(null(), c"/".as_ptr(), null(), all, null()))?;
+        let (nothing, tmpfs) = (c"none".as_ptr(), c"tmpfs".as_ptr());
+        step(at, libc::mount(nothing, stage.as_ptr(), tmpfs, flags, options.as_ptr().cast()))
     }
 }

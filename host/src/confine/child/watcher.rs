@@ -69,6 +69,8 @@ impl Jail {
             }
         }
         let relative = executable.strip_prefix("/").unwrap_or(&executable);
+        // No word of cgroups: told of version 2, it would move the VMM out of
+        // its own where the host has one that is called like the program.
         let words: [OsString; 13] = [
             "--id".into(),
             jailer.id.to_string().into(),
@@ -99,7 +101,8 @@ impl Jail {
 pub unsafe fn run(plan: &Plan, jail: &Jail, telling: RawFd) -> Result<Never, Stumble> {
     // SAFETY: as in `super::run`.
     unsafe {
-        mount_stage(&jail.base, libc::MS_NOSUID, &jail.options)?;
+        // What the host unmounts is unmounted here too, and not kept in use.
+        mount_stage(libc::MS_SLAVE, &jail.base, libc::MS_NOSUID, &jail.options)?;
         hide_optional_devices()?;
         for entry in &plan.entries {
             entry.show()?;
@@ -153,6 +156,7 @@ unsafe fn settle(plan: &Plan, telling: RawFd) -> Outcome {
     // SAFETY: as in `super::run`; the header and the two halves of the sets are
     // as the kernel's ABI has them.
     unsafe {
+        libc::prctl(libc::PR_SET_NAME, c"pyro-watcher".as_ptr(), 0, 0, 0);
         bound_capabilities(0)?;
         let header = [LINUX_CAPABILITY_VERSION_3, 0];
         let none = [0_u32; 6];

@@ -70,9 +70,8 @@ pub struct WorkspaceCreate {
     #[serde(default)]
     #[schemars(with = "DiskOpsPerSecond")]
     pub disk_ops_per_second: Option<DiskOpsPerSecond>,
-    /// How to run it, always: `firecracker`, `qemu-kvm` or `qemu-tcg`; the best
-    /// way that works here if not given.
-    #[arg(long, value_name = "VMM")]
+    /// How to run it, always; the best way that works here if not given.
+    #[arg(long, value_name = "firecracker|qemu-kvm|qemu-tcg")]
     #[serde(default)]
     #[schemars(with = "Rung")]
     pub vmm: Option<Rung>,
