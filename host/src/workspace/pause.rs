@@ -112,8 +112,10 @@ fn unheard(place: &Place) -> Error {
     match place.state() {
         State::Running | State::Paused => {
             let message = format!("the supervisor of workspace {id} does not know this order");
-            Error::new(ErrorKind::Unsupported, message)
-                .hint(format!("an older pyro started it: `pyro workspace stop {id}`, then `start`"))
+            Error::new(ErrorKind::Unsupported, message).hint(format!(
+                "an older pyro started it: `pyro workspace stop {id}`, then \
+                 `pyro workspace start {id}`"
+            ))
         }
         State::Stopped | State::Changing | State::Crashed | State::Damaged => {
             let message = format!("the guest of workspace {id} went away");
