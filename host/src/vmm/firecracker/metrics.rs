@@ -112,12 +112,12 @@ async fn read_all(fifo: AsyncFd<OwnedFd>, sum: watch::Sender<Sum>) {
     let mut buffer = vec![0; 8192];
     while let Ok(mut ready) = fifo.readable().await {
         match rustix::io::read(fifo.get_ref(), &mut buffer) {
-            // Firecracker has gone, or has not come yet; both end us otherwise.
-            Ok(0) | Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
+            Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
+            // Firecracker came and has gone. Whoever waits on would be woken for ever.
+            Ok(0) | Err(_) => return,
             Ok(count) => lines.push(&buffer[..count], |line| {
                 sum.send_modify(|sum| sum.add(line));
             }),
-            Err(_) => return,
         }
     }
 }
@@ -244,6 +244,23 @@ mod tests {
             expected.pop();
             prop_assert_eq!(seen, expected);
         }
+    }
+
+    /// The runtime has one thread, which whoever is woken for ever keeps.
+    #[tokio::test]
+    async fn r3_who_counts_ends_with_who_is_counted() {
+        let home = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(home.path().join(DIRECTORY)).expect("made");
+        let counted = Counted::open(home.path()).expect("a FIFO");
+        tokio::task::yield_now().await;
+        assert!(!counted.reading.is_finished(), "nobody has come yet");
+        let fifo = home.path().join(DIRECTORY).join(NAME);
+        drop(File::options().read(true).write(true).open(fifo).expect("open"));
+        let mut sum = counted.sum.clone();
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+            while sum.changed().await.is_ok() {}
+        });
+        ended.await.expect("it has gone");
     }
 
     #[test]
