@@ -103,23 +103,20 @@ impl AgentClient {
 
     /// Asks for the next connection ahead, so that the guest opens its side of it
     /// while its caller does something else. If that fails, the one who needs it
-    /// hears of it.
-    pub async fn dial_ahead(&self) {
-        let dialled = self.dial().await.ok();
-        *self.dialled.lock().unwrap_or_else(PoisonError::into_inner) = dialled;
+    /// hears of it. Says whether there is an endpoint at all: that of a guest that
+    /// has just gone away is not, or nobody listens on it.
+    pub async fn dial_ahead(&self) -> bool {
+        let dialled = self.dial().await;
+        let gone = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+        let there = !dialled.as_ref().is_err_and(|error| gone.contains(&error.kind()));
+        *self.dialled.lock().unwrap_or_else(PoisonError::into_inner) = dialled.ok();
+        there
     }
 
-    async fn dial(&self) -> Result<(Dialled, Underway)> {
-        let underway = Underway::begin(&self.directory).map_err(|error| {
-            if error.kind() == io::ErrorKind::WouldBlock {
-                Error::new(ErrorKind::Conflict, "the workspace's time is over, and it ends now")
-                    .hint("start it again when it is stopped: `pyro workspace start WORKSPACE`")
-            } else {
-                unanswered(error)
-            }
-        })?;
-        let dialling = async { Endpoint::open(&self.directory)?.dial(CALL_PORT).await };
-        dialling.await.map(|dialled| (dialled, underway)).map_err(unanswered)
+    async fn dial(&self) -> io::Result<(Dialled, Underway)> {
+        let underway = Underway::begin(&self.directory)?;
+        let dialled = Endpoint::open(&self.directory)?.dial(CALL_PORT).await?;
+        Ok((dialled, underway))
     }
 
     async fn connection(&self) -> Result<Channel> {
@@ -129,7 +126,7 @@ impl AgentClient {
         {
             return Ok(Counted::new(stream, Arc::clone(&self.passed), underway));
         }
-        let (dialled, underway) = self.dial().await?;
+        let (dialled, underway) = self.dial().await.map_err(unanswered)?;
         let stream = dialled.answered().await.map_err(unanswered)?;
         Ok(Counted::new(stream, Arc::clone(&self.passed), underway))
     }
@@ -159,6 +156,10 @@ impl AgentClient {
 }
 
 fn unanswered(error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::ResourceBusy {
+        return Error::new(ErrorKind::Conflict, "the workspace's time is over, and it ends now")
+            .hint("start it again when it is stopped: `pyro workspace start WORKSPACE`");
+    }
     Error::new(ErrorKind::GuestLost, "the guest does not answer").because(error)
 }
 

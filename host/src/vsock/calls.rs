@@ -35,7 +35,7 @@ impl Underway {
     /// Says that a call begins.
     ///
     /// # Errors
-    /// `WouldBlock` when the workspace's time is over.
+    /// `ResourceBusy` when the workspace's time is over.
     pub fn begin(directory: impl AsFd) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = match openat(directory, NAME, flags, Mode::empty()) {
@@ -43,8 +43,11 @@ impl Underway {
             Err(Errno::NOENT) => return Ok(Self(None)),
             Err(errno) => return Err(errno.into()),
         };
-        flock(&file, FlockOperation::NonBlockingLockShared)?;
-        Ok(Self(Some(file)))
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(Self(Some(file))),
+            Err(Errno::WOULDBLOCK) => Err(io::ErrorKind::ResourceBusy.into()),
+            Err(errno) => Err(errno.into()),
+        }
     }
 }
 
@@ -164,7 +167,7 @@ mod tests {
         assert!(timeout(QUIET * 3 / 4, &mut silence).await.is_err(), "it did");
         let held = timeout(QUIET * 2, &mut silence).await.expect("now").expect("locked");
         let late = Underway::begin(&directory).expect_err("its time is over");
-        assert_eq!(late.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(late.kind(), io::ErrorKind::ResourceBusy);
         drop(held);
     }
 

@@ -90,8 +90,6 @@ pub async fn exec(
     request: ExecRequest,
     mut context: Context,
 ) -> Result<Execed> {
-    // The guest's part of connecting takes longer than writing down what begins.
-    live.agent().dial_ahead().await;
     let environments = Environments::new(&pyro.config);
     let defaults = &environments.recipe(&live.record().environment)?.defaults;
     let program = request.program.or_defaults(defaults)?;

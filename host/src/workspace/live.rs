@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::id::WorkspaceId;
 use crate::pyro::Pyro;
+use crate::store::lock::Lock;
 use std::path::Path;
 
 /// A workspace whose guest answers calls, or did a moment ago.
@@ -28,29 +29,20 @@ impl Live {
     pub async fn open(pyro: &Pyro, reference: &str, context: &Context) -> Result<Self> {
         let place = find(&pyro.config, reference)?;
         let record = place.record()?;
-        let state = place.state();
-        if state == State::Paused {
+        if place.state() == State::Paused {
             return Err(place.is_paused());
         }
-        if state != State::Running {
-            // Whoever starts, stops or resets it now is waited for.
-            let life = place.take_life(context).await?;
-            if place.state() == State::Changing {
-                // It goes down, and whoever stopped it has left.
-                drop(place.take_run(GOING_DOWN).await?);
-            }
-            match place.state() {
-                State::Running => {}
-                State::Crashed => {
-                    start_with(pyro, &place, &life, context).await?;
-                    warn_of_crash(&place, context).await;
-                }
-                State::Paused => return Err(place.is_paused()),
-                State::Stopped | State::Changing | State::Damaged => {
-                    return Err(place.is_stopped());
-                }
+        if place.state() == State::Running {
+            let agent = AgentClient::new(place.path(), pyro.deadlines)?;
+            // The connection is the first call's. Without an endpoint the guest has
+            // gone, and its supervisor has not told yet.
+            if agent.dial_ahead().await {
+                return Ok(Self { place, record, agent });
             }
         }
+        // Whoever starts, stops or resets it now is waited for.
+        let life = place.take_life(context).await?;
+        bring_back(pyro, &place, &life, context).await?;
         let agent = AgentClient::new(place.path(), pyro.deadlines)?;
         Ok(Self { place, record, agent })
     }
@@ -83,5 +75,32 @@ impl Live {
     #[must_use]
     pub fn agent(&self) -> &AgentClient {
         &self.agent
+    }
+}
+
+/// Has one answer again that does not, unless somebody stopped or paused it.
+async fn bring_back(pyro: &Pyro, place: &Place, life: &Lock, context: &Context) -> Result<()> {
+    let goes_down = match place.state() {
+        // It may have been started meanwhile.
+        State::Running => {
+            let agent = AgentClient::new(place.path(), pyro.deadlines)?;
+            !agent.dial_ahead().await
+        }
+        // Whoever stopped it has left.
+        State::Changing => true,
+        State::Stopped | State::Paused | State::Crashed | State::Damaged => false,
+    };
+    if goes_down {
+        drop(place.take_run(GOING_DOWN).await?);
+    }
+    match place.state() {
+        State::Running => Ok(()),
+        State::Crashed => {
+            start_with(pyro, place, life, context).await?;
+            warn_of_crash(place, context).await;
+            Ok(())
+        }
+        State::Paused => Err(place.is_paused()),
+        State::Stopped | State::Changing | State::Damaged => Err(place.is_stopped()),
     }
 }
