@@ -1,9 +1,25 @@
 //! The guest's clocks.
 
+use crate::guest::{Guest, Machine};
+use pyro_protocol::power::{ClockShifted, ShiftClock};
+use pyro_protocol::{AgentError, AgentErrorKind};
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const NANOS: i64 = 1_000_000_000;
+
+/// Answers `ShiftClock`.
+pub(crate) fn shift_for(guest: &Guest, call: ShiftClock) -> Result<ClockShifted, AgentError> {
+    guest.require_activated()?;
+    let shifted = match &guest.machine {
+        Machine::Virtual { .. } => shift(call.offset_ns),
+        Machine::InProcess { .. } => Ok(()),
+    };
+    shifted.map(|()| ClockShifted).map_err(|error| {
+        let text = format!("the clock cannot be stepped: {error}");
+        AgentError::new(AgentErrorKind::System, text)
+    })
+}
 
 /// Adds so many nanoseconds to the wall clock in one step.
 pub(crate) fn shift(offset_ns: i64) -> io::Result<()> {

@@ -121,6 +121,7 @@ async fn converse<R: Fetch, W: Carry>(
         }
         Call::Diff(call) => diff::run(guest, call, connection).await?,
         Call::ApplyPatch(call) => patch::run(guest, call, connection).await?,
+        Call::ShiftClock(call) => connection.reply(clock::shift_for(guest, call)).await?,
         Call::PowerOff(call) => match guest.begin_power_off() {
             Err(error) => connection.reply::<PoweringOff>(Err(error)).await?,
             Ok(disk) => {

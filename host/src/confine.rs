@@ -20,7 +20,6 @@ mod confined;
 mod inspect;
 mod jail;
 mod owner;
-mod shared;
 mod start;
 
 pub use cgroup::{Limits, sweep, unlimited_because};
@@ -28,7 +27,6 @@ pub use confined::Confined;
 pub use inspect::{Inspection, inspect};
 pub use jail::{Jailer, can_jail};
 pub use owner::{VMM_UID, give};
-pub use shared::SharedSocket;
 pub use start::spawn;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -141,7 +139,7 @@ impl Confinement {
     /// made anew here, private to the VMM's user: whatever an earlier VMM left
     /// is gone. The VMM can put there what it likes, so nobody on the host is
     /// to follow a link in it or to believe a file, and sockets are reached by
-    /// [`SharedSocket`]; what the host puts there for the VMM needs [`give`].
+    /// [`crate::vsock::Socket`]; what the host puts there for the VMM needs [`give`].
     ///
     /// # Errors
     /// When it cannot be made.

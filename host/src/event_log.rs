@@ -75,6 +75,10 @@ pub enum Happening {
         /// Whether its disk was made consistent before.
         clean: bool,
     },
+    /// Its guest stands still, its memory kept.
+    Paused,
+    /// Its guest goes on.
+    Resumed,
     /// Its guest went away unasked.
     Crashed {
         /// How its VMM ended.

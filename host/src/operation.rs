@@ -31,8 +31,8 @@ pub use workspace::{
     FileDelete, FileEdit, FileList, FileMove, FileRead, FileSearch, FileStat, FileWrite,
     PatchApply, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite,
     WorkspaceCreate, WorkspaceDelete, WorkspaceDiff, WorkspaceEvents, WorkspaceExec,
-    WorkspaceExport, WorkspaceList, WorkspaceLogs, WorkspaceReset, WorkspaceStart, WorkspaceStatus,
-    WorkspaceStop, WorkspaceSyncPush, WorkspaceUpdate,
+    WorkspaceExport, WorkspaceList, WorkspaceLogs, WorkspacePause, WorkspaceReset, WorkspaceResume,
+    WorkspaceStart, WorkspaceStatus, WorkspaceStop, WorkspaceSyncPush, WorkspaceUpdate,
 };
 
 use crate::event_log::{self, Happening};
@@ -51,6 +51,8 @@ pub const OPERATIONS: &[Entry] = &[
     Entry::of::<WorkspaceUpdate>(),
     Entry::of::<WorkspaceStart>(),
     Entry::of::<WorkspaceStop>(),
+    Entry::of::<WorkspacePause>(),
+    Entry::of::<WorkspaceResume>(),
     Entry::of::<WorkspaceExec>(),
     Entry::of::<WorkspaceLogs>(),
     Entry::of::<ProcessList>(),

@@ -18,9 +18,11 @@
 mod boot;
 mod console;
 pub mod control;
+mod failure;
 pub mod force;
 pub mod keep;
 pub mod launch;
+mod pausing;
 pub mod ttl;
 mod way;
 
@@ -30,6 +32,7 @@ use crate::id::WorkspaceId;
 use crate::store::discard_dir;
 use crate::vmm::{Installed, Machine, Vmm, VmmProcess};
 use boot::{Up, boot_or_explain};
+pub use failure::Failure;
 use futures::future::maybe_done;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -104,14 +107,7 @@ pub enum Report {
     /// It lives on without the lease.
     Kept,
     /// It does not, and will not.
-    Failed {
-        /// See [`ErrorKind`].
-        kind: ErrorKind,
-        /// One sentence.
-        message: String,
-        /// What to do next.
-        hint: Option<String>,
-    },
+    Failed(Failure),
     /// The VMM ended although nobody asked it to.
     Ended {
         /// Such as `exited with status 0`.
@@ -128,6 +124,14 @@ pub struct Ready {
     pub boot_us: u64,
     /// From there to the mounted workspace, in microseconds.
     pub activate_us: u64,
+}
+
+impl Ready {
+    /// How long it took altogether, in milliseconds.
+    #[must_use]
+    pub const fn boot_ms(self) -> u64 {
+        self.boot_us.saturating_add(self.activate_us) / 1000
+    }
 }
 
 /// Runs as the supervisor whose lease is standard input. Standard output and
@@ -176,18 +180,14 @@ pub async fn serve_lease(lease: UnixStream, instead: Option<Arc<dyn Vmm>>) -> Re
     // Unless it is kept, the VMM was owned by the future above and is gone.
     let kept = match outcome {
         Ok(Some((guest, Keep { directory }))) => {
-            keep::settle(&guest, directory).map(|settled| Some((settled, guest)))
+            keep::settle(&guest, assignment.vmm.rung(), directory)
+                .map(|settled| Some((settled, guest)))
         }
         Ok(None) => Ok(None),
         Err(error) => Err(error),
     };
     if let Err(error) = &kept {
-        let report = Report::Failed {
-            kind: error.kind(),
-            message: error.chain(),
-            hint: error.next_step().map(str::to_owned),
-        };
-        send(&mut reports, &report).await;
+        send(&mut reports, &Report::Failed(error.into())).await;
     }
     let outcome = match kept {
         Ok(Some((settled, guest))) => {

@@ -3,10 +3,12 @@
 
 pub mod firecracker;
 mod installed;
+mod metrics;
 mod qemu;
 mod rung;
 
 pub use installed::{Installed, find, programs};
+pub use metrics::Metrics;
 pub use rung::{Rung, UnknownRung};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -15,6 +17,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::File;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -73,6 +76,27 @@ pub enum Durability {
     Kept,
 }
 
+/// How fast a guest may use a disk, reading and writing taken together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// MiB in a second; as fast as it goes if not said.
+    pub mib_per_second: Option<NonZeroU32>,
+    /// Reads and writes in a second, however large.
+    pub operations_per_second: Option<NonZeroU32>,
+}
+
+impl RateLimit {
+    /// As fast as it goes.
+    pub const NONE: Self = Self { mib_per_second: None, operations_per_second: None };
+
+    /// What moves in a second at most.
+    #[must_use]
+    pub fn bytes_per_second(self) -> Option<NonZeroU64> {
+        const MIB: NonZeroU64 = NonZeroU64::new(1 << 20).expect("it is not zero");
+        self.mib_per_second.map(|mib| NonZeroU64::from(mib).saturating_mul(MIB))
+    }
+}
+
 /// A computer to start. Its disks are, in this order: the read-only root image
 /// (vda), the workspace's own disk (vdb), and the read-only seed (vdc), whether
 /// the workspace has one or not.
@@ -94,6 +118,9 @@ pub struct Machine {
     pub disk: PathBuf,
     /// Whether that is read again.
     pub durability: Durability,
+    /// How fast the guest may use it.
+    #[serde(default)]
+    pub disk_limit: RateLimit,
     /// The seed's image.
     pub seed: PathBuf,
     /// Whether the kernel is to tell on the console all it does; it boots
@@ -132,14 +159,29 @@ pub trait VmmProcess: Send {
     /// Ends it at once; [`VmmProcess::wait`] then returns.
     fn kill(&mut self);
 
-    /// Makes the guest stand still, its memory kept.
+    /// Makes the guest stand still, its memory kept. Fine if it does already.
+    ///
+    /// # Errors
+    /// `Unsupported`; `TimedOut` when the VMM does not say. Whether the guest
+    /// stands still is then not known.
     fn pause(&mut self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { Err(unsupported("pause a guest")) })
     }
 
-    /// Lets a guest go on that stands still.
+    /// Lets a guest go on that stands still. Fine if it does not.
+    ///
+    /// # Errors
+    /// As [`VmmProcess::pause`].
     fn resume(&mut self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { Err(unsupported("resume a guest")) })
+    }
+
+    /// What the VMM has counted so far.
+    ///
+    /// # Errors
+    /// `Unsupported`; and when the VMM does not say.
+    fn metrics(&mut self) -> BoxFuture<'_, Result<Metrics>> {
+        Box::pin(async { Err(unsupported("count what a guest does")) })
     }
 }
 

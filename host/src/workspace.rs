@@ -7,9 +7,9 @@
 //! ```text
 //!          create                 stop, ttl
 //! (none) ─────────▶ running ◀──────────────▶ stopped ──delete──▶ (none)
-//!                    │   ▲      start
-//!   guest goes away  ▼   │ start, or the next command
-//!                   crashed
+//!              │ ▲   │   ▲      start
+//! pause, resume▼ │   ▼   │ start, or the next command
+//!             paused crashed: its guest went away
 //! ```
 
 pub mod create;
@@ -22,6 +22,7 @@ pub mod history;
 pub mod label;
 pub mod live;
 pub mod one_shot;
+pub mod pause;
 pub mod place;
 pub mod power;
 pub mod process;

@@ -152,7 +152,10 @@ fn only_vmms_know_which_one_it_is() {
     let found = offences(&words, |path, line| {
         let doctor = path == "host/src/doctor/checks.rs" && line.contains("Rung::");
         let option = line.contains("value_name");
-        doctor || option || path.ends_with("/tests.rs") || at_home.iter().any(|home| path.starts_with(home))
+        doctor
+            || option
+            || path.ends_with("/tests.rs")
+            || at_home.iter().any(|home| path.starts_with(home))
     });
     assert!(found.is_empty(), "{found:#?}");
 }

@@ -8,6 +8,8 @@ mod confinement;
 mod endpoint;
 #[path = "machinery/firecracker.rs"]
 mod firecracker;
+#[path = "machinery/given.rs"]
+mod given;
 #[path = "machinery/jail.rs"]
 mod jail;
 #[path = "machinery/limits.rs"]

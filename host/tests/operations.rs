@@ -41,6 +41,8 @@ mod idleness;
 mod leftovers;
 #[path = "operations/making.rs"]
 mod making;
+#[path = "operations/pausing.rs"]
+mod pausing;
 #[path = "operations/reboot.rs"]
 mod reboot;
 #[path = "operations/run.rs"]

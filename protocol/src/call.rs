@@ -13,7 +13,9 @@ use crate::kept::{
     ProcessForgotten, ProcessKept, ProcessList, ProcessPolled, ProcessSignaled, ProcessWritten,
     SignalProcess, WriteProcess,
 };
-use crate::power::{Activate, Activated, Ping, Pong, PowerOff, PoweringOff};
+use crate::power::{
+    Activate, Activated, ClockShifted, Ping, Pong, PowerOff, PoweringOff, ShiftClock,
+};
 use crate::process::{ProcessStarted, StartProcess};
 use crate::push::{Push, PushCompared};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -100,4 +102,5 @@ calls! {
     Push -> PushCompared, since 1;
     Diff -> DiffStarted, since 1;
     ApplyPatch -> PatchApplied, since 1;
+    ShiftClock -> ClockShifted, since 1;
 }

@@ -1,4 +1,4 @@
-//! A guest's two moments: it is given a workspace, and it goes off.
+//! A guest's moments: it is given a workspace, it stood still, it goes off.
 
 use crate::ByteString;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,19 @@ pub struct PowerOff {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PoweringOff;
+
+/// Steps the wall clock of a guest that stood still while the host's went on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ShiftClock {
+    /// What to add, in nanoseconds.
+    pub offset_ns: i64,
+}
+
+/// It is stepped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ClockShifted;
 
 /// Asks whether anybody is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use crate::host::{Host, sh};
 use pyro_agent::Phase;
-use pyro_protocol::power::{Activate, ENTROPY_LEN, Ping};
+use pyro_protocol::power::{Activate, ENTROPY_LEN, Ping, ShiftClock};
 use pyro_protocol::{AgentErrorKind, ByteString, GENERATION};
 
 fn activate() -> Activate {
@@ -30,6 +30,16 @@ async fn activation_happens_once() {
     let error = host.call(activate()).await.expect_err("the second");
     assert_eq!(error.kind, AgentErrorKind::WrongState);
     assert_eq!(host.script("echo up").await.text(), "up\n");
+}
+
+#[tokio::test]
+async fn the_clock_is_stepped_only_in_a_machine_that_has_its_workspace() {
+    let host = Host::in_phase(Phase::Waiting);
+    let hour = ShiftClock { offset_ns: 3_600_000_000_000 };
+    let error = host.call(hour).await.expect_err("it is set when it gets one");
+    assert_eq!(error.kind, AgentErrorKind::WrongState);
+    host.call(activate()).await.expect("it works");
+    host.call(hour).await.expect("it is nobody's clock but the machine's");
 }
 
 #[tokio::test]

@@ -24,12 +24,13 @@ const TRIES_MAX: usize = 10;
 /// How much a VMM may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// Memory in bytes: the guest's, and what the VMM needs besides. The page
-    /// cache of its disks counts, and is given back first. None of it goes to
-    /// swap: the guest's memory stays out of the host's files, and a VMM that
-    /// takes more than this is killed and does not eat up the swap instead.
+    /// Memory in bytes: the guest's, and what the VMM needs besides, for a jailed
+    /// one also the jail's copy of the program. The page cache of its disks
+    /// counts, and is given back first. None of it goes to swap: the guest's
+    /// memory stays out of the host's files, and a VMM that takes more than this
+    /// is killed and does not eat up the swap instead.
     pub memory_bytes: Option<u64>,
-    /// Processes and threads.
+    /// Processes and threads of the VMM; for its watcher there is one more.
     pub pids: Option<u32>,
 }
 

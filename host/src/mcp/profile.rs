@@ -71,7 +71,15 @@ pub const PROFILES: &[Profile] = &[
 const CORE: &[Offer] = &[
     Offer {
         tool: "workspace_create",
-        without: &["labels", "vcpu_count", "disk_mib", "ttl_seconds", "ttl_action"],
+        without: &[
+            "labels",
+            "vcpu_count",
+            "disk_mib",
+            "disk_mib_per_second",
+            "disk_ops_per_second",
+            "ttl_seconds",
+            "ttl_action",
+        ],
     },
     Offer { tool: "workspace_list", without: &["labels"] },
     whole("workspace_start"),

@@ -16,7 +16,8 @@ pub use command_line::CommandLine;
 pub use host_path::HostPath;
 pub use label::{Label, Labels};
 pub use number::{
-    DiskMib, MemMib, Number, OutOfBounds, OutputLimit, TimeoutSeconds, TtlSeconds, VcpuCount,
+    DiskMib, DiskMibPerSecond, DiskOpsPerSecond, MemMib, Number, OutOfBounds, OutputLimit,
+    TimeoutSeconds, TtlSeconds, VcpuCount,
 };
 pub(crate) use number::{maybe_count, whole};
 pub use path::PathInGuest;

@@ -5,7 +5,7 @@ use super::argument::{
 };
 use super::output::{Collector, HEADINGS, Output, ending};
 use super::{Answer, Context, Effect, Operation, Page, Streams};
-use crate::vmm::Rung;
+use crate::vmm::{RateLimit, Rung};
 use crate::workspace::history::exit_code;
 use crate::workspace::{self, Program, Ran, RunRequest, Shape};
 use crate::{Pyro, Result, disk};
@@ -166,6 +166,7 @@ impl Operation for Run {
                 vcpu_count: self.vcpu_count.get(),
                 mem_mib: self.mem_mib.get(),
                 disk_mib: disk::DEFAULT_MIB,
+                disk_limit: RateLimit::NONE,
             },
             vmm: self.vmm,
             program: Program {

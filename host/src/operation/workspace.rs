@@ -11,8 +11,10 @@ mod last_command;
 mod list;
 mod logs;
 mod patch_apply;
+mod pause;
 mod process;
 mod reset;
+mod resume;
 mod start;
 mod status;
 mod stop;
@@ -37,14 +39,16 @@ pub use last_command::LastCommand;
 pub use list::{WorkspaceList, WorkspaceListAnswer};
 pub use logs::{LogEntry, LogState, WorkspaceLogs, WorkspaceLogsAnswer};
 pub use patch_apply::{PatchApply, PatchApplyAnswer, PatchSummary, PatchedEntry};
+pub use pause::WorkspacePause;
 pub use process::{
     Condition, ConditionState, ProcessList, ProcessListAnswer, ProcessPoll, ProcessPollAnswer,
     ProcessSignal, ProcessSignalAnswer, ProcessWait, ProcessWaitAnswer, ProcessWrite,
     ProcessWriteAnswer,
 };
 pub use reset::{ResetTo, WorkspaceReset, WorkspaceResetAnswer};
+pub use resume::WorkspaceResume;
 pub use start::WorkspaceStart;
-pub use status::WorkspaceStatus;
+pub use status::{MachineStatus, WorkspaceStatus, WorkspaceStatusAnswer};
 pub use stop::WorkspaceStop;
 pub use summary::WorkspaceSummary;
 pub use sync_push::{

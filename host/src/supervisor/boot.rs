@@ -20,12 +20,6 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// A clock reading worse than this is taken again, on a crowded host.
-const CLOCK_ERROR_MAX: Duration = Duration::from_millis(20);
-
-/// How often; then the best one serves.
-const CLOCK_READINGS_MAX: usize = 10;
-
 /// How long a boot that only has to explain itself may take.
 const VERBOSE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -249,18 +243,7 @@ async fn greet_and_activate<S: AsyncRead + Unpin>(
 /// Gives the guest its workspace.
 async fn activate(way: &Way, assignment: &Assignment) -> Result<()> {
     let activating = async {
-        let mut connection = way.greet().await?;
-        // On a crowded host a round trip may take long, and the clock is known
-        // no better than to half of it.
-        for _ in 1..CLOCK_READINGS_MAX {
-            if u128::from(connection.clock.error_ns.unsigned_abs()) <= CLOCK_ERROR_MAX.as_nanos() {
-                break;
-            }
-            let again = way.greet().await?;
-            if again.clock.error_ns < connection.clock.error_ns {
-                connection = again;
-            }
-        }
+        let mut connection = way.read_clock().await?;
         let mut entropy = vec![0; ENTROPY_LEN];
         fill_random(&mut entropy);
         let request = Activate {

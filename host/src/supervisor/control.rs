@@ -5,7 +5,9 @@
 //! client ◀── one Answer, a line ───────── supervisor, when it is done
 //! ```
 
+use super::failure::Failure;
 use crate::error::{Error, ErrorKind, Result};
+use crate::vmm::Metrics;
 use crate::vsock::short_path;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -44,10 +46,16 @@ pub enum Order {
     Kill,
     /// The workspace's record says something else of how long it lives.
     ReadTtl,
+    /// Make the guest stand still.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// Say what the VMM has counted.
+    Metrics,
 }
 
-/// That it is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What came of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// The guest is gone.
@@ -57,6 +65,22 @@ pub enum Answer {
     },
     /// So be it.
     Noted,
+    /// The guest stands still.
+    Paused {
+        /// Whether it did before.
+        already: bool,
+    },
+    /// The guest goes on.
+    Resumed {
+        /// Whether it did before.
+        already: bool,
+        /// Why its clock is late, if it is.
+        clock_is_late: Option<String>,
+    },
+    /// What the VMM has counted.
+    Metrics(Metrics),
+    /// It could not be done; all is as it was before.
+    Failed(Failure),
 }
 
 /// Where orders arrive.
@@ -122,6 +146,14 @@ async fn read_line(from: &mut BufReader<UnixStream>) -> std::io::Result<Vec<u8>>
     let mut line = Vec::new();
     from.take(LINE_MAX).read_until(b'\n', &mut line).await?;
     Ok(line)
+}
+
+impl Answer {
+    /// That it could not be done, and why.
+    #[must_use]
+    pub fn failed(error: Error) -> Self {
+        Self::Failed(Failure::from(&error))
+    }
 }
 
 impl Ordered {

@@ -2,12 +2,14 @@
 //! time is over, or it goes away by itself.
 
 use super::control::{Answer, Control, Order, Ordered};
+use super::pausing::{CLOCK_MAX, Told};
 use super::ttl::{self, Ttl, TtlAction};
 use super::{Guest, Ready, Terminate, renew};
 use crate::error::{Error, Result};
 use crate::event_log::{EventLog, Happening, StoppedBy};
 use crate::store::lock::Lock;
 use crate::store::{discard_dir, record};
+use crate::vmm::Rung;
 use crate::vsock::calls::{Calls, Silence};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,13 @@ pub const GRACE: Duration = Duration::from_secs(5);
 /// How long a powered-off machine may take beyond that.
 const OFF_DEADLINE: Duration = Duration::from_secs(20);
 
+/// How long a guest that stands still may take to go on when it is to go off.
+const WAKE_MAX: Duration = Duration::from_secs(10);
+
+/// How long a stop may take beyond its processes' grace.
+pub(crate) const OFF_MAX: Duration =
+    Duration::from_secs(WAKE_MAX.as_secs() + CLOCK_MAX.as_secs() + OFF_DEADLINE.as_secs());
+
 /// The longest that the wall clock is not looked at: it may be set, and the
 /// host may sleep.
 const CLOCK_STEP: Duration = Duration::from_secs(30);
@@ -41,6 +50,12 @@ pub struct Running {
     pub since: Timestamp,
     /// See [`Ready`].
     pub ready: Ready,
+    /// What runs it; unknown of a guest that an older pyro started.
+    #[serde(default)]
+    pub rung: Option<Rung>,
+    /// Since when it stands still, if it does.
+    #[serde(default)]
+    pub paused_at: Option<Timestamp>,
 }
 
 impl record::Record for Running {
@@ -49,7 +64,8 @@ impl record::Record for Running {
 
 /// What ended a guest's life.
 enum End {
-    Ordered(Ordered),
+    Stopped { by: Ordered, grace: Duration },
+    Killed { by: Ordered },
     Expired(Expired),
     Signalled,
     Crashed(String),
@@ -60,7 +76,7 @@ struct Expired {
     action: TtlAction,
     /// Until it has happened.
     _record: Lock,
-    _silence: Silence,
+    _silence: Option<Silence>,
 }
 
 /// A kept workspace's directory, with all in it by which others find its guest.
@@ -71,39 +87,58 @@ pub(super) struct Settled {
     log: EventLog,
     calls: Calls,
     ttl: Option<Ttl>,
+    told: Told,
 }
 
 /// Puts everything in place for others to find a guest.
-pub(super) fn settle(guest: &Guest, directory: PathBuf) -> Result<Settled> {
+pub(super) fn settle(guest: &Guest, rung: Rung, directory: PathBuf) -> Result<Settled> {
     let handle = File::open(&directory)
         .map_err(|error| Error::io(format!("cannot open {}", directory.display()), error))?;
     let control = Control::open(&handle)?;
     let calls = Calls::watch(&handle)?;
     let log = EventLog::within(&directory);
-    let running = Running { since: Timestamp::now(), ready: guest.ready };
-    record::write(&directory.join(RUNNING_NAME), &running)?;
-    let boot_ms = (guest.ready.boot_us + guest.ready.activate_us) / 1000;
-    note(&log, Happening::Started { boot_ms });
+    let (since, ready) = (Timestamp::now(), guest.ready);
+    let running = Running { since, ready, rung: Some(rung), paused_at: None };
+    let told = Told::new(&directory, running)?;
+    note(&log, Happening::Started { boot_ms: guest.ready.boot_ms() });
     // After the socket is there: what is written later is told.
     let ttl = ttl::read(&directory)?;
-    Ok(Settled { directory, handle, control, log, calls, ttl })
+    Ok(Settled { directory, handle, control, log, calls, ttl, told })
 }
 
 impl Settled {
     /// Lives with the guest; returns when both have ended.
     pub(super) async fn live(self, mut guest: Guest, mut terminate: Terminate) -> Result<()> {
-        let Self { directory, handle, mut control, log, calls, mut ttl } = self;
+        let Self { directory, handle, mut control, log, calls, mut ttl, mut told } = self;
         let end = loop {
+            // Those of a guest that stands still would never end.
+            let calls = told.paused_at().is_none().then_some(&calls);
             tokio::select! {
                 how = guest.run_until_end() => break End::Crashed(how),
                 ordered = control.next() => match ordered.order {
-                    Order::Stop { .. } | Order::Kill => break End::Ordered(ordered),
+                    Order::Stop { grace_ms } => {
+                        let grace = Duration::from_millis(grace_ms.into());
+                        break End::Stopped { by: ordered, grace };
+                    }
+                    Order::Kill => break End::Killed { by: ordered },
                     Order::ReadTtl => {
                         ttl = ttl::read(&directory).unwrap_or(ttl);
                         ordered.answer(Answer::Noted).await;
                     }
+                    Order::Pause => {
+                        let answer = pause(&mut guest, &mut told, &log).await;
+                        ordered.answer(answer.unwrap_or_else(Answer::failed)).await;
+                    }
+                    Order::Resume => {
+                        let answer = resume(&mut guest, &mut told, &log).await;
+                        ordered.answer(answer.unwrap_or_else(Answer::failed)).await;
+                    }
+                    Order::Metrics => {
+                        let answer = guest.metrics().await.map(Answer::Metrics);
+                        ordered.answer(answer.unwrap_or_else(Answer::failed)).await;
+                    }
                 },
-                expired = over(&directory, ttl, &calls) => break End::Expired(expired),
+                expired = over(&directory, ttl, calls) => break End::Expired(expired),
                 () = terminate.told() => break End::Signalled,
             }
         };
@@ -114,53 +149,81 @@ impl Settled {
         }
         drop(crate::vsock::endpoint::close(&handle));
         drop(renew(&handle, super::control::SOCKET_NAME, "control socket"));
-        carry_out(end, guest, &directory, &log).await
+        let paused = told.paused_at().is_some();
+        carry_out(end, guest, paused, &directory, &log).await
     }
 }
 
-async fn carry_out(end: End, mut guest: Guest, directory: &Path, log: &EventLog) -> Result<()> {
+async fn pause(guest: &mut Guest, told: &mut Told, log: &EventLog) -> Result<Answer> {
+    let already = guest.pause(told).await?;
+    if !already {
+        note(log, Happening::Paused);
+    }
+    Ok(Answer::Paused { already })
+}
+
+async fn resume(guest: &mut Guest, told: &mut Told, log: &EventLog) -> Result<Answer> {
+    let already = guest.resume(told).await?;
+    if already {
+        return Ok(Answer::Resumed { already, clock_is_late: None });
+    }
+    note(log, Happening::Resumed);
+    let clock_is_late = guest.set_clock().await.err().map(|error| error.chain());
+    Ok(Answer::Resumed { already, clock_is_late })
+}
+
+async fn carry_out(
+    end: End,
+    mut guest: Guest,
+    paused: bool,
+    directory: &Path,
+    log: &EventLog,
+) -> Result<()> {
     let gone = |by, clean| note(log, Happening::Stopped { by, clean });
     match end {
         End::Crashed(how) => note(log, Happening::Crashed { how }),
         End::Signalled => {
-            let clean = guest.power_off(GRACE).await;
+            let clean = guest.go_off(paused, GRACE).await;
             gone(StoppedBy::Signal, clean);
         }
         End::Expired(expired) => {
-            let clean = guest.power_off(GRACE).await;
+            let clean = guest.go_off(paused, GRACE).await;
             gone(StoppedBy::Ttl, clean);
             match expired.action {
                 TtlAction::Stop => {}
                 TtlAction::Delete => discard_dir(directory)?,
             }
         }
-        End::Ordered(ordered) => {
-            let clean = match ordered.order {
-                Order::Stop { grace_ms } => {
-                    guest.power_off(Duration::from_millis(grace_ms.into())).await
-                }
-                Order::Kill | Order::ReadTtl => {
-                    guest.kill().await;
-                    false
-                }
-            };
+        End::Stopped { by, grace } => {
+            let clean = guest.go_off(paused, grace).await;
             gone(StoppedBy::Request, clean);
-            ordered.answer(Answer::Stopped { clean }).await;
+            by.answer(Answer::Stopped { clean }).await;
+        }
+        End::Killed { by } => {
+            guest.kill().await;
+            gone(StoppedBy::Request, false);
+            by.answer(Answer::Stopped { clean: false }).await;
         }
     }
     Ok(())
 }
 
-/// Returns when the time is over, whatever others wrote of it meanwhile, and no
-/// call is underway. From then on nobody can renew it, or call.
-async fn over(directory: &Path, mut ttl: Option<Ttl>, calls: &Calls) -> Expired {
+/// Returns when the time is over, whatever others wrote of it meanwhile, and none
+/// of these calls is underway. From then on nobody can renew it, or call.
+async fn over(directory: &Path, mut ttl: Option<Ttl>, calls: Option<&Calls>) -> Expired {
     loop {
         // A process that goes on without its caller is no call: one that was
         // forgotten would keep the workspace for ever.
         until(ttl).await;
-        let Ok(silence) = calls.silence(QUIET).await else {
-            tokio::time::sleep(CLOCK_STEP).await;
-            continue;
+        let silence = match calls {
+            None => None,
+            Some(calls) => match calls.silence(QUIET).await {
+                Ok(silence) => Some(silence),
+                Err(_) => {
+                    tokio::time::sleep(CLOCK_STEP).await;
+                    continue;
+                }
+            },
         };
         // Somebody changes it this moment, or it is gone: then it is over soon.
         let Ok(record) = ttl::lock_record(directory).await else { continue };
@@ -197,6 +260,20 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 impl Guest {
+    /// Ends it in good order, which one that stands still must first wake up
+    /// for. Says whether it obeyed.
+    async fn go_off(&mut self, paused: bool, grace: Duration) -> bool {
+        if paused && !matches!(timeout(WAKE_MAX, self.process.resume()).await, Ok(Ok(()))) {
+            self.kill().await;
+            return false;
+        }
+        if paused {
+            // What it writes last is to bear the right time, if that can be.
+            drop(self.set_clock().await);
+        }
+        self.power_off(grace).await
+    }
+
     /// Asks the guest to end everything and to write its disk out, and waits
     /// for its end; kills it when it does not. Says whether it obeyed.
     async fn power_off(&mut self, grace: Duration) -> bool {

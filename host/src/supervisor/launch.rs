@@ -123,13 +123,7 @@ impl Lease {
     pub async fn ready(&mut self) -> Result<Ready> {
         match self.next_report().await? {
             Some(Report::Ready(ready)) => Ok(ready),
-            Some(Report::Failed { kind, message, hint }) => {
-                let error = Error::new(kind, message);
-                Err(match hint {
-                    Some(hint) => error.hint(hint),
-                    None => error,
-                })
-            }
+            Some(Report::Failed(failure)) => Err(failure.into()),
             Some(Report::Ended { how }) => Err(ended(&how)),
             Some(Report::Kept) | None => Err(died()),
         }
@@ -158,7 +152,7 @@ impl Lease {
         })?;
         match self.next_report().await? {
             Some(Report::Kept) => Ok(()),
-            Some(Report::Failed { kind, message, .. }) => Err(Error::new(kind, message)),
+            Some(Report::Failed(failure)) => Err(failure.into()),
             Some(Report::Ended { how }) => Err(ended(&how)),
             Some(Report::Ready(_)) | None => Err(died()),
         }
@@ -168,7 +162,7 @@ impl Lease {
     pub async fn lost(&mut self) -> Error {
         match self.next_report().await {
             Ok(Some(Report::Ended { how })) => ended(&how),
-            Ok(Some(Report::Failed { message, .. })) => Error::new(ErrorKind::GuestLost, message),
+            Ok(Some(Report::Failed(failure))) => Error::new(ErrorKind::GuestLost, failure.message),
             Ok(Some(Report::Ready(_) | Report::Kept) | None) => died(),
             Err(error) => error,
         }

@@ -9,16 +9,18 @@
 
 mod api;
 mod machine;
+mod metrics;
 pub mod release;
 
-use super::{Link, Machine, Place, Started, Vmm, VmmProcess};
+use super::{Link, Machine, Metrics, Place, Started, Vmm, VmmProcess};
 use crate::config::Config;
 use crate::confine::{self, Confined, Confinement, Jailer, Limits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::vsock::{DIRECTORY, SOCKET_NAME, Socket, short_path};
 use api::Api;
 use futures::future::BoxFuture;
-use machine::{Action, BootSource, Drive, Entropy, MachineConfig, VmState, Vsock};
+use machine::{Action, BootSource, Drive, Entropy, MachineConfig, MetricsSink, VmState, Vsock};
+use metrics::Counted;
 use pyro_protocol::ANNOUNCE_PORT;
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use serde::{Deserialize, Serialize};
@@ -68,6 +70,7 @@ mod seen {
     pub const SOCKETS: &str = "/sockets";
     pub const API: &str = "/sockets/api.sock";
     pub const VSOCK: &str = "/sockets/vsock.sock";
+    pub const METRICS: &str = "/sockets/metrics";
 }
 
 /// Firecracker, as it is installed on this host.
@@ -104,6 +107,8 @@ impl Firecracker {
         let directory = File::open(place.directory)
             .map_err(|error| Error::io("cannot open a workspace's directory", error))?;
         let listener = listen_for_announcement(place.directory)?;
+        let counted = Counted::open(place.directory)?;
+        confine::give(&place.directory.join(DIRECTORY).join(metrics::NAME))?;
         let appearing = Appearing::watch(place.directory)?;
         let arguments = ["--api-sock", seen::API, "--level", "Error"].map(String::from);
         let mut process = confine::spawn(confinement, &arguments)?;
@@ -130,7 +135,7 @@ impl Firecracker {
         Ok(Started {
             link: Link::Endpoint(listener),
             console: vec![console, errors],
-            process: Box::new(FirecrackerProcess { process, directory }),
+            process: Box::new(FirecrackerProcess { process, directory, counted }),
         })
     }
 
@@ -173,6 +178,7 @@ impl Firecracker {
 
 /// Tells Firecracker all of a machine, and lets it boot.
 async fn set_up(api: &mut Api, machine: &Machine) -> Result<()> {
+    api.put("/metrics", &MetricsSink::OURS).await?;
     api.put("/machine-config", &MachineConfig::of(machine)).await?;
     api.put("/boot-source", &BootSource::of(machine)).await?;
     for drive in Drive::all(machine) {
@@ -260,14 +266,19 @@ const EXPLANATION_MAX: usize = 1024;
 struct FirecrackerProcess {
     process: Confined,
     directory: File,
+    counted: Counted,
 }
 
 impl FirecrackerProcess {
     async fn turn(&self, state: VmState) -> Result<()> {
-        let lost = |error| Error::io("cannot reach Firecracker's API", error);
-        let socket = Socket::open(&self.directory, API_NAME).map_err(lost)?;
-        Api::connect(&socket).await.map_err(lost)?.patch("/vm", &state).await
+        api(&self.directory).await?.patch("/vm", &state).await
     }
+}
+
+async fn api(directory: &File) -> Result<Api> {
+    let lost = |error| Error::io("cannot reach Firecracker's API", error);
+    let socket = Socket::open(directory, API_NAME).map_err(lost)?;
+    Api::connect(&socket).await.map_err(lost)
 }
 
 impl VmmProcess for FirecrackerProcess {
@@ -289,6 +300,13 @@ impl VmmProcess for FirecrackerProcess {
 
     fn resume(&mut self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.turn(VmState::Resumed))
+    }
+
+    fn metrics(&mut self) -> BoxFuture<'_, Result<Metrics>> {
+        let directory = &self.directory;
+        let flush =
+            async move { api(directory).await?.put("/actions", &Action::FlushMetrics).await };
+        Box::pin(self.counted.after(flush))
     }
 }
 

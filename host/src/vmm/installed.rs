@@ -27,6 +27,17 @@ impl AsRef<dyn Vmm> for Installed {
     }
 }
 
+impl Installed {
+    /// Which rung of the ladder it makes.
+    #[must_use]
+    pub const fn rung(&self) -> Rung {
+        match self {
+            Self::Firecracker(_) => Rung::Firecracker,
+            Self::Qemu(qemu) => qemu.accelerator.rung(),
+        }
+    }
+}
+
 /// Finds what stands on a rung.
 ///
 /// # Errors

@@ -1,12 +1,14 @@
 //! QEMU's `microvm` machine, with KVM or without.
 
 mod command_line;
+mod qmp;
 
-use super::{Link, Machine, Place, Rung, Started, Vmm, VmmProcess};
-use crate::confine::{self, Confined, Confinement};
+use super::{Link, Machine, Metrics, Place, Rung, Started, Vmm, VmmProcess};
+use crate::confine::{self, Confined, Confinement, Limits};
 use crate::error::{Error, ErrorKind, Result};
 use command_line::{CommandLine, Descriptors};
 use futures::future::BoxFuture;
+use qmp::Monitor;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +17,17 @@ use tokio::net::UnixStream;
 
 /// The program's name on `PATH`.
 const PROGRAM: &str = "qemu-system-x86_64";
+
+/// What QEMU needs besides its guest's memory, generously: itself, page tables,
+/// and the host's cache of the disks, which is given back when it runs short.
+const OWN_MEMORY: u64 = 256 << 20;
+
+/// Code that was translated is kept, up to this.
+const TRANSLATED_MAX: u64 = 1 << 30;
+
+/// Threads: one for each virtual processor; those that read and write disks, 64 at
+/// most; and some of its own.
+const OWN_THREADS: u32 = 128;
 
 /// Where QEMU's firmware and modules are; a confined QEMU sees these only.
 const LIBRARIES: &[&str] = &[
@@ -42,6 +55,14 @@ impl Accelerator {
     pub(super) const fn of(rung: Rung) -> Self {
         if rung.needs_kvm() { Self::Kvm } else { Self::Tcg }
     }
+
+    /// The rung that it makes.
+    pub(super) const fn rung(self) -> Rung {
+        match self {
+            Self::Kvm => Rung::QemuKvm,
+            Self::Tcg => Rung::QemuTcg,
+        }
+    }
 }
 
 /// QEMU, as it is installed on this host.
@@ -67,9 +88,23 @@ impl Vmm for Qemu {
 }
 
 impl Qemu {
+    /// What it may take besides what its guest has.
+    fn limits(&self, machine: &Machine) -> Limits {
+        let own = match self.accelerator {
+            Accelerator::Kvm => OWN_MEMORY,
+            Accelerator::Tcg => OWN_MEMORY + TRANSLATED_MAX,
+        };
+        let guest = u64::from(machine.mem_mib) << 20;
+        Limits {
+            memory_bytes: Some(guest + guest / 16 + own),
+            pids: Some(machine.vcpu_count + OWN_THREADS),
+        }
+    }
+
     fn spawn(&self, machine: &Machine, place: Place<'_>) -> Result<Started> {
         let (channel, channel_end) = socket_pair()?;
         let (console, console_end) = socket_pair()?;
+        let (monitor, monitor_end) = socket_pair()?;
         let (errors, errors_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| Error::io("cannot make a pipe", error.into()))?;
         let root_image = open(&machine.root_image, false)?;
@@ -88,10 +123,12 @@ impl Qemu {
         let descriptors = Descriptors {
             channel: confinement.pass(channel_end),
             console: confinement.pass(console_end),
+            monitor: confinement.pass(monitor_end),
             root_image: confinement.pass(root_image),
             disk: confinement.pass(disk),
             seed: confinement.pass(seed),
         };
+        confinement.limit(place.workspace, self.limits(machine));
         // It does not know of it, and has it nevertheless.
         let lock =
             place.lock.try_clone().map_err(|error| Error::io("cannot share a lock", error))?;
@@ -99,32 +136,55 @@ impl Qemu {
         confinement.stderr(errors_end);
         let arguments = CommandLine { machine, qemu: self, descriptors }.arguments();
         let process = confine::spawn(confinement, &arguments)?;
-        let channel = std::os::unix::net::UnixStream::from(channel);
-        channel
-            .set_nonblocking(true)
-            .and_then(|()| UnixStream::from_std(channel))
-            .map(|channel| Started {
-                link: Link::Stream(channel),
-                console: vec![console, errors],
-                process: Box::new(QemuProcess(process)),
-            })
-            .map_err(|error| Error::io("cannot watch QEMU's channel", error))
+        let watched = |socket: OwnedFd| {
+            let socket = std::os::unix::net::UnixStream::from(socket);
+            socket
+                .set_nonblocking(true)
+                .and_then(|()| UnixStream::from_std(socket))
+                .map_err(|error| Error::io("cannot watch QEMU's sockets", error))
+        };
+        Ok(Started {
+            link: Link::Stream(watched(channel)?),
+            console: vec![console, errors],
+            process: Box::new(QemuProcess { process, monitor: Monitor::new(watched(monitor)?) }),
+        })
     }
 }
 
-struct QemuProcess(Confined);
+struct QemuProcess {
+    process: Confined,
+    monitor: Monitor,
+}
 
 impl VmmProcess for QemuProcess {
     fn pid(&self) -> Option<u32> {
-        Some(self.0.pid())
+        Some(self.process.pid())
     }
 
     fn wait(&mut self) -> BoxFuture<'_, String> {
-        Box::pin(self.0.wait())
+        let Self { process, monitor } = self;
+        Box::pin(async {
+            tokio::select! {
+                how = process.wait() => how,
+                never = monitor.heed_nothing() => match never {},
+            }
+        })
     }
 
     fn kill(&mut self) {
-        self.0.kill();
+        self.process.kill();
+    }
+
+    fn pause(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.monitor.stop())
+    }
+
+    fn resume(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.monitor.cont())
+    }
+
+    fn metrics(&mut self) -> BoxFuture<'_, Result<Metrics>> {
+        Box::pin(self.monitor.metrics())
     }
 }
 

@@ -81,6 +81,7 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
         vcpu_count: wanted.shape.vcpu_count,
         mem_mib: wanted.shape.mem_mib,
         disk_mib: wanted.shape.disk_mib,
+        disk_limit: wanted.shape.disk_limit,
         vmm: wanted.vmm,
         network_policy: NetworkPolicy::Off,
         created_at: Timestamp::now(),

@@ -6,7 +6,7 @@ use super::power::{GOING_DOWN, start_with, warn_of_crash};
 use super::record::Record;
 use crate::agent::AgentClient;
 use crate::context::Context;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::id::WorkspaceId;
 use crate::pyro::Pyro;
 use std::path::Path;
@@ -21,14 +21,18 @@ pub struct Live {
 
 impl Live {
     /// Finds a running workspace. One that went away unasked is started again;
-    /// one that was stopped is not.
+    /// one that was stopped is not, and one that is paused stays so.
     ///
     /// # Errors
-    /// `NotFound`, and `Conflict` when it is stopped.
+    /// `NotFound`, and `Conflict` when it is stopped or paused.
     pub async fn open(pyro: &Pyro, reference: &str, context: &Context) -> Result<Self> {
         let place = find(&pyro.config, reference)?;
         let record = place.record()?;
-        if place.state() != State::Running {
+        let state = place.state();
+        if state == State::Paused {
+            return Err(place.is_paused());
+        }
+        if state != State::Running {
             // Whoever starts, stops or resets it now is waited for.
             let life = place.take_life(context).await?;
             if place.state() == State::Changing {
@@ -41,7 +45,10 @@ impl Live {
                     start_with(pyro, &place, &life, context).await?;
                     warn_of_crash(&place, context).await;
                 }
-                State::Stopped | State::Changing | State::Damaged => return Err(stopped(&place)),
+                State::Paused => return Err(place.is_paused()),
+                State::Stopped | State::Changing | State::Damaged => {
+                    return Err(place.is_stopped());
+                }
             }
         }
         let agent = AgentClient::new(place.path(), pyro.deadlines)?;
@@ -77,9 +84,4 @@ impl Live {
     pub fn agent(&self) -> &AgentClient {
         &self.agent
     }
-}
-
-fn stopped(place: &Place) -> Error {
-    Error::new(ErrorKind::Conflict, format!("workspace {} is stopped", place.id()))
-        .hint(format!("start it: `pyro workspace start {}`", place.id()))
 }

@@ -101,6 +101,7 @@ pub(super) async fn launch(pyro: &Pyro, plan: &Plan<'_>, rung: Rung) -> Result<L
                 Lifetime::Lease => Durability::Scratch,
                 Lifetime::Made | Lifetime::Kept => Durability::Kept,
             },
+            disk_limit: plan.shape.disk_limit,
             seed,
             verbose: false,
         },

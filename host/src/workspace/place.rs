@@ -5,7 +5,8 @@
 //!   record.json    what it is                  record.lock  one who changes that
 //!   disk-N.ext4    what the guest writes       life.lock    one who starts, stops, resets, deletes
 //!   seed.erofs     what it began with          lock         its supervisor, while it runs
-//!   running.json   how it came up; left behind by one that went away unasked
+//!   running.json   how it came up, and whether it stands still; left behind by
+//!                  one that went away unasked
 //!   vsock.sock control.sock console.log supervisor.log events.jsonl history/
 //! ```
 //!
@@ -22,7 +23,7 @@ use crate::event_log::{EventLog, Happening};
 use crate::id::WorkspaceId;
 use crate::store::lock::{Lock, Mode};
 use crate::store::record as records;
-use crate::supervisor::keep::RUNNING_NAME;
+use crate::supervisor::keep::{RUNNING_NAME, Running};
 use crate::supervisor::ttl;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -60,6 +61,8 @@ pub enum State {
     Changing,
     /// Its guest answers calls.
     Running,
+    /// Its guest stands still, its memory kept, until it is resumed.
+    Paused,
     /// Its guest went away though nobody stopped it. The next command that
     /// needs it starts it again.
     Crashed,
@@ -75,6 +78,7 @@ impl State {
             State::Stopped => "stopped",
             State::Changing => "changing",
             State::Running => "running",
+            State::Paused => "paused",
             State::Crashed => "crashed",
             State::Damaged => "damaged",
         }
@@ -154,6 +158,18 @@ impl Place {
     pub fn gone(&self) -> Error {
         Error::new(ErrorKind::NotFound, format!("there is no workspace {}", self.id))
             .hint("`pyro workspace list` shows those there are")
+    }
+
+    /// That it does not run.
+    pub(super) fn is_stopped(&self) -> Error {
+        Error::new(ErrorKind::Conflict, format!("workspace {} is stopped", self.id))
+            .hint(format!("start it: `pyro workspace start {}`", self.id))
+    }
+
+    /// That it stands still.
+    pub(super) fn is_paused(&self) -> Error {
+        Error::new(ErrorKind::Conflict, format!("workspace {} is paused", self.id))
+            .hint(format!("let it go on: `pyro workspace resume {}`", self.id))
     }
 
     /// Changes what is written down; concurrent changes follow one another.
@@ -239,14 +255,28 @@ impl Place {
     /// What it is doing at this moment.
     #[must_use]
     pub fn state(&self) -> State {
-        let was_up = || self.path.join(RUNNING_NAME).exists();
         // Shared: whoever else looks is not taken for a supervisor.
         match Lock::try_take(&self.path.join(directory::LOCK_NAME), Mode::Shared) {
-            Ok(None) if was_up() => State::Running,
-            Ok(None) => State::Changing,
-            Ok(Some(_)) if was_up() => State::Crashed,
+            Ok(None) => match self.running() {
+                Ok(Running { paused_at: None, .. }) => State::Running,
+                Ok(Running { paused_at: Some(_), .. }) => State::Paused,
+                Err(records::RecordError::Missing { .. }) => State::Changing,
+                // That it is there says most of it.
+                Err(
+                    records::RecordError::Unreadable { .. }
+                    | records::RecordError::Damaged { .. }
+                    | records::RecordError::OtherVersion { .. },
+                ) => State::Running,
+            },
+            Ok(Some(_)) if self.path.join(RUNNING_NAME).exists() => State::Crashed,
             Ok(Some(_)) => State::Stopped,
             Err(_) => State::Damaged,
         }
+    }
+
+    /// How its guest came up and what its supervisor tells of it, if it runs; or
+    /// told of it before it went away unasked.
+    pub(super) fn running(&self) -> Result<Running, records::RecordError> {
+        records::read(&self.path.join(RUNNING_NAME))
     }
 }

@@ -14,7 +14,7 @@ use crate::store::discard_dir;
 use crate::store::lock::Lock;
 use crate::supervisor::control::{Answer, Order, order};
 use crate::supervisor::force;
-use crate::supervisor::keep::RUNNING_NAME;
+use crate::supervisor::keep::{OFF_MAX, RUNNING_NAME};
 use crate::supervisor::launch::Lease;
 use crate::supervisor::{Keep, Lifetime};
 use std::path::PathBuf;
@@ -27,6 +27,7 @@ pub(super) const END_DEADLINE: Duration = Duration::from_secs(15);
 /// How long a guest may take to go off beyond its processes' grace: it writes
 /// its disk out, and the host may be crowded.
 const OFF_MARGIN: Duration = Duration::from_secs(40);
+const _: () = assert!(OFF_MAX.as_secs() < OFF_MARGIN.as_secs());
 
 /// How long a guest may take to go down that nobody waits for any more.
 pub(super) const GOING_DOWN: Duration = Duration::from_secs(60);
@@ -47,6 +48,9 @@ pub enum Stopped {
 }
 
 /// Starts a workspace; one that runs is left alone. Says whether it was started.
+///
+/// # Errors
+/// `Conflict` when it is paused: what it was doing would be taken up again.
 pub async fn start(pyro: &Pyro, place: &Place, context: &Context) -> Result<bool> {
     let life = place.take_life(context).await?;
     start_with(pyro, place, &life, context).await
@@ -59,8 +63,10 @@ pub(super) async fn start_with(
     _life: &Lock,
     context: &Context,
 ) -> Result<bool> {
-    if place.state() == State::Running {
-        return Ok(false);
+    match place.state() {
+        State::Running => return Ok(false),
+        State::Paused => return Err(place.is_paused()),
+        State::Stopped | State::Changing | State::Crashed | State::Damaged => {}
     }
     // A supervisor that goes down has it still; one that comes up would hold
     // the workspace's life.
@@ -132,7 +138,7 @@ pub(super) async fn stop_with(
             forget_running(place)?;
             return Ok(Stopped::Already);
         }
-        State::Running | State::Changing | State::Damaged => {}
+        State::Running | State::Paused | State::Changing | State::Damaged => {}
     }
     Caller::from(context).stage("stopping", place.id().to_string()).await;
     let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
@@ -146,7 +152,14 @@ pub(super) async fn stop_with(
     place.take_run(GOING_DOWN).await.map_err(|error| wedged(place, error))?;
     match answer {
         Some(Answer::Stopped { clean: true }) => Ok(Stopped::Cleanly),
-        Some(Answer::Stopped { clean: false } | Answer::Noted) => Ok(Stopped::Killed),
+        Some(
+            Answer::Stopped { clean: false }
+            | Answer::Noted
+            | Answer::Paused { .. }
+            | Answer::Resumed { .. }
+            | Answer::Metrics(_)
+            | Answer::Failed(_),
+        ) => Ok(Stopped::Killed),
         // It went away before it could be asked.
         None => {
             forget_running(place)?;
@@ -165,7 +178,7 @@ pub async fn stop_by_force(place: &Place, context: &Context) -> Result<Stopped> 
             forget_running(place)?;
             return Ok(Stopped::Already);
         }
-        State::Running | State::Changing | State::Damaged => {}
+        State::Running | State::Paused | State::Changing | State::Damaged => {}
     }
     let _run = kill(place, context).await?;
     forget_running(place)?;
@@ -211,7 +224,7 @@ fn wedged(place: &Place, error: Error) -> Error {
     Error::new(ErrorKind::TimedOut, message).because(error).hint(by_force(place))
 }
 
-fn by_force(place: &Place) -> String {
+pub(super) fn by_force(place: &Place) -> String {
     let log = place.path().join("supervisor.log");
     format!(
         "`pyro workspace stop {} --force` kills it; {} may say what is wrong",

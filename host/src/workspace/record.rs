@@ -5,7 +5,7 @@ use crate::digest::Digest;
 use crate::id::WorkspaceId;
 use crate::store::record;
 pub use crate::supervisor::ttl::{RECORD_NAME as NAME, Ttl, TtlAction};
-use crate::vmm::Rung;
+use crate::vmm::{RateLimit, Rung};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,9 @@ pub struct Record {
     pub mem_mib: u32,
     /// The size of its file system, in MiB.
     pub disk_mib: u64,
+    /// How fast it may use that.
+    #[serde(default)]
+    pub disk_limit: RateLimit,
     /// How to run it, always; the best way of the moment if its owner did not say.
     #[serde(default)]
     pub vmm: Option<Rung>,
@@ -108,6 +111,7 @@ impl Record {
     /// How large its guest is.
     #[must_use]
     pub fn shape(&self) -> Shape {
-        Shape { vcpu_count: self.vcpu_count, mem_mib: self.mem_mib, disk_mib: self.disk_mib }
+        let Self { vcpu_count, mem_mib, disk_mib, disk_limit, .. } = *self;
+        Shape { vcpu_count, mem_mib, disk_mib, disk_limit }
     }
 }

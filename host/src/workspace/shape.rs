@@ -2,6 +2,7 @@
 
 use crate::disk;
 use crate::error::{Error, ErrorKind, Result};
+use crate::vmm::RateLimit;
 
 /// How many virtual processors a guest may have.
 pub const VCPUS: std::ops::RangeInclusive<u32> = 1..=32;
@@ -21,16 +22,22 @@ pub struct Shape {
     pub mem_mib: u32,
     /// The size of its file system.
     pub disk_mib: u64,
+    /// How fast it may use that.
+    pub disk_limit: RateLimit,
 }
 
 impl Shape {
     /// One that is enough to prove that a guest boots.
-    pub(super) const TRIAL: Self =
-        Self { vcpu_count: 1, mem_mib: TRIAL_MEM_MIB, disk_mib: disk::DEFAULT_MIB };
+    pub(super) const TRIAL: Self = Self {
+        vcpu_count: 1,
+        mem_mib: TRIAL_MEM_MIB,
+        disk_mib: disk::DEFAULT_MIB,
+        disk_limit: RateLimit::NONE,
+    };
 
     /// Whether such a guest can be at all.
     pub(super) fn check(self) -> Result<()> {
-        let Self { vcpu_count, mem_mib, disk_mib: _ } = self;
+        let Self { vcpu_count, mem_mib, disk_mib: _, disk_limit: _ } = self;
         if !VCPUS.contains(&vcpu_count) {
             let (min, max) = (VCPUS.start(), VCPUS.end());
             let message = format!("a guest cannot have {vcpu_count} virtual processors");

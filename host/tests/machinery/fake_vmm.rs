@@ -2,20 +2,22 @@
 //! the console, and what runs on it is the guest.
 
 use futures::future::{BoxFuture, pending};
-use pyro::vmm::{Link, Machine, Place, Started, Vmm, VmmProcess};
-use pyro::{Error, Result};
+use pyro::vmm::{Link, Machine, Metrics, Place, Started, Vmm, VmmProcess};
+use pyro::{Error, ErrorKind, Result};
 use pyro_agent::{Guest, Phase, serve_connection};
 use pyro_protocol::channel::{self, Acceptor, Opener, Side, Stream};
 use pyro_protocol::handshake::{Announcement, MAGIC};
 use pyro_protocol::{ANNOUNCE_PORT, CALL_PORT, FrameKind, FrameReader, FrameWriter, GENERATION};
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use tokio::net::UnixStream;
-use tokio::sync::watch;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// What a VMM says that ends well.
@@ -45,6 +47,10 @@ type Behaviour = Arc<dyn Fn(Inside) -> BoxFuture<'static, String> + Send + Sync>
 pub struct FakeVmm {
     behaviour: Behaviour,
     started: Arc<AtomicUsize>,
+    /// Whether it obeys nobody but who kills it.
+    deaf: bool,
+    /// Of the machine that was started last.
+    fate: Arc<Mutex<Option<Fate>>>,
 }
 
 impl FakeVmm {
@@ -54,13 +60,23 @@ impl FakeVmm {
         F: Future<Output = String> + Send + 'static,
     {
         let behaviour: Behaviour = Arc::new(move |inside| Box::pin(behaviour(inside)));
-        Self { behaviour, started: Arc::default() }
+        Self { behaviour, started: Arc::default(), deaf: false, fate: Arc::default() }
     }
 
     /// Machines with the real agent in them, whose /workspace is this directory.
     pub fn honest(workspace: impl Into<PathBuf>) -> Self {
         let workspace = workspace.into();
         Self::new(move |inside| serve_agent(inside.channel, workspace.clone()))
+    }
+
+    /// The same that do not obey when they are asked to stand still.
+    pub fn deaf(self) -> Self {
+        Self { deaf: true, ..self }
+    }
+
+    /// Kills the machine that was started last, as the host's kernel does.
+    pub fn crash(&self) {
+        self.fate.lock().unwrap().as_ref().unwrap().meet();
     }
 
     /// How many machines were started so far.
@@ -77,24 +93,32 @@ impl Vmm for FakeVmm {
     ) -> BoxFuture<'a, Result<Started>> {
         self.started.fetch_add(1, Ordering::Relaxed);
         let behaviour = Arc::clone(&self.behaviour);
-        let verbose = machine.verbose;
+        let (verbose, deaf) = (machine.verbose, self.deaf);
         Box::pin(async move {
-            place
-                .lock
-                .try_clone()
-                .and_then(|lock| start(behaviour, verbose, lock))
-                .map_err(|error| Error::io("cannot start a fake machine", error))
+            let started = place.lock.try_clone();
+            let started = started.and_then(|lock| start(behaviour, verbose, deaf, lock));
+            let (started, fate) =
+                started.map_err(|error| Error::io("cannot start a fake machine", error))?;
+            *self.fate.lock().unwrap() = Some(fate);
+            Ok(started)
         })
     }
 }
 
-fn start(behaviour: Behaviour, verbose: bool, lock: File) -> std::io::Result<Started> {
+fn start(
+    behaviour: Behaviour,
+    verbose: bool,
+    deaf: bool,
+    lock: File,
+) -> std::io::Result<(Started, Fate)> {
     use std::os::unix::net::UnixStream as Pair;
     let (channel, channel_end) = Pair::pair()?;
     let (console, console_end) = Pair::pair()?;
     let (tell, ended) = watch::channel(None);
     let kill = CancellationToken::new();
     let killed = kill.clone();
+    let (still, mut stilled) = tokio::sync::mpsc::unbounded_channel();
+    let (go_on, gone_on) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let how = runtime.block_on(async {
@@ -103,6 +127,7 @@ fn start(behaviour: Behaviour, verbose: bool, lock: File) -> std::io::Result<Sta
             tokio::select! {
                 how = behaviour(Inside { channel, console: console_end, verbose }) => how,
                 () = killed.cancelled() => "was killed by signal 9".into(),
+                never = stand_still(&mut stilled, &gone_on) => match never {},
             }
         });
         // All that runs in the machine ends with it.
@@ -110,14 +135,49 @@ fn start(behaviour: Behaviour, verbose: bool, lock: File) -> std::io::Result<Sta
         tell.send_replace(Some(how));
     });
     channel.set_nonblocking(true)?;
-    let process = Box::new(FakeProcess { kill, ended, thread: Some(thread) });
+    let stands_still = false;
+    let thread = Some(thread);
+    let fate = Fate { kill, go_on };
+    let process = FakeProcess { fate: fate.clone(), ended, still, stands_still, deaf, thread };
     let link = Link::Stream(UnixStream::from_std(channel)?);
-    Ok(Started { link, console: vec![console.into()], process })
+    let console = vec![console.into()];
+    Ok((Started { link, console, process: Box::new(process) }, fate))
+}
+
+/// What ends a machine, whatever it does.
+#[derive(Clone)]
+struct Fate {
+    kill: CancellationToken,
+    go_on: std::sync::mpsc::Sender<()>,
+}
+
+impl Fate {
+    fn meet(&self) {
+        self.kill.cancel();
+        // One that stands still would not notice.
+        self.go_on.send(()).ok();
+    }
+}
+
+/// Stands still whenever it is told to, and with it the thread and all on it.
+async fn stand_still(
+    stilled: &mut UnboundedReceiver<oneshot::Sender<()>>,
+    gone_on: &std::sync::mpsc::Receiver<()>,
+) -> Infallible {
+    while let Some(said) = stilled.recv().await {
+        said.send(()).ok();
+        // Whoever has it killed lets it go on as well.
+        gone_on.recv().ok();
+    }
+    pending().await
 }
 
 struct FakeProcess {
-    kill: CancellationToken,
+    fate: Fate,
     ended: watch::Receiver<Option<String>>,
+    still: UnboundedSender<oneshot::Sender<()>>,
+    stands_still: bool,
+    deaf: bool,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -134,7 +194,47 @@ impl VmmProcess for FakeProcess {
     }
 
     fn kill(&mut self) {
-        self.kill.cancel();
+        self.fate.meet();
+    }
+
+    fn pause(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async {
+            self.obey()?;
+            if !self.stands_still {
+                let (said, stands) = oneshot::channel();
+                drop(self.still.send(said));
+                self.stands_still = true;
+                drop(stands.await);
+            }
+            Ok(())
+        })
+    }
+
+    fn resume(&mut self) -> BoxFuture<'_, Result<()>> {
+        self.wake();
+        Box::pin(async { self.obey() })
+    }
+
+    fn metrics(&mut self) -> BoxFuture<'_, Result<Metrics>> {
+        Box::pin(async {
+            self.obey()?;
+            Ok(Metrics { disk_write_bytes: 4096, disk_write_count: 1, ..Metrics::default() })
+        })
+    }
+}
+
+impl FakeProcess {
+    fn obey(&self) -> Result<()> {
+        match self.deaf {
+            true => Err(Error::new(ErrorKind::TimedOut, "the machine is deaf")),
+            false => Ok(()),
+        }
+    }
+
+    fn wake(&mut self) {
+        if std::mem::take(&mut self.stands_still) {
+            self.fate.go_on.send(()).ok();
+        }
     }
 }
 

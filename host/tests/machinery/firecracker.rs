@@ -5,8 +5,7 @@ use crate::confinement::{as_anybody, run, skip};
 use crate::jail::{Lab, kill, line};
 use pyro::ErrorKind;
 use pyro::confine::{
-    Confined, Confinement, Limits, SharedSocket, VMM_UID, can_jail, inspect, spawn,
-    unlimited_because,
+    Confined, Confinement, Limits, VMM_UID, can_jail, inspect, spawn, unlimited_because,
 };
 use pyro::id::WorkspaceId;
 use std::fs::{self, File};
@@ -77,9 +76,7 @@ impl Running {
     }
 
     fn ask(&self, request: &str) -> String {
-        let directory = File::open(self.lab.path("vmm")).unwrap();
-        let socket = SharedSocket::find(directory, "api.sock").unwrap();
-        let mut stream = UnixStream::connect(socket.path()).unwrap();
+        let mut stream = UnixStream::connect(self.lab.path("vmm/api.sock")).unwrap();
         write!(stream, "{request}").unwrap();
         let mut answer = [0; 4096];
         let read = stream.read(&mut answer).unwrap();
@@ -153,6 +150,14 @@ impl Running {
         let seen = inspect(pid).unwrap();
         let own = rustix::process::geteuid();
         assert_eq!(seen.uid, if own.is_root() { VMM_UID } else { own.as_raw() });
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        if own.is_root() {
+            assert!(status.contains("\nGroups:\t \n"), "{status}");
+            assert!(
+                status.contains(&format!("\nGid:\t{VMM_UID}\t{VMM_UID}\t{VMM_UID}\t{VMM_UID}\n"))
+            );
+        }
+        assert_eq!(fs::read(format!("/proc/{pid}/environ")).unwrap(), b"");
         // Without a guest the first thread has no filter yet.
         let gaps = if self.started { &[][..] } else { &["under seccomp"] };
         assert_eq!(seen.gaps(), gaps, "{seen}");

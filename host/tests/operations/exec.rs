@@ -104,7 +104,8 @@ fn listening() -> (Context, Arc<Mutex<Vec<String>>>) {
 #[tokio::test]
 async fn the_status_has_the_last_command() {
     let bench = Bench::new().await;
-    let last = async || bench.ask::<WorkspaceStatus>(json!({})).await.unwrap().last_command;
+    let last =
+        async || bench.ask::<WorkspaceStatus>(json!({})).await.unwrap().workspace.last_command;
     assert_eq!(last().await, None);
     bench.exec(json!({ "command": "exit 1" })).await;
     let line = format!("exit 7 # {}", "ä".repeat(1000));

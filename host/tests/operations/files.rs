@@ -153,7 +153,7 @@ async fn a_text_is_cut_between_characters() {
 async fn p4_who_waits_for_another_can_leave() {
     let (home, pyro, _) = workspace().await;
     let status: WorkspaceStatus = serde_json::from_value(json!({ "workspace_id": "w" })).unwrap();
-    let id = pyro.call(status).await.unwrap().workspace_id;
+    let id = pyro.call(status).await.unwrap().workspace.workspace_id;
     let life = home.path("state/workspaces").join(id).join("life.lock");
     let held = Lock::take(&life, Mode::Exclusive, Duration::from_secs(1)).await.unwrap();
     let cancelled = || {

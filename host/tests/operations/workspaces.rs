@@ -27,7 +27,11 @@ async fn create(pyro: &Pyro, more: Value) -> pyro::Result<WorkspaceSummary> {
 }
 
 async fn state(pyro: &Pyro, workspace: &str) -> State {
-    pyro.call(ask::<WorkspaceStatus>(json!({ "workspace_id": workspace }))).await.unwrap().state
+    pyro.call(ask::<WorkspaceStatus>(json!({ "workspace_id": workspace })))
+        .await
+        .unwrap()
+        .workspace
+        .state
 }
 
 /// Machines with the real agent in them.
@@ -173,7 +177,7 @@ fn mortal(home: &Home) -> (FakeVmm, Arc<Notify>) {
 }
 
 /// The event log says what came of it, and the next command finds it.
-async fn await_state(place: &Place, wanted: State) {
+pub async fn await_state(place: &Place, wanted: State) {
     tokio::time::timeout(Duration::from_secs(20), async {
         while place.state() != wanted {
             tokio::task::yield_now().await;
@@ -296,7 +300,7 @@ async fn r2_concurrent_changes_are_all_there() {
         changed.unwrap();
     }
     let status = ask::<WorkspaceStatus>(json!({ "workspace_id": made.workspace_id }));
-    assert_eq!(pyro.call(status).await.unwrap().labels.len(), 16);
+    assert_eq!(pyro.call(status).await.unwrap().workspace.labels.len(), 16);
 }
 
 #[tokio::test]

@@ -12,6 +12,8 @@ const ASKED: &[(&str, &str)] = &[
     ("workspace update", "nobody --name somebody"),
     ("workspace start", "nobody"),
     ("workspace stop", "nobody"),
+    ("workspace pause", "nobody"),
+    ("workspace resume", "nobody"),
     ("workspace exec", "nobody -- true"),
     ("workspace logs", "nobody"),
     ("workspace process list", "nobody"),

@@ -10,7 +10,7 @@ use pyro_protocol::file::{
 };
 use pyro_protocol::handshake::Announcement;
 use pyro_protocol::kept::{FollowEnd, ProcessKept, ProcessList, ProcessPolled, ProcessWritten, Skipped};
-use pyro_protocol::power::{Activate, Activated, PowerOff};
+use pyro_protocol::power::{Activate, Activated, PowerOff, ShiftClock};
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::push::{
     Push, PushChange, PushCompared, PushContent, PushEnd, PushEntry,
@@ -27,8 +27,8 @@ fuzz_target!(|bytes: &[u8]| {
         )*};
     }
     each!(
-        Hello, Welcome, Announcement, Call, Activate, Activated, PowerOff, StartProcess,
-        ProcessStarted, StdinTaken, Signal, Exit, ProcessKept, ProcessList, ProcessPolled,
+        Hello, Welcome, Announcement, Call, Activate, Activated, PowerOff, ShiftClock,
+        StartProcess, ProcessStarted, StdinTaken, Signal, Exit, ProcessKept, ProcessList, ProcessPolled,
         ProcessWritten, Skipped, FollowEnd, FileTime, FileEntry, FileList, FileListed, FileRead,
         FileReading, FileReadEnd, FileWrite, FileWritten, FileEdit, FileEdited, FileMove,
         FileSearch, FileSearched, Export, Exporting, ExportEntry, ExportEnd, Push, PushEntry,

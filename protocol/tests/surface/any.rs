@@ -19,7 +19,7 @@ use pyro_protocol::kept::{
     PollProcess, PollUntil, ProcessForgotten, ProcessId, ProcessKept, ProcessList, ProcessPolled,
     ProcessState, ProcessWritten, SignalProcess, Skipped, Slice, WriteProcess,
 };
-use pyro_protocol::power::{Activate, Activated, Ping, PowerOff};
+use pyro_protocol::power::{Activate, Activated, Ping, PowerOff, ShiftClock};
 use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::push::{
     Push, PushAction, PushChange, PushCompared, PushContent, PushEnd, PushEntry, PushKind,
@@ -475,5 +475,6 @@ pub fn call() -> impl Strategy<Value = Call> {
         push().prop_map(Call::Push),
         diff().prop_map(Call::Diff),
         apply_patch().prop_map(Call::ApplyPatch),
+        any::<i64>().prop_map(|offset_ns| Call::ShiftClock(ShiftClock { offset_ns })),
     ]
 }

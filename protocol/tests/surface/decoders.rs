@@ -17,7 +17,9 @@ use pyro_protocol::kept::{
     FollowEnd, ProcessForgotten, ProcessId, ProcessKept, ProcessList, ProcessPolled,
     ProcessWritten, Skipped,
 };
-use pyro_protocol::power::{Activate, Activated, Ping, Pong, PowerOff, PoweringOff};
+use pyro_protocol::power::{
+    Activate, Activated, ClockShifted, Ping, Pong, PowerOff, PoweringOff, ShiftClock,
+};
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::push::{Push, PushChange, PushCompared, PushContent, PushEnd, PushEntry};
 use pyro_protocol::{
@@ -45,6 +47,8 @@ fn decode_all(bytes: &[u8]) {
         Activated,
         PowerOff,
         PoweringOff,
+        ShiftClock,
+        ClockShifted,
         StartProcess,
         ProcessStarted,
         StdinTaken,

@@ -21,7 +21,9 @@ use pyro_protocol::kept::{
     ProcessList, ProcessPolled, ProcessSignaled, ProcessState, ProcessWritten, SignalProcess,
     Skipped, Slice, WriteProcess,
 };
-use pyro_protocol::power::{Activate, Activated, Ping, Pong, PowerOff, PoweringOff};
+use pyro_protocol::power::{
+    Activate, Activated, ClockShifted, Ping, Pong, PowerOff, PoweringOff, ShiftClock,
+};
 use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::push::{
     Push, PushAction, PushChange, PushCompared, PushContent, PushEnd, PushEntry, PushKind,
@@ -247,9 +249,17 @@ fn replies() {
     assert_eq!(encoded(&Pong), "");
     assert_eq!(encoded(&Activated { took_us: 250 }), "fa");
     assert_eq!(encoded(&PoweringOff), "");
+    assert_eq!(encoded(&ClockShifted), "");
     assert_eq!(encoded(&ProcessStarted { pid: 70_000 }), "fc70110100");
     let error = AgentError::new(AgentErrorKind::UserNotFound, "who");
     assert_eq!(encoded(&error), "050377686f");
+}
+
+#[test]
+fn of_a_clock() {
+    let shift = |offset_ns| encoded(&Call::ShiftClock(ShiftClock { offset_ns }));
+    assert_eq!(shift(1), "1702");
+    assert_eq!(shift(-1), "1701");
 }
 
 #[test]

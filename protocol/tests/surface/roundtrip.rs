@@ -7,7 +7,7 @@ use pyro_protocol::diff::DiffStarted;
 use pyro_protocol::error::MESSAGE_MAX;
 use pyro_protocol::frame::{HEADER_LEN, header, parse_header};
 use pyro_protocol::kept::ProcessId;
-use pyro_protocol::power::{Ping, Pong, PoweringOff};
+use pyro_protocol::power::{ClockShifted, Ping, Pong, PoweringOff};
 use pyro_protocol::{
     AgentError, AgentErrorKind, Call, FrameKind, FrameReader, FrameWriter, GuestPath, Hello, Lost,
     codec,
@@ -92,6 +92,7 @@ fn what_carries_nothing_takes_no_bytes() {
     assert_eq!(codec::encode(&Pong).expect("it encodes"), b"");
     assert_eq!(codec::encode(&DiffStarted).expect("it encodes"), b"");
     assert_eq!(codec::encode(&PoweringOff).expect("it encodes"), b"");
+    assert_eq!(codec::encode(&ClockShifted).expect("it encodes"), b"");
 }
 
 #[test]

@@ -69,6 +69,8 @@ impl Jail {
             }
         }
         let relative = executable.strip_prefix("/").unwrap_or(&executable);
+        // No word of cgroups: told of version 2, it would move the VMM out of
+        // its own where the host has one that is called like the program.
         let words: [OsString; 13] = [
             "--id".into(),
             jailer.id.to_string().into(),

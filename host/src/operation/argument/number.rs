@@ -2,6 +2,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::borrow::Cow;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -13,6 +14,13 @@ pub type MemMib = Number<128, 1024, { u32::MAX }>;
 
 /// How large a workspace's file system is.
 pub type DiskMib = Number<64, { 16 * 1024 }, { 64 * 1024 }>;
+
+/// How much a disk moves in a second, in MiB: up to what no disk does, which a
+/// VMM can still count in bytes.
+pub type DiskMibPerSecond = Number<1, 100, { 1 << 20 }>;
+
+/// How many reads and writes a disk does in a second.
+pub type DiskOpsPerSecond = Number<1, 1000, { 1 << 20 }>;
 
 /// How long a workspace lives unless it is renewed: from ten seconds, which is
 /// for trying it out, to a good century.
@@ -64,6 +72,13 @@ impl<const MIN: u32, const DEFAULT: u32, const MAX: u32> Number<MIN, DEFAULT, MA
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
+    }
+
+    /// The number, of a kind that is never zero.
+    #[must_use]
+    pub const fn positive(self) -> NonZeroU32 {
+        const { assert!(MIN > 0) };
+        NonZeroU32::new(self.0).expect("its least is more than zero")
     }
 }
 

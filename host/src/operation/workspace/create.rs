@@ -1,8 +1,11 @@
 use super::WorkspaceSummary;
-use crate::operation::argument::{DiskMib, HostPath, Label, Labels, MemMib, TtlSeconds, VcpuCount};
+use crate::operation::argument::{
+    DiskMib, DiskMibPerSecond, DiskOpsPerSecond, HostPath, Label, Labels, MemMib, Number,
+    TtlSeconds, VcpuCount,
+};
 use crate::operation::{Context, Creates, Effect, Operation};
 use crate::seed::Source;
-use crate::vmm::Rung;
+use crate::vmm::{RateLimit, Rung};
 use crate::workspace::create::NewWorkspace;
 use crate::workspace::record::TtlAction;
 use crate::workspace::{self, Shape};
@@ -55,6 +58,18 @@ pub struct WorkspaceCreate {
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub disk_mib: DiskMib,
+    /// How many MiB it reads and writes on that in a second at most, together; no
+    /// limit if not given.
+    #[arg(long, value_name = "N")]
+    #[serde(default)]
+    #[schemars(with = "DiskMibPerSecond")]
+    pub disk_mib_per_second: Option<DiskMibPerSecond>,
+    /// How many reads and writes it does there in a second at most; no limit if
+    /// not given.
+    #[arg(long, value_name = "N")]
+    #[serde(default)]
+    #[schemars(with = "DiskOpsPerSecond")]
+    pub disk_ops_per_second: Option<DiskOpsPerSecond>,
     /// How to run it, always; the best way that works here if not given.
     #[arg(long, value_name = "firecracker|qemu-kvm|qemu-tcg")]
     #[serde(default)]
@@ -91,6 +106,8 @@ impl WorkspaceCreate {
             vcpu_count: VcpuCount::default(),
             mem_mib: MemMib::default(),
             disk_mib: DiskMib::default(),
+            disk_mib_per_second: None,
+            disk_ops_per_second: None,
             vmm: None,
             ttl_seconds: None,
             ttl_action: TtlAction::default(),
@@ -127,6 +144,10 @@ impl Operation for WorkspaceCreate {
                 vcpu_count: self.vcpu_count.get(),
                 mem_mib: self.mem_mib.get(),
                 disk_mib: self.disk_mib.get().into(),
+                disk_limit: RateLimit {
+                    mib_per_second: self.disk_mib_per_second.map(Number::positive),
+                    operations_per_second: self.disk_ops_per_second.map(Number::positive),
+                },
             },
             vmm: self.vmm,
             seed,

@@ -159,6 +159,8 @@ fn shown(line: &Line) -> String {
             format!("{} {by}", if *clean { "stopped" } else { "killed" })
         }
         Happening::Crashed { how } => format!("went away unasked: the VMM {how}"),
+        Happening::Paused => "paused".into(),
+        Happening::Resumed => "resumed".into(),
         Happening::Reset => "reset to the baseline".into(),
     };
     format!("{} {what}", shown_time(line.at))

@@ -1,10 +1,16 @@
 use super::WorkspaceSummary;
+use super::summary::shown_time;
 use crate::operation::argument::WorkspaceRef;
-use crate::operation::{Context, Effect, Operation};
+use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::supervisor::keep::Running;
+use crate::vmm::{Metrics, Rung};
 use crate::workspace::find::find;
+use crate::workspace::pause;
 use crate::{Pyro, Result};
+use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Show what a workspace is and what it is doing.
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
@@ -18,15 +24,110 @@ pub struct WorkspaceStatus {
 const EXAMPLES: &str = "\
 Examples:
   pyro workspace status fix-parser
-  pyro workspace status 4f2a --json | jq -r .state";
+  pyro workspace status 4f2a --json | jq -r .state
+  pyro workspace status fix-parser --json | jq .machine.metrics.disk_write_bytes";
+
+/// A workspace, and its machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct WorkspaceStatusAnswer {
+    /// The workspace.
+    #[serde(flatten)]
+    pub workspace: WorkspaceSummary,
+    /// The machine that it runs in; null when there is none.
+    pub machine: Option<MachineStatus>,
+}
+
+/// A machine that runs, or is paused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct MachineStatus {
+    /// How it is run; null when an older pyro started it.
+    pub vmm: Option<Rung>,
+    /// The process of its VMM on the host.
+    pub vmm_pid: Option<u32>,
+    /// When it answered its first call, RFC 3339 in UTC.
+    #[schemars(with = "String")]
+    pub started_at: Timestamp,
+    /// How long ago that was, in seconds.
+    pub uptime_seconds: u64,
+    /// How long it took until then, in milliseconds.
+    pub boot_ms: u64,
+    /// Since when it is paused, RFC 3339 in UTC; null when it is not.
+    #[schemars(with = "Option<String>")]
+    pub paused_at: Option<Timestamp>,
+    /// What its VMM has counted; null when that does not say so soon.
+    pub metrics: Option<Metrics>,
+}
+
+impl MachineStatus {
+    fn new(running: &Running, metrics: Option<Metrics>) -> Self {
+        let Running { since, ready, rung, paused_at } = running;
+        let uptime = Timestamp::now().duration_since(*since).as_secs();
+        Self {
+            vmm: *rung,
+            vmm_pid: ready.vmm_pid,
+            started_at: *since,
+            // The host's clock may be set back.
+            uptime_seconds: u64::try_from(uptime).unwrap_or(0),
+            boot_ms: ready.boot_ms(),
+            paused_at: *paused_at,
+            metrics,
+        }
+    }
+}
 
 impl Operation for WorkspaceStatus {
     const PATH: &'static [&'static str] = &["workspace", "status"];
     const TOOL: Option<&'static str> = Some("workspace_status");
     const EFFECT: Effect = Effect::Reads;
-    type Output = WorkspaceSummary;
+    type Output = WorkspaceStatusAnswer;
 
-    async fn run(self, pyro: &Pyro, _: Context) -> Result<WorkspaceSummary> {
-        WorkspaceSummary::of(&find(&pyro.config, self.workspace_id.as_str())?)
+    async fn run(self, pyro: &Pyro, _: Context) -> Result<WorkspaceStatusAnswer> {
+        let place = find(&pyro.config, self.workspace_id.as_str())?;
+        let workspace = WorkspaceSummary::of(&place)?;
+        let machine = match pause::running(&place) {
+            Some(running) => Some(MachineStatus::new(&running, pause::metrics(&place).await)),
+            None => None,
+        };
+        Ok(WorkspaceStatusAnswer { workspace, machine })
+    }
+}
+
+impl Answer for WorkspaceStatusAnswer {
+    fn render(&self, page: &mut Page) -> fmt::Result {
+        let mut rows = self.workspace.rows();
+        if let Some(machine) = &self.machine {
+            rows.extend(machine.rows());
+        }
+        super::summary::table(rows, page)
+    }
+
+    fn id(&self) -> Option<String> {
+        self.workspace.id()
+    }
+}
+
+impl MachineStatus {
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let mut machine = self.vmm.map_or_else(|| "running".into(), |vmm| vmm.to_string());
+        if let Some(pid) = self.vmm_pid {
+            machine.push_str(&format!(", process {pid}"));
+        }
+        machine.push_str(&format!(", up {} s", self.uptime_seconds));
+        let mut rows = vec![("Machine", machine)];
+        rows.extend(self.paused_at.map(|at| ("Paused", format!("since {}", shown_time(at)))));
+        if let Some(Metrics {
+            disk_read_bytes,
+            disk_read_count,
+            disk_write_bytes,
+            disk_write_count,
+            vsock_received_bytes: _,
+            vsock_sent_bytes: _,
+        }) = self.metrics
+        {
+            let read = format!("{disk_read_bytes} bytes read in {disk_read_count}");
+            let written = format!("{disk_write_bytes} written in {disk_write_count}");
+            rows.push(("Disk", format!("{read}, {written}")));
+        }
+        rows
     }
 }

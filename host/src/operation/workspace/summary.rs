@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 
 /// A workspace: what it is, and what it is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -31,6 +32,10 @@ pub struct WorkspaceSummary {
     pub mem_mib: u32,
     /// The size of its file system, in MiB.
     pub disk_mib: u64,
+    /// How many MiB it may read and write there in a second; null is no limit.
+    pub disk_mib_per_second: Option<u32>,
+    /// How many reads and writes it may do there in a second; null is no limit.
+    pub disk_ops_per_second: Option<u32>,
     /// What its network may do.
     pub network_policy: NetworkPolicy,
     /// Where the workspace is in the guest.
@@ -83,6 +88,8 @@ impl WorkspaceSummary {
             vcpu_count: record.vcpu_count,
             mem_mib: record.mem_mib,
             disk_mib: record.disk_mib,
+            disk_mib_per_second: record.disk_limit.mib_per_second.map(NonZeroU32::get),
+            disk_ops_per_second: record.disk_limit.operations_per_second.map(NonZeroU32::get),
             network_policy: record.network_policy,
             workspace_path: workspace::GUEST_PATH.into(),
             workspace_seed: record.seed,
@@ -110,8 +117,9 @@ pub(super) fn shown_time(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-impl Answer for WorkspaceSummary {
-    fn render(&self, page: &mut Page) -> fmt::Result {
+impl WorkspaceSummary {
+    /// What people read of it, line by line.
+    pub(super) fn rows(&self) -> Vec<(&'static str, String)> {
         let mut rows = vec![("Workspace", self.workspace_id.clone())];
         rows.extend(self.name.clone().map(|name| ("Name", name)));
         if !self.labels.is_empty() {
@@ -123,6 +131,12 @@ impl Answer for WorkspaceSummary {
         let plural = if *vcpu_count == 1 { "" } else { "s" };
         let size = format!("{vcpu_count} vCPU{plural}, {mem_mib} MiB memory, {disk_mib} MiB disk");
         rows.push(("Size", size));
+        let limits = [(self.disk_mib_per_second, "MiB"), (self.disk_ops_per_second, "operations")];
+        let limits = limits.into_iter().filter_map(|(limit, of)| Some(format!("{} {of}", limit?)));
+        let limits: Vec<_> = limits.collect();
+        if !limits.is_empty() {
+            rows.push(("Disk limit", format!("{} in a second", limits.join(" and "))));
+        }
         let network = match self.network_policy {
             NetworkPolicy::Off => "off",
         };
@@ -153,12 +167,23 @@ impl Answer for WorkspaceSummary {
         if let Some(at) = self.last_reset_at {
             rows.push(("Resets", format!("{}, last {}", self.reset_count, shown_time(at))));
         }
-        let bold = Style::new().bold();
-        let rows: Vec<_> = rows
-            .into_iter()
-            .map(|(label, value)| [page.paint(bold, format!("{label}:")), value])
-            .collect();
-        page.table(&rows)
+        rows
+    }
+}
+
+/// Lines, each with what it is about before it.
+pub(super) fn table(rows: Vec<(&'static str, String)>, page: &mut Page) -> fmt::Result {
+    let bold = Style::new().bold();
+    let rows: Vec<_> = rows
+        .into_iter()
+        .map(|(label, value)| [page.paint(bold, format!("{label}:")), value])
+        .collect();
+    page.table(&rows)
+}
+
+impl Answer for WorkspaceSummary {
+    fn render(&self, page: &mut Page) -> fmt::Result {
+        table(self.rows(), page)
     }
 
     fn id(&self) -> Option<String> {

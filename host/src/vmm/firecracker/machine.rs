@@ -1,6 +1,6 @@
 //! A machine as Firecracker's API takes it.
 
-use super::super::{Durability, KernelFlavor, Machine};
+use super::super::{Durability, KernelFlavor, Machine, RateLimit};
 use super::seen;
 use serde::Serialize;
 
@@ -39,6 +39,44 @@ pub(super) struct Drive {
     is_read_only: bool,
     /// Whether what the guest wants written out is.
     cache_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limiter: Option<RateLimiter>,
+}
+
+/// How fast a drive may be used.
+#[derive(Debug, Serialize)]
+struct RateLimiter {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bandwidth: Option<Bucket>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ops: Option<Bucket>,
+}
+
+/// Tokens, as many as are spent in a while.
+#[derive(Debug, Serialize)]
+struct Bucket {
+    size: u64,
+    /// In milliseconds.
+    refill_time: u64,
+}
+
+/// `PUT /metrics`.
+#[derive(Debug, Serialize)]
+pub(super) struct MetricsSink {
+    metrics_path: &'static str,
+}
+
+impl MetricsSink {
+    pub(super) const OURS: Self = Self { metrics_path: seen::METRICS };
+}
+
+impl RateLimiter {
+    fn of(limit: RateLimit) -> Option<Self> {
+        let bucket = |size| Bucket { size, refill_time: 1000 };
+        let bandwidth = limit.bytes_per_second().map(|bytes| bucket(bytes.get()));
+        let ops = limit.operations_per_second.map(|count| bucket(count.get().into()));
+        (bandwidth.is_some() || ops.is_some()).then_some(Self { bandwidth, ops })
+    }
 }
 
 /// `PUT /vsock`.
@@ -58,6 +96,8 @@ pub(super) struct Entropy {}
 pub(super) enum Action {
     /// Lets the guest boot.
     InstanceStart,
+    /// Writes down what it has counted.
+    FlushMetrics,
 }
 
 /// `PATCH /vm`.
@@ -99,6 +139,7 @@ impl Drive {
             is_root_device: false,
             is_read_only,
             cache_type,
+            rate_limiter: (!is_read_only).then(|| RateLimiter::of(machine.disk_limit)).flatten(),
         };
         [
             drive("root", seen::ROOT_IMAGE, true, "Unsafe"),
@@ -152,6 +193,7 @@ mod tests {
             root_image: "/cache/root.erofs".into(),
             disk: "/state/disk.ext4".into(),
             durability: Durability::Kept,
+            disk_limit: RateLimit::NONE,
             seed: "/state/seed.erofs".into(),
             verbose: false,
         }
@@ -164,7 +206,8 @@ mod tests {
             "/drives": Drive::all(machine),
             "/vsock": Vsock::OURS,
             "/entropy": Entropy {},
-            "/actions": Action::InstanceStart,
+            "/metrics": MetricsSink::OURS,
+            "/actions": [Action::InstanceStart, Action::FlushMetrics],
             "/vm": [VmState::Paused, VmState::Resumed],
         })
     }
@@ -182,6 +225,21 @@ mod tests {
             let words = requests(&machine(flavor)).to_string();
             assert!(!words.contains("/cache") && !words.contains("/state"), "{words}");
         }
+    }
+
+    #[test]
+    fn only_the_writable_disk_is_limited() {
+        let disk_limit = RateLimit {
+            mib_per_second: std::num::NonZeroU32::new(10),
+            operations_per_second: std::num::NonZeroU32::new(100),
+        };
+        let limited = Machine { disk_limit, ..machine(KernelFlavor::Tuned) };
+        let limiters = Drive::all(&limited).map(|drive| json!(drive.rate_limiter));
+        let disk = json!({
+            "bandwidth": { "size": 10 << 20, "refill_time": 1000 },
+            "ops": { "size": 100, "refill_time": 1000 },
+        });
+        assert_eq!(limiters, [json!(null), disk, json!(null)]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A machine as QEMU's arguments.
 
 use super::{Accelerator, Qemu};
-use crate::vmm::{Durability, KernelFlavor, Machine};
+use crate::vmm::{Durability, KernelFlavor, Machine, RateLimit};
 use std::os::fd::RawFd;
 
 /// Where the kernel is for a confined QEMU.
@@ -21,6 +21,11 @@ const TCG_TIMER_HZ: u32 = 1_000_000_000;
 /// and clears memory three to six times as slowly.
 const TCG_CPU: &str = "max,-erms";
 
+/// The workspace's disk in QEMU's graph of them, and what slows it.
+const DISK: &str = "disk";
+const LIMITED: &str = "limited-disk";
+const LIMIT: &str = "limit";
+
 /// Descriptors that QEMU inherits, by their numbers in its process.
 #[derive(Debug, Clone, Copy)]
 pub struct Descriptors {
@@ -28,6 +33,8 @@ pub struct Descriptors {
     pub channel: RawFd,
     /// A connected socket: the serial console.
     pub console: RawFd,
+    /// A connected socket: the monitor.
+    pub monitor: RawFd,
     /// The root image, read-only.
     pub root_image: RawFd,
     /// The workspace's disk.
@@ -51,7 +58,7 @@ impl CommandLine<'_> {
     /// The arguments after the program's name.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
-        let Descriptors { channel, console, root_image, disk, seed } = self.descriptors;
+        let Descriptors { channel, console, monitor, root_image, disk, seed } = self.descriptors;
         let machine = self.machine;
         let mem_mib = machine.mem_mib;
         let mut words: Vec<String> = Vec::with_capacity(64);
@@ -77,6 +84,8 @@ impl CommandLine<'_> {
         }
         option("chardev", format!("socket,id=console,fd={console}"));
         option("serial", "chardev:console".into());
+        option("chardev", format!("socket,id=monitor,fd={monitor}"));
+        option("mon", "chardev=monitor,mode=control".into());
         option("chardev", format!("socket,id=channel,fd={channel}"));
         option("device", "virtio-serial-device".into());
         option("device", format!("virtserialport,chardev=channel,name={PORT_NAME}"));
@@ -88,7 +97,7 @@ impl CommandLine<'_> {
         };
         let disks = [
             ("root", root_image, "read-only=on", ",write-cache=off"),
-            ("disk", disk, writable, cache),
+            (DISK, disk, writable, cache),
             ("seed", seed, "read-only=on", ",write-cache=off"),
         ];
         for (name, descriptor, access, cache) in disks {
@@ -100,11 +109,18 @@ impl CommandLine<'_> {
                      file.filename=/dev/fdset/{descriptor},file.locking=off,discard=unmap"
                 ),
             );
+            let mut drive = name;
+            if name == DISK && machine.disk_limit != RateLimit::NONE {
+                drive = LIMITED;
+                option("object", throttle_group(machine.disk_limit));
+                let node = format!("node-name={LIMITED},throttle-group={LIMIT},file={name}");
+                option("blockdev", format!("driver=throttle,{node}"));
+            }
             // A full host disk is the guest's to hear of: QEMU's default is to stop
             // the machine for good.
             option(
                 "device",
-                format!("virtio-blk-device,drive={name},werror=report,rerror=report{cache}"),
+                format!("virtio-blk-device,drive={drive},werror=report,rerror=report{cache}"),
             );
         }
         option("kernel", KERNEL.into());
@@ -167,16 +183,38 @@ impl CommandLine<'_> {
     }
 }
 
+/// What a disk's reads and writes take turns by. In JSON: QEMU's own notation
+/// has only names for these limits that it may take back.
+fn throttle_group(limit: RateLimit) -> String {
+    let mut limits = serde_json::Map::new();
+    if let Some(bytes) = limit.bytes_per_second() {
+        limits.insert("bps-total".into(), bytes.get().into());
+    }
+    if let Some(operations) = limit.operations_per_second {
+        limits.insert("iops-total".into(), operations.get().into());
+    }
+    serde_json::json!({ "qom-type": "throttle-group", "id": LIMIT, "limits": limits }).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::NonZeroU32;
 
     fn qemu(accelerator: Accelerator) -> Qemu {
         Qemu { program: "/usr/bin/qemu".into(), accelerator, tsc_khz: 2_500_000 }
     }
 
     fn arguments(accelerator: Accelerator, kernel_flavor: KernelFlavor) -> String {
-        let machine = Machine {
+        shown(accelerator, &machine(kernel_flavor))
+    }
+
+    fn limited_arguments(disk_limit: RateLimit) -> String {
+        shown(Accelerator::Tcg, &Machine { disk_limit, ..machine(KernelFlavor::Tuned) })
+    }
+
+    fn machine(kernel_flavor: KernelFlavor) -> Machine {
+        Machine {
             vcpu_count: 1,
             mem_mib: 512,
             kernel: "/cache/vmlinux".into(),
@@ -185,12 +223,17 @@ mod tests {
             root_image: "/cache/root.erofs".into(),
             disk: "/state/disk.ext4".into(),
             durability: Durability::Scratch,
+            disk_limit: RateLimit::NONE,
             seed: "/state/seed.erofs".into(),
             verbose: false,
-        };
-        let descriptors = Descriptors { channel: 3, console: 4, root_image: 5, disk: 6, seed: 7 };
+        }
+    }
+
+    fn shown(accelerator: Accelerator, machine: &Machine) -> String {
+        let descriptors =
+            Descriptors { channel: 3, console: 4, monitor: 5, root_image: 6, disk: 7, seed: 8 };
         let qemu = qemu(accelerator);
-        let words = CommandLine { machine: &machine, qemu: &qemu, descriptors }.arguments();
+        let words = CommandLine { machine, qemu: &qemu, descriptors }.arguments();
         // An option and its value on one line.
         words.join(" ").replace(" -", "\n-")
     }
@@ -203,6 +246,22 @@ mod tests {
                 insta::assert_snapshot!(name, arguments(accelerator, flavor));
             }
         }
+    }
+
+    #[test]
+    fn a_limit_is_put_before_the_disk_and_no_other() {
+        let limits = [(Some(5), None), (None, Some(200)), (Some(5), Some(200))];
+        let [bytes, operations, both] = limits.map(|(mib, operations)| {
+            let limit = RateLimit {
+                mib_per_second: mib.and_then(NonZeroU32::new),
+                operations_per_second: operations.and_then(NonZeroU32::new),
+            };
+            let words = limited_arguments(limit);
+            let wanted = ["throttle", "limited-disk"];
+            let lines = words.lines().filter(|line| wanted.iter().any(|word| line.contains(word)));
+            lines.map(str::to_owned).collect::<Vec<_>>().join("\n")
+        });
+        insta::assert_snapshot!(format!("{bytes}\n\n{operations}\n\n{both}"));
     }
 
     #[test]
@@ -224,10 +283,12 @@ mod tests {
             root_image: "/r".into(),
             disk: "/d".into(),
             durability: Durability::Kept,
+            disk_limit: RateLimit::NONE,
             seed: "/s".into(),
             verbose: true,
         };
-        let descriptors = Descriptors { channel: 3, console: 4, root_image: 5, disk: 6, seed: 7 };
+        let descriptors =
+            Descriptors { channel: 3, console: 4, monitor: 5, root_image: 6, disk: 7, seed: 8 };
         let line = |machine: &Machine| {
             let qemu = qemu(Accelerator::Tcg);
             CommandLine { machine, qemu: &qemu, descriptors }.arguments().join(" ")
