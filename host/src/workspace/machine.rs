@@ -245,25 +245,37 @@ fn ladder(pyro: &Pyro) -> Result<Vec<Step>> {
     let facts = Facts::gather(&pyro.config)?;
     let mut rungs = Vec::new();
     let mut missing = None;
+    let mut passed_over = String::new();
     for rung in Rung::ALL {
         if let Err(error) = vmm::programs(&pyro.config, rung) {
             missing = Some(error);
             continue;
         }
+        let mut pass_over = |why: String| passed_over += &format!("; {rung} is passed over: {why}");
         match facts.boots(&pyro.config, rung) {
             Some(true) => {
                 rungs.push(Step { rung, guess: false });
                 break;
             }
-            Some(false) if rung.needs_kvm() => {}
-            None if rung.needs_kvm() && !facts::kvm_is_likely() => {}
+            Some(false) if rung.needs_kvm() => pass_over("no guest booted on it lately".into()),
+            None if rung.needs_kvm() && !facts::kvm_is_likely() => {
+                let closed = facts::open_kvm().err().map(|error| error.chain());
+                let unlikely = || "the processor claims no virtualisation".to_owned();
+                pass_over(closed.unwrap_or_else(unlikely));
+            }
             // What translates needs nothing of the host, whatever went wrong once.
             None | Some(false) => rungs.push(Step { rung, guess: true }),
         }
     }
     match (rungs.is_empty(), missing) {
         // The last one's is the one that every host can have.
-        (true, Some(error)) => Err(error),
+        (true, Some(error)) => {
+            let told = Error::new(error.kind(), format!("{}{passed_over}", error.chain()));
+            Err(match error.next_step() {
+                Some(step) => told.hint(step),
+                None => told,
+            })
+        }
         (true, None) | (false, _) => Ok(rungs),
     }
 }
@@ -277,5 +289,51 @@ pub fn choose(pyro: &Pyro) -> Result<Rung> {
     match wanted(pyro, None)? {
         Some(rung) => Ok(rung),
         None => ladder(pyro).map(|rungs| rungs[0].rung),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn i7_what_is_missing_is_told_with_what_was_passed_over() {
+        let home = tempfile::tempdir().expect("a directory");
+        let program = home.path().join("firecracker");
+        std::fs::write(&program, "").expect("written");
+        let config = Config { firecracker: Some(program), ..Config::within(home.path()) };
+        facts::remember(&config, Rung::Firecracker, false);
+        let error = choose(&Pyro::new(config)).expect_err("there is nothing");
+        assert_eq!(error.kind(), ErrorKind::HostRequirement);
+        let said = error.chain();
+        assert!(said.contains("qemu-system-x86_64 is not installed"), "{said}");
+        assert!(
+            said.contains("firecracker is passed over: no guest booted on it lately"),
+            "{said}"
+        );
+        assert!(error.next_step().is_some_and(|step| step.contains("apt-get install")));
+    }
+
+    #[test]
+    fn i5_the_best_proven_rung_is_chosen_unless_one_is_asked_for() {
+        let home = tempfile::tempdir().expect("a directory");
+        let program = home.path().join("a-vmm");
+        std::fs::write(&program, "").expect("written");
+        let config = Config {
+            firecracker: Some(program.clone()),
+            qemu: Some(program),
+            ..Config::within(home.path())
+        };
+        facts::remember(&config, Rung::Firecracker, false);
+        facts::remember(&config, Rung::QemuKvm, true);
+        let chosen = |config: &Config| choose(&Pyro::new(config.clone()));
+        assert_eq!(chosen(&config).expect("proven"), Rung::QemuKvm);
+        facts::remember(&config, Rung::Firecracker, true);
+        assert_eq!(chosen(&config).expect("proven"), Rung::Firecracker);
+        let asked = Config { vmm: Some("qemu-tcg".into()), ..config.clone() };
+        assert_eq!(chosen(&asked).expect("asked for"), Rung::QemuTcg);
+        let wrong = Config { vmm: Some("hvf".into()), ..config };
+        assert_eq!(chosen(&wrong).expect_err("no rung").kind(), ErrorKind::InvalidInput);
     }
 }
