@@ -175,8 +175,6 @@ const SLEEPS: &[(&str, &str)] = &[
     // Out of descriptors; nobody tells when there are some.
     ("host/src/supervisor/control.rs", "from_millis(10)"),
     ("host/src/vsock/endpoint.rs", "from_millis(10)"),
-    // A socket is there a moment before somebody listens on it.
-    ("host/src/vmm/firecracker.rs", "NEARLY"),
     // How long a guest may take to let go of a caller that has gone.
     ("host/src/vsock/endpoint.rs", "LEAVING_DEADLINE"),
     // A guest that answers at once what it was to wait for is not asked at once.

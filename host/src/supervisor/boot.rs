@@ -166,14 +166,13 @@ async fn come_up(
             Ok(Up { endpoint, ready, way })
         }
         Link::Endpoint(listener) => {
+            let announcement = listener.accept().await.map(|(stream, _)| stream);
+            let announcement = announcement
+                .map_err(|error| Error::io("cannot hear the guest announce itself", error));
+            // Since the guest speaks, there is an endpoint.
             let way = Way::endpoint(directory)?;
-            let announcement = async {
-                let accepted = listener.accept().await;
-                accepted
-                    .map(|(stream, _)| stream)
-                    .map_err(|error| Error::io("cannot hear the guest announce itself", error))
-            };
-            let ready = greet_and_activate(assignment, &way, announcement, started_at).await?;
+            let ready =
+                greet_and_activate(assignment, &way, async { announcement }, started_at).await?;
             // It is served for as long as the VMM lives.
             Ok(Up { endpoint: Box::pin(pending()), ready, way })
         }

@@ -1,7 +1,8 @@
 //! Firecracker, on KVM.
 //!
 //! ```text
-//! pyro's supervisor ── API, vmm/api.sock ──────────────▶ Firecracker
+//! pyro's supervisor ── vmm/config.json, once ──────────▶ Firecracker
+//! pyro's supervisor ── API, vmm/api.sock ──────────────▶    │
 //! callers ──────────── CONNECT, vmm/vsock.sock ────────▶    │ serves the endpoint
 //! pyro's supervisor ◀─ vmm/vsock.sock_<announcement> ──     │ itself
 //! pyro's supervisor ◀─ console, a pipe ────────────────     ▼
@@ -19,19 +20,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::vsock::{DIRECTORY, SOCKET_NAME, Socket, short_path};
 use api::Api;
 use futures::future::BoxFuture;
-use machine::{Action, BootSource, Drive, Entropy, MachineConfig, MetricsSink, VmState, Vsock};
+use machine::{Action, Configuration, VmState};
 use metrics::Counted;
 use pyro_protocol::ANNOUNCE_PORT;
-use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
-use tokio::time::{sleep, timeout};
 
 /// The program's name on `PATH`.
 const PROGRAM: &str = "firecracker";
@@ -42,15 +38,11 @@ const JAILER: &str = "jailer";
 /// The API's socket in the VMM's directory.
 const API_NAME: &str = "api.sock";
 
+/// What is to be started, there too.
+const CONFIG_NAME: &str = "config.json";
+
 /// Where the jail is in a workspace's directory, for the VMM only.
 const JAIL: &str = "jail";
-
-/// How long Firecracker may take to listen for what it is to do: it is a program
-/// that starts, on a host that may be crowded.
-const LISTENING_MAX: Duration = Duration::from_secs(20);
-
-/// Between a socket's being there and somebody's listening on it.
-const NEARLY: Duration = Duration::from_millis(1);
 
 /// What Firecracker needs besides its guest's memory, generously: itself, page
 /// tables, and the host's cache of the disks, which is given back when it runs
@@ -71,6 +63,7 @@ mod seen {
     pub const API: &str = "/sockets/api.sock";
     pub const VSOCK: &str = "/sockets/vsock.sock";
     pub const METRICS: &str = "/sockets/metrics";
+    pub const CONFIG: &str = "/sockets/config.json";
 }
 
 /// Firecracker, as it is installed on this host.
@@ -88,12 +81,12 @@ impl Vmm for Firecracker {
         machine: &'a Machine,
         place: Place<'a>,
     ) -> BoxFuture<'a, Result<Started>> {
-        Box::pin(self.launch(machine, place))
+        Box::pin(async move { self.launch(machine, place) })
     }
 }
 
 impl Firecracker {
-    async fn launch(&self, machine: &Machine, place: Place<'_>) -> Result<Started> {
+    fn launch(&self, machine: &Machine, place: Place<'_>) -> Result<Started> {
         let pipe = || {
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
                 .map_err(|error| Error::io("cannot make a pipe", error.into()))
@@ -108,30 +101,10 @@ impl Firecracker {
             .map_err(|error| Error::io("cannot open a workspace's directory", error))?;
         let listener = listen_for_announcement(place.directory)?;
         let counted = Counted::open(place.directory)?;
-        confine::give(&place.directory.join(DIRECTORY).join(metrics::NAME))?;
-        let appearing = Appearing::watch(place.directory)?;
-        let arguments = ["--api-sock", seen::API, "--level", "Error"].map(String::from);
-        let mut process = confine::spawn(confinement, &arguments)?;
-        let setting_up = async {
-            let socket = timeout(LISTENING_MAX, appearing.api(&directory)).await;
-            let mut api = socket.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(
-                |error| {
-                    Error::new(ErrorKind::BootFailed, "Firecracker did not start").because(error)
-                },
-            )?;
-            set_up(&mut api, machine).await
-        };
-        let set_up = tokio::select! {
-            set_up = setting_up => set_up,
-            how = process.wait() => {
-                Err(Error::new(ErrorKind::BootFailed, format!("Firecracker {how} as it started")))
-            }
-        };
-        if let Err(error) = set_up {
-            process.kill();
-            process.wait().await;
-            return Err(explain(error, &[console, errors]));
-        }
+        configure(machine, place.directory)?;
+        let arguments =
+            ["--api-sock", seen::API, "--config-file", seen::CONFIG, "--level", "Error"];
+        let process = confine::spawn(confinement, &arguments.map(String::from))?;
         Ok(Started {
             link: Link::Endpoint(listener),
             console: vec![console, errors],
@@ -176,17 +149,19 @@ impl Firecracker {
     }
 }
 
-/// Tells Firecracker all of a machine, and lets it boot.
-async fn set_up(api: &mut Api, machine: &Machine) -> Result<()> {
-    api.put("/metrics", &MetricsSink::OURS).await?;
-    api.put("/machine-config", &MachineConfig::of(machine)).await?;
-    api.put("/boot-source", &BootSource::of(machine)).await?;
-    for drive in Drive::all(machine) {
-        api.put(&format!("/drives/{}", drive.drive_id), &drive).await?;
-    }
-    api.put("/vsock", &Vsock::OURS).await?;
-    api.put("/entropy", &Entropy {}).await?;
-    api.put("/actions", &Action::InstanceStart).await
+/// Writes down for Firecracker all of a machine, which it then starts by itself: ten
+/// requests over the API would take longer than it takes to start.
+fn configure(machine: &Machine, directory: &Path) -> Result<()> {
+    let place = directory.join(DIRECTORY);
+    let path = place.join(CONFIG_NAME);
+    let text = serde_json::to_vec(&Configuration::of(machine)).map_err(|error| {
+        Error::new(ErrorKind::Internal, "cannot write down a machine").because(error)
+    })?;
+    std::fs::write(&path, text)
+        .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))?;
+    // It reads the one and writes into the other.
+    confine::give(&path)?;
+    confine::give(&place.join(metrics::NAME))
 }
 
 /// Where the guest's announcement arrives: Firecracker connects to a socket that
@@ -200,68 +175,6 @@ fn listen_for_announcement(directory: &Path) -> Result<UnixListener> {
     confine::give(&place.join(name))?;
     Ok(listener)
 }
-
-/// The VMM's directory, watched for what appears in it.
-struct Appearing(AsyncFd<OwnedFd>);
-
-impl Appearing {
-    fn watch(directory: &Path) -> Result<Self> {
-        let watching = || -> io::Result<_> {
-            let events = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-            add_watch(&events, directory.join(DIRECTORY), WatchFlags::CREATE)?;
-            // SAFETY: the descriptor is owned and stays the same.
-            unsafe { AsyncFd::register(events) }.map_err(io::Error::from)
-        };
-        watching().map(Self).map_err(|error| Error::io("cannot watch for the VMM's sockets", error))
-    }
-
-    /// Waits until somebody listens on the API's socket, and connects.
-    async fn api(&self, directory: &File) -> io::Result<Api> {
-        loop {
-            match Socket::open(directory, API_NAME) {
-                Ok(socket) => match Api::connect(&socket).await {
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                        sleep(NEARLY).await;
-                    }
-                    connected => return connected,
-                },
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let mut ready = self.0.readable().await?;
-                    let mut events = [0; 4096];
-                    while rustix::io::read(self.0.get_ref(), &mut events)
-                        .is_ok_and(|count| count > 0)
-                    {}
-                    ready.clear_ready();
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-/// Adds what Firecracker printed before it ended.
-fn explain(error: Error, printed: &[OwnedFd]) -> Error {
-    let mut said = Vec::new();
-    for pipe in printed {
-        let mut buffer = [0; 4096];
-        // What wrote into it is gone, so this does not block.
-        if let Ok(count) = rustix::io::read(pipe, &mut buffer) {
-            said.extend_from_slice(&buffer[..count]);
-        }
-    }
-    let said = String::from_utf8_lossy(&said);
-    match said.trim() {
-        "" => error,
-        said => {
-            let said = crate::guest_text::escaped(said, EXPLANATION_MAX);
-            let kind = error.kind();
-            Error::new(kind, format!("{}; it said: {said}", error.chain()))
-        }
-    }
-}
-
-/// How much of what Firecracker printed an error shows.
-const EXPLANATION_MAX: usize = 1024;
 
 struct FirecrackerProcess {
     process: Confined,

@@ -1,4 +1,4 @@
-//! A machine as Firecracker's API takes it.
+//! A machine as Firecracker's configuration file has it, and what its API takes.
 
 use super::super::{Durability, KernelFlavor, Machine, RateLimit};
 use super::seen;
@@ -13,26 +13,49 @@ const GUEST_CID: u32 = 3;
 /// a second.
 const KVM_TIMER_HZ: u32 = 1_000_000_000;
 
-/// `PUT /boot-source`.
+/// All that Firecracker is told before it starts: what its API would take at these
+/// paths.
 #[derive(Debug, Serialize)]
-pub(super) struct BootSource {
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Configuration {
+    machine_config: MachineConfig,
+    boot_source: BootSource,
+    drives: [Drive; 3],
+    vsock: Vsock,
+    entropy: Entropy,
+    metrics: MetricsSink,
+}
+
+impl Configuration {
+    pub(super) fn of(machine: &Machine) -> Self {
+        Self {
+            machine_config: MachineConfig::of(machine),
+            boot_source: BootSource::of(machine),
+            drives: Drive::all(machine),
+            vsock: Vsock::OURS,
+            entropy: Entropy {},
+            metrics: MetricsSink::OURS,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct BootSource {
     kernel_image_path: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     initrd_path: Option<&'static str>,
     boot_args: String,
 }
 
-/// `PUT /machine-config`.
 #[derive(Debug, Serialize)]
-pub(super) struct MachineConfig {
+struct MachineConfig {
     vcpu_count: u32,
     mem_size_mib: u32,
 }
 
-/// `PUT /drives/ID`.
 #[derive(Debug, Serialize)]
-pub(super) struct Drive {
-    pub(super) drive_id: &'static str,
+struct Drive {
+    drive_id: &'static str,
     path_on_host: &'static str,
     /// Never: Firecracker would add words to the kernel's command line.
     is_root_device: bool,
@@ -60,14 +83,13 @@ struct Bucket {
     refill_time: u64,
 }
 
-/// `PUT /metrics`.
 #[derive(Debug, Serialize)]
-pub(super) struct MetricsSink {
+struct MetricsSink {
     metrics_path: &'static str,
 }
 
 impl MetricsSink {
-    pub(super) const OURS: Self = Self { metrics_path: seen::METRICS };
+    const OURS: Self = Self { metrics_path: seen::METRICS };
 }
 
 impl RateLimiter {
@@ -79,23 +101,19 @@ impl RateLimiter {
     }
 }
 
-/// `PUT /vsock`.
 #[derive(Debug, Serialize)]
-pub(super) struct Vsock {
+struct Vsock {
     guest_cid: u32,
     uds_path: &'static str,
 }
 
-/// `PUT /entropy`.
 #[derive(Debug, Serialize)]
-pub(super) struct Entropy {}
+struct Entropy {}
 
 /// `PUT /actions`.
 #[derive(Debug, Serialize)]
 #[serde(tag = "action_type")]
 pub(super) enum Action {
-    /// Lets the guest boot.
-    InstanceStart,
     /// Writes down what it has counted.
     FlushMetrics,
 }
@@ -111,7 +129,7 @@ pub(super) enum VmState {
 }
 
 impl BootSource {
-    pub(super) fn of(machine: &Machine) -> Self {
+    fn of(machine: &Machine) -> Self {
         Self {
             kernel_image_path: seen::KERNEL,
             initrd_path: machine.initrd.is_some().then_some(seen::INITRD),
@@ -121,14 +139,14 @@ impl BootSource {
 }
 
 impl MachineConfig {
-    pub(super) fn of(machine: &Machine) -> Self {
+    fn of(machine: &Machine) -> Self {
         Self { vcpu_count: machine.vcpu_count, mem_size_mib: machine.mem_mib }
     }
 }
 
 impl Drive {
     /// Those of a machine, in the order in which the guest is to find them.
-    pub(super) fn all(machine: &Machine) -> [Self; 3] {
+    fn all(machine: &Machine) -> [Self; 3] {
         let written_out = match machine.durability {
             Durability::Scratch => "Unsafe",
             Durability::Kept => "Writeback",
@@ -150,7 +168,7 @@ impl Drive {
 }
 
 impl Vsock {
-    pub(super) const OURS: Self = Self { guest_cid: GUEST_CID, uds_path: seen::VSOCK };
+    const OURS: Self = Self { guest_cid: GUEST_CID, uds_path: seen::VSOCK };
 }
 
 fn kernel_command_line(machine: &Machine) -> String {
@@ -201,13 +219,8 @@ mod tests {
 
     fn requests(machine: &Machine) -> serde_json::Value {
         json!({
-            "/boot-source": BootSource::of(machine),
-            "/machine-config": MachineConfig::of(machine),
-            "/drives": Drive::all(machine),
-            "/vsock": Vsock::OURS,
-            "/entropy": Entropy {},
-            "/metrics": MetricsSink::OURS,
-            "/actions": [Action::InstanceStart, Action::FlushMetrics],
+            "configuration": Configuration::of(machine),
+            "/actions": Action::FlushMetrics,
             "/vm": [VmState::Paused, VmState::Resumed],
         })
     }
