@@ -270,6 +270,18 @@ pub fn user_cache() -> PathBuf {
     cache.join("pyro")
 }
 
+/// Waits until a process ends, whosever child it is. Says whether it did in time.
+#[must_use]
+pub fn ends_within(pid: u32, limit: Duration) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    let Some(pid) = Pid::from_raw(pid.cast_signed()) else { return true };
+    // One that cannot be watched has ended already.
+    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return true };
+    let limit = Timespec::try_from(limit).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
+    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)) == Ok(1)
+}
+
 /// Standard output as text.
 ///
 /// # Panics

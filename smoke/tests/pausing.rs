@@ -119,12 +119,12 @@ fn r10_one_whose_supervisor_is_killed_meanwhile_leaves_nothing_and_starts_again(
     let supervisor = home.processes().into_iter().find(|(_, line)| line.contains("__supervise"));
     let (pid, _) = supervisor.expect("it has one");
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("a process id");
+    let running = home.processes();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("ours");
-    let deadline = Instant::now() + pyro_smoke::PATIENCE;
-    while !home.processes().is_empty() {
-        assert!(Instant::now() < deadline, "left: {:?}", home.processes());
-        sleep(Duration::from_millis(20));
+    for (pid, line) in running {
+        assert!(pyro_smoke::ends_within(pid, pyro_smoke::PATIENCE), "{pid} is left: {line}");
     }
+    assert!(home.processes().is_empty(), "left: {:?}", home.processes());
     assert_eq!(status(&home)["state"], "crashed");
     let next = home.pyro(["workspace", "exec", "w", "--", "echo", "up"]).output().expect("starts");
     assert_eq!(stdout(&next), "up\n", "{}", stderr(&next));

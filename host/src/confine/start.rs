@@ -164,7 +164,6 @@ fn pipe(flags: PipeFlags) -> Result<(OwnedFd, OwnedFd)> {
 mod tests {
     use super::*;
     use rustix::process::{Signal, WaitOptions, WaitStatus, waitpid};
-    use std::time::{Duration, Instant};
 
     /// `None` where the host forbids namespaces.
     fn begin() -> Option<Begun> {
@@ -182,16 +181,15 @@ mod tests {
 
     /// Kills what does not end by itself.
     fn end_of(pid: Pid) -> Option<WaitStatus> {
-        let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(5) {
-            if let Some((_, status)) = waitpid(Some(pid), WaitOptions::NOHANG).expect("ours") {
-                return Some(status);
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("ours");
+        let patience = Timespec { tv_sec: 5, tv_nsec: 0 };
+        let ended = rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&patience));
+        let by_itself = ended.expect("polled") == 1;
+        if !by_itself {
+            rustix::process::kill_process(pid, Signal::KILL).expect("it is there");
         }
-        rustix::process::kill_process(pid, Signal::KILL).expect("it is there");
-        waitpid(Some(pid), WaitOptions::empty()).expect("ours");
-        None
+        let (_, status) = waitpid(Some(pid), WaitOptions::empty()).expect("ours").expect("ended");
+        by_itself.then_some(status)
     }
 
     /// The supervisor may be killed between any two of its steps; nothing of

@@ -9,7 +9,6 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// The end of a story's output that is worth sending out.
@@ -110,6 +109,10 @@ fn others() -> Vec<(Pid, String)> {
         .collect()
 }
 
+fn raw(pid: Pid) -> u32 {
+    pid.as_raw_nonzero().get().cast_unsigned()
+}
+
 /// The processes that are still there after a while.
 fn what_stays(grace: Duration) -> Vec<String> {
     let deadline = Instant::now() + grace;
@@ -118,8 +121,9 @@ fn what_stays(grace: Duration) -> Vec<String> {
         if left.is_empty() || Instant::now() > deadline {
             return left.into_iter().map(|(_, line)| line).collect();
         }
-        // Processes of others' children cannot be waited for by event.
-        sleep(Duration::from_millis(20));
+        let (pid, _) = left[0];
+        let _ =
+            pyro_smoke::ends_within(raw(pid), deadline.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -131,11 +135,14 @@ fn sweep() {
         if left.is_empty() {
             break;
         }
-        for (pid, _) in left {
+        for (pid, _) in &left {
             // It may have ended by itself.
-            let _ = kill_process(pid, Signal::KILL);
+            let _ = kill_process(*pid, Signal::KILL);
         }
-        sleep(Duration::from_millis(20));
+        for (pid, _) in left {
+            // One whose kernel holds it is looked at again.
+            let _ = pyro_smoke::ends_within(raw(pid), Duration::from_secs(1));
+        }
     }
     let Ok(homes) = fs::read_dir("/tmp") else { return };
     for home in homes.flatten() {
