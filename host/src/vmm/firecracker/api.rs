@@ -129,5 +129,5 @@ async fn judge(response: Response<Incoming>) -> Result<()> {
         Ok(fault) => guest_text::escaped(&fault.fault_message, FAULT_MAX),
         Err(_) => format!("HTTP status {}", status.as_u16()),
     };
-    Err(Error::new(ErrorKind::BootFailed, said))
+    Err(Error::new(ErrorKind::Internal, said))
 }
