@@ -32,6 +32,7 @@ use crate::id::WorkspaceId;
 use crate::store::discard_dir;
 use crate::vmm::{Installed, Machine, Vmm, VmmProcess};
 use boot::{Up, boot_or_explain};
+use control::Control;
 pub use failure::Failure;
 use futures::future::maybe_done;
 use serde::{Deserialize, Serialize};
@@ -179,8 +180,8 @@ pub async fn serve_lease(lease: UnixStream, instead: Option<Arc<dyn Vmm>>) -> Re
     };
     // Unless it is kept, the VMM was owned by the future above and is gone.
     let kept = match outcome {
-        Ok(Some((guest, Keep { directory }))) => {
-            keep::settle(&guest, assignment.vmm.rung(), directory)
+        Ok(Some((guest, control, Keep { directory }))) => {
+            keep::settle(&guest, control, assignment.vmm.rung(), directory)
                 .map(|settled| Some((settled, guest)))
         }
         Ok(None) => Ok(None),
@@ -212,7 +213,7 @@ async fn hold(
     vmm: &dyn Vmm,
     lease: &mut (impl AsyncBufReadExt + Unpin),
     reports: &mut (impl AsyncWriteExt + Unpin),
-) -> Result<Option<(Guest, Keep)>> {
+) -> Result<Option<(Guest, Control, Keep)>> {
     let directory = File::open(&assignment.directory).map_err(|error| {
         Error::io(format!("cannot open {}", assignment.directory.display()), error)
     })?;
@@ -222,6 +223,12 @@ async fn hold(
         // Nothing is to be said yet: it is the lease's end.
         _ = &mut word => return Ok(None),
     };
+    // Who finds the workspace the moment it is official has somebody to order:
+    // the socket moves with its directory.
+    let control = match assignment.lifetime {
+        Lifetime::Lease => None,
+        Lifetime::Made | Lifetime::Kept => Some(Control::open(&directory)?),
+    };
     send(reports, &Report::Ready(guest.ready)).await;
     let word = tokio::select! {
         how = guest.run_until_end() => {
@@ -230,11 +237,11 @@ async fn hold(
         }
         word = word => word,
     };
-    match (assignment.lifetime, word) {
-        (Lifetime::Made | Lifetime::Kept, Ok(line)) => {
-            Ok(serde_json::from_slice(&line).ok().map(|keep: Keep| (guest, keep)))
+    match (control, word) {
+        (Some(control), Ok(line)) => {
+            Ok(serde_json::from_slice(&line).ok().map(|keep: Keep| (guest, control, keep)))
         }
-        (Lifetime::Made | Lifetime::Kept, Err(_)) | (Lifetime::Lease, _) => Ok(None),
+        (Some(_), Err(_)) | (None, _) => Ok(None),
     }
 }
 

@@ -90,18 +90,23 @@ pub(super) struct Settled {
     told: Told,
 }
 
-/// Puts everything in place for others to find a guest.
-pub(super) fn settle(guest: &Guest, rung: Rung, directory: PathBuf) -> Result<Settled> {
+/// Puts everything in place for others to find a guest. Orders that have come
+/// already are heard once it lives.
+pub(super) fn settle(
+    guest: &Guest,
+    control: Control,
+    rung: Rung,
+    directory: PathBuf,
+) -> Result<Settled> {
     let handle = File::open(&directory)
         .map_err(|error| Error::io(format!("cannot open {}", directory.display()), error))?;
-    let control = Control::open(&handle)?;
     let calls = Calls::watch(&handle)?;
     let log = EventLog::within(&directory);
     let (since, ready) = (Timestamp::now(), guest.ready);
     let running = Running { since, ready, rung: Some(rung), paused_at: None };
     let told = Told::new(&directory, running)?;
     note(&log, Happening::Started { boot_ms: guest.ready.boot_ms() });
-    // After the socket is there: what is written later is told.
+    // What is written later is told: the socket is there.
     let ttl = ttl::read(&directory)?;
     Ok(Settled { directory, handle, control, log, calls, ttl, told })
 }
