@@ -116,7 +116,8 @@ fn i4_flags_stand_anywhere_before_the_program() {
 
 #[test]
 fn a_program_need_not_be_utf8() {
-    let mut command = Home::new().pyro(&["run", "debian:12-none", "--"]);
+    let home = Home::new();
+    let mut command = home.pyro(&["run", "debian:12-none", "--"]);
     let output = command.arg(OsStr::from_bytes(b"a\xffb")).output().unwrap();
     assert_code(&output, 125);
 }
