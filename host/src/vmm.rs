@@ -153,6 +153,9 @@ pub trait VmmProcess: Send {
     /// The process id on the host, where there is a process.
     fn pid(&self) -> Option<u32>;
 
+    /// Is told that the guest has come up: what only its start needed can go.
+    fn came_up(&mut self) {}
+
     /// Waits for its end and says how it ended.
     fn wait(&mut self) -> BoxFuture<'_, String>;
 

@@ -127,7 +127,10 @@ async fn boot(
         () = &mut logging => Err(Error::new(ErrorKind::Internal, "the console's log ended")),
     };
     match booted {
-        Ok(up) => Ok(Guest::new(process, up, logging)),
+        Ok(up) => {
+            process.came_up();
+            Ok(Guest::new(process, up, logging))
+        }
         Err(failure) => {
             Err(BootFailure { silent: console.is_silent(), error: console.explain(failure) })
         }

@@ -8,6 +8,7 @@
 //! pyro's supervisor ◀─ console, a pipe ────────────────     ▼
 //! ```
 
+mod alignment;
 mod api;
 mod machine;
 mod metrics;
@@ -25,6 +26,7 @@ use metrics::Counted;
 use pyro_protocol::ANNOUNCE_PORT;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
@@ -101,14 +103,14 @@ impl Firecracker {
             .map_err(|error| Error::io("cannot open a workspace's directory", error))?;
         let listener = listen_for_announcement(place.directory)?;
         let counted = Counted::open(place.directory)?;
-        configure(machine, place.directory)?;
+        let configuration = configure(machine, place.directory)?;
         let arguments =
             ["--api-sock", seen::API, "--config-file", seen::CONFIG, "--level", "Error"];
         let process = confine::spawn(confinement, &arguments.map(String::from))?;
         Ok(Started {
             link: Link::Endpoint(listener),
             console: vec![console, errors],
-            process: Box::new(FirecrackerProcess { process, directory, counted }),
+            process: Box::new(FirecrackerProcess { process, directory, configuration, counted }),
         })
     }
 
@@ -151,17 +153,30 @@ impl Firecracker {
 
 /// Writes down for Firecracker all of a machine, which it then starts by itself: ten
 /// requests over the API would take longer than it takes to start.
-fn configure(machine: &Machine, directory: &Path) -> Result<()> {
+fn configure(machine: &Machine, directory: &Path) -> Result<Written> {
     let place = directory.join(DIRECTORY);
     let path = place.join(CONFIG_NAME);
-    let text = serde_json::to_vec(&Configuration::of(machine)).map_err(|error| {
+    let mut text = serde_json::to_vec(&Configuration::of(machine)).map_err(|error| {
         Error::new(ErrorKind::Internal, "cannot write down a machine").because(error)
     })?;
-    std::fs::write(&path, text)
-        .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))?;
+    let length = text.len();
+    if let Some(aligning) = alignment::length(machine.mem_mib) {
+        text.resize(aligning.max(length), b' ');
+    }
+    let failed = |error| Error::io(format!("cannot write {}", path.display()), error);
+    let mut file = File::create(&path).map_err(failed)?;
+    file.write_all(&text).map_err(failed)?;
     // It reads the one and writes into the other.
     confine::give(&path)?;
-    confine::give(&place.join(metrics::NAME))
+    confine::give(&place.join(metrics::NAME))?;
+    Ok(Written { file, length: length as u64 })
+}
+
+/// A configuration that Firecracker reads.
+struct Written {
+    file: File,
+    /// Without the blanks at its end.
+    length: u64,
 }
 
 /// Where the guest's announcement arrives: Firecracker connects to a socket that
@@ -179,6 +194,7 @@ fn listen_for_announcement(directory: &Path) -> Result<UnixListener> {
 struct FirecrackerProcess {
     process: Confined,
     directory: File,
+    configuration: Written,
     counted: Counted,
 }
 
@@ -197,6 +213,12 @@ async fn api(directory: &File) -> Result<Api> {
 impl VmmProcess for FirecrackerProcess {
     fn pid(&self) -> Option<u32> {
         Some(self.process.pid())
+    }
+
+    fn came_up(&mut self) {
+        // The blanks have done their work; what they take is of no use.
+        let Written { file, length } = &self.configuration;
+        drop(file.set_len(*length));
     }
 
     fn wait(&mut self) -> BoxFuture<'_, String> {

@@ -24,6 +24,10 @@ use std::os::fd::RawFd;
 use std::path::Path;
 use std::ptr::null;
 
+/// Where there is this, files in memory can be mapped at multiples of 2 MiB, as
+/// those on disks are; a VMM's memory for its guest depends on it.
+const LARGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+
 /// Where the jail is.
 pub struct Jail {
     /// The directory that it is mounted on.
@@ -89,7 +93,9 @@ impl Jail {
         let words = words.iter().map(OsString::as_os_str);
         let words = words.chain(arguments.iter().map(OsStr::new));
         let command = Command::new(&jailer.program, words)?;
-        let options = c_string(format!("mode=0700,size={},nr_inodes=256", size + jail::ROOM))?;
+        let aligned = if Path::new(LARGE_PAGES).exists() { ",huge=advise" } else { "" };
+        let size = size + jail::ROOM;
+        let options = c_string(format!("mode=0700,size={size},nr_inodes=256{aligned}"))?;
         Ok((Self { base: c_string(&base)?, options }, entries, command))
     }
 }
