@@ -26,7 +26,7 @@ use metrics::Counted;
 use pyro_protocol::ANNOUNCE_PORT;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
@@ -156,20 +156,21 @@ impl Firecracker {
 fn configure(machine: &Machine, directory: &Path) -> Result<Written> {
     let place = directory.join(DIRECTORY);
     let path = place.join(CONFIG_NAME);
-    let mut text = serde_json::to_vec(&Configuration::of(machine)).map_err(|error| {
+    let text = serde_json::to_vec(&Configuration::of(machine)).map_err(|error| {
         Error::new(ErrorKind::Internal, "cannot write down a machine").because(error)
     })?;
-    let length = text.len();
-    if let Some(aligning) = alignment::length(machine.mem_mib) {
-        text.resize(aligning.max(length), b' ');
-    }
     let failed = |error| Error::io(format!("cannot write {}", path.display()), error);
     let mut file = File::create(&path).map_err(failed)?;
     file.write_all(&text).map_err(failed)?;
+    let length = text.len() as u64;
+    if let Some(aligning) = alignment::length(machine.mem_mib) {
+        let blanks = aligning.saturating_sub(length);
+        std::io::copy(&mut std::io::repeat(b' ').take(blanks), &mut file).map_err(failed)?;
+    }
     // It reads the one and writes into the other.
     confine::give(&path)?;
     confine::give(&place.join(metrics::NAME))?;
-    Ok(Written { file, length: length as u64 })
+    Ok(Written { file, length })
 }
 
 /// A configuration that Firecracker reads.

@@ -36,12 +36,10 @@ const ALIGNS_BY_ITSELF: (u32, u32) = (6, 7);
 
 /// How long a configuration is to be for a guest of this much memory; `None` if
 /// it does not matter on this host.
-pub(super) fn length(mem_mib: u32) -> Option<usize> {
+pub(super) fn length(mem_mib: u32) -> Option<u64> {
     let release = rustix::system::uname();
-    if aligns_by_itself(release.release().to_str().unwrap_or_default()) {
-        return None;
-    }
-    usize::try_from(mapped(mem_mib) - ALLOCATOR).ok()
+    let help = !aligns_by_itself(release.release().to_str().unwrap_or_default());
+    help.then(|| mapped(mem_mib) - ALLOCATOR)
 }
 
 /// How much the configuration is to take of the address space.
