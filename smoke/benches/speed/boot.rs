@@ -79,6 +79,7 @@ struct Blueprint {
     arguments: Vec<String>,
     channel: RawFd,
     console: RawFd,
+    monitor: RawFd,
     /// Files, and their numbers in QEMU.
     files: Vec<(File, RawFd)>,
     /// Goes with the copy of the disk.
@@ -114,18 +115,20 @@ impl Blueprint {
             let rest = arguments.iter().filter_map(|word| word.strip_prefix(prefix));
             rest.filter_map(|rest| rest.split(',').next()?.parse().ok()).collect()
         };
-        let [channel, console] = ["socket,id=channel,fd=", "socket,id=console,fd="].map(numbers);
-        let ([channel], [console], [root, disk, seed]) =
-            (&channel[..], &console[..], &numbers("fd=")[..])
+        let socket = |id| numbers(&format!("socket,id={id},fd="));
+        let [channel, console, monitor] = ["channel", "console", "monitor"].map(socket);
+        let ([channel], [console], [monitor], [root, disk, seed]) =
+            (&channel[..], &console[..], &monitor[..], &numbers("fd=")[..])
         else {
             return Err("the VMM's arguments are not what they were: see boot.rs".into());
         };
-        let (channel, console, root, disk) = (*channel, *console, *root, *disk);
+        let (channel, console, monitor) = (*channel, *console, *monitor);
+        let (root, disk) = (*root, *disk);
         files.push((open_image(&process)?, root));
         files.push((File::open(home.path().join("cache/disks/no-seed"))?, *seed));
         let scratch = tempfile::tempdir()?;
         files.push((copy_disk(home, scratch.path())?, disk));
-        Ok(Self { program, arguments, channel, console, files, _scratch: scratch })
+        Ok(Self { program, arguments, channel, console, monitor, files, _scratch: scratch })
     }
 
     /// Boots it once.
@@ -133,16 +136,21 @@ impl Blueprint {
         let (channel, channel_end) = UnixStream::pair()?;
         // The console says little; what it says stays in the socket.
         let (_console, console_end) = UnixStream::pair()?;
+        // And the monitor has nothing to do.
+        let (_monitor, monitor_end) = UnixStream::pair()?;
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
-        let sockets =
-            [(channel_end.as_raw_fd(), self.channel), (console_end.as_raw_fd(), self.console)];
+        let sockets = [
+            (channel_end.as_raw_fd(), self.channel),
+            (console_end.as_raw_fd(), self.console),
+            (monitor_end.as_raw_fd(), self.monitor),
+        ];
         let files = self.files.iter().map(|(file, number)| (file.as_raw_fd(), *number));
         pass(&mut command, sockets.into_iter().chain(files).collect());
         let started = Instant::now();
         let mut qemu = children::start(command, libc::SIGKILL)?;
-        drop((channel_end, console_end));
+        drop((channel_end, console_end, monitor_end));
         let answered = come_and_go(channel)? - started;
         qemu.child().wait()?;
         let whole = started.elapsed();
