@@ -3,7 +3,7 @@
 //! Both run in the emulated host of `pyro-lab`, in turn. The floor is what any
 //! program would have to do: execute Firecracker with a configuration file and
 //! wait until the agent has connected and said that it is there. pyro does this
-//! confined by the jailer and over the API. Kernel, images and the kernel's
+//! confined by the jailer, and with an API besides. Kernel, images and the kernel's
 //! command line are those that pyro uses; the last is read from a guest.
 
 use crate::Result;
