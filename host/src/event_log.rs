@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::guest_text;
+use crate::published::Published;
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use schemars::JsonSchema;
@@ -79,6 +80,10 @@ pub enum Happening {
     Paused,
     /// Its guest goes on.
     Resumed,
+    /// Programs of the host can connect to a TCP port of its guest.
+    PortPublished(Published),
+    /// They can no more.
+    PortUnpublished(Published),
     /// Its guest went away unasked.
     Crashed {
         /// How its VMM ended.

@@ -29,10 +29,11 @@ pub use run::Run;
 pub use setup::Setup;
 pub use workspace::{
     FileDelete, FileEdit, FileList, FileMove, FileRead, FileSearch, FileStat, FileWrite,
-    PatchApply, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite,
-    WorkspaceCreate, WorkspaceDelete, WorkspaceDiff, WorkspaceEvents, WorkspaceExec,
-    WorkspaceExport, WorkspaceList, WorkspaceLogs, WorkspacePause, WorkspaceReset, WorkspaceResume,
-    WorkspaceStart, WorkspaceStatus, WorkspaceStop, WorkspaceSyncPush, WorkspaceUpdate,
+    PatchApply, PortList, PortPublish, PortUnpublish, ProcessList, ProcessPoll, ProcessSignal,
+    ProcessWait, ProcessWrite, WorkspaceCreate, WorkspaceDelete, WorkspaceDiff, WorkspaceEvents,
+    WorkspaceExec, WorkspaceExport, WorkspaceList, WorkspaceLogs, WorkspacePause, WorkspaceReset,
+    WorkspaceResume, WorkspaceStart, WorkspaceStatus, WorkspaceStop, WorkspaceSyncPush,
+    WorkspaceUpdate,
 };
 
 use crate::event_log::{self, Happening};
@@ -60,6 +61,9 @@ pub const OPERATIONS: &[Entry] = &[
     Entry::of::<ProcessWrite>(),
     Entry::of::<ProcessSignal>(),
     Entry::of::<ProcessWait>(),
+    Entry::of::<PortPublish>(),
+    Entry::of::<PortList>(),
+    Entry::of::<PortUnpublish>(),
     Entry::of::<FileList>(),
     Entry::of::<FileRead>(),
     Entry::of::<FileWrite>(),

@@ -23,6 +23,7 @@ pub mod force;
 pub mod keep;
 pub mod launch;
 mod pausing;
+mod ports;
 pub mod ttl;
 mod way;
 
@@ -35,6 +36,7 @@ use boot::{Up, boot_or_explain};
 use control::Control;
 pub use failure::Failure;
 use futures::future::maybe_done;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -138,6 +140,7 @@ impl Ready {
 /// Runs as the supervisor whose lease is standard input. Standard output and
 /// error are the workspace's log.
 pub fn main() -> std::process::ExitCode {
+    allow_files();
     let run = || -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -158,6 +161,15 @@ pub fn main() -> std::process::ExitCode {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(_) => std::process::ExitCode::FAILURE,
     }
+}
+
+/// Lets this process have as many files open as it may: a connection to a
+/// published port is one or two. What it starts has limits of its own.
+fn allow_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let all = Rlimit { current: maximum, maximum };
+    // With fewer some connections wait.
+    let _ = setrlimit(Resource::Nofile, all);
 }
 
 /// Reads the assignment, carries it out, and cleans up whatever happens. A VMM

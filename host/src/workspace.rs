@@ -24,6 +24,7 @@ pub mod live;
 pub mod one_shot;
 pub mod pause;
 pub mod place;
+pub mod port;
 pub mod power;
 pub mod process;
 pub mod program;
@@ -35,6 +36,7 @@ pub mod update;
 
 mod admission;
 mod machine;
+mod orders;
 
 pub use live::Live;
 pub use machine::choose;

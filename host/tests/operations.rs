@@ -43,6 +43,8 @@ mod leftovers;
 mod making;
 #[path = "operations/pausing.rs"]
 mod pausing;
+#[path = "operations/ports.rs"]
+mod ports;
 #[path = "operations/reboot.rs"]
 mod reboot;
 #[path = "operations/run.rs"]

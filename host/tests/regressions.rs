@@ -54,7 +54,7 @@ const FAILURES: &[(&str, &str, Held)] = &[
     ("r8", "its time ends a workspace for good", Now),
     ("r9", "what a killed process left stays", Now),
     ("r10", "the dead are shown as running", InPart("services")),
-    ("r11", "published ports die of other calls", Waits("ports")),
+    ("r11", "published ports die of other calls", Now),
     ("r12", "a stop is a power failure", Now),
     ("r13", "a reset destroys before it rebuilds", Now),
     ("r14", "a failed create leaves a directory", InPart("secrets")),

@@ -31,6 +31,7 @@ pub mod process;
 pub mod push;
 pub mod quote;
 pub mod transfer;
+pub mod tunnel;
 
 mod bytes;
 

@@ -16,3 +16,4 @@ mod off;
 mod output;
 mod pushing;
 mod starting;
+mod tunnels;

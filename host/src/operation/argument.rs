@@ -7,6 +7,7 @@ mod label;
 mod number;
 mod path;
 mod patience;
+mod port;
 mod process;
 mod signal;
 mod variable;
@@ -22,6 +23,7 @@ pub use number::{
 pub(crate) use number::{maybe_count, whole};
 pub use path::PathInGuest;
 pub use patience::Patience;
+pub use port::{NoPort, PortMapping};
 pub use process::{NoProcess, ProcessRef};
 pub use signal::{NoSignal, SignalRef};
 pub use variable::{Variable, Variables};

@@ -12,6 +12,7 @@ mod list;
 mod logs;
 mod patch_apply;
 mod pause;
+mod port;
 mod process;
 mod reset;
 mod resume;
@@ -40,6 +41,7 @@ pub use list::{WorkspaceList, WorkspaceListAnswer};
 pub use logs::{LogEntry, LogState, WorkspaceLogs, WorkspaceLogsAnswer};
 pub use patch_apply::{PatchApply, PatchApplyAnswer, PatchSummary, PatchedEntry};
 pub use pause::WorkspacePause;
+pub use port::{PortList, PortPublish, PortUnpublish, PortsAnswer, PublishedPort};
 pub use process::{
     Condition, ConditionState, ProcessList, ProcessListAnswer, ProcessPoll, ProcessPollAnswer,
     ProcessSignal, ProcessSignalAnswer, ProcessWait, ProcessWaitAnswer, ProcessWrite,

@@ -7,12 +7,14 @@
 
 use super::failure::Failure;
 use crate::error::{Error, ErrorKind, Result};
+use crate::published::Published;
 use crate::vmm::Metrics;
 use crate::vsock::short_path;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::num::NonZeroU16;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
@@ -23,8 +25,8 @@ use tokio::time::timeout;
 /// The socket's file name in a workspace's directory.
 pub const SOCKET_NAME: &str = "control.sock";
 
-/// The longest order or answer.
-const LINE_MAX: u64 = 4096;
+/// The longest order or answer: a list of all ports that can be published.
+const LINE_MAX: u64 = 32 * 1024;
 
 /// How long a client may take to say what it wants.
 const ORDER_DEADLINE: Duration = Duration::from_secs(5);
@@ -52,6 +54,22 @@ pub enum Order {
     Resume,
     /// Say what the VMM has counted.
     Metrics,
+    /// Let programs of the host connect to a TCP port of the guest.
+    Publish {
+        /// The port in the guest.
+        guest_port: NonZeroU16,
+        /// The port on the host; any free one if not said.
+        host_port: Option<NonZeroU16>,
+    },
+    /// Let them no more.
+    Unpublish {
+        /// The port in the guest.
+        guest_port: NonZeroU16,
+        /// The port on the host; all if not said.
+        host_port: Option<NonZeroU16>,
+    },
+    /// Say what is published.
+    Ports,
 }
 
 /// What came of an order.
@@ -79,6 +97,17 @@ pub enum Answer {
     },
     /// What the VMM has counted.
     Metrics(Metrics),
+    /// A port is published.
+    Published {
+        /// Where.
+        port: Published,
+        /// Whether it was before.
+        already: bool,
+    },
+    /// These are published no more.
+    Unpublished(Vec<Published>),
+    /// These are published.
+    Ports(Vec<Published>),
     /// It could not be done; all is as it was before.
     Failed(Failure),
 }

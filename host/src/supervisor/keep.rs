@@ -3,6 +3,7 @@
 
 use super::control::{Answer, Control, Order, Ordered};
 use super::pausing::{CLOCK_MAX, Told};
+use super::ports::Ports;
 use super::ttl::{self, Ttl, TtlAction};
 use super::{Guest, Ready, Terminate, renew};
 use crate::error::{Error, Result};
@@ -14,6 +15,7 @@ use crate::vsock::calls::{Calls, Silence};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -88,6 +90,7 @@ pub(super) struct Settled {
     calls: Calls,
     ttl: Option<Ttl>,
     told: Told,
+    ports: Ports,
 }
 
 /// Puts everything in place for others to find a guest. Orders that have come
@@ -101,6 +104,8 @@ pub(super) fn settle(
     let handle = File::open(&directory)
         .map_err(|error| Error::io(format!("cannot open {}", directory.display()), error))?;
     let calls = Calls::watch(&handle)?;
+    let ports = Ports::new(guest.way.clone(), &handle)
+        .map_err(|error| Error::io("cannot get ready to publish ports", error))?;
     let log = EventLog::within(&directory);
     let (since, ready) = (Timestamp::now(), guest.ready);
     let running = Running { since, ready, rung: Some(rung), paused_at: None };
@@ -108,13 +113,14 @@ pub(super) fn settle(
     note(&log, Happening::Started { boot_ms: guest.ready.boot_ms() });
     // What is written later is told: the socket is there.
     let ttl = ttl::read(&directory)?;
-    Ok(Settled { directory, handle, control, log, calls, ttl, told })
+    Ok(Settled { directory, handle, control, log, calls, ttl, told, ports })
 }
 
 impl Settled {
     /// Lives with the guest; returns when both have ended.
     pub(super) async fn live(self, mut guest: Guest, mut terminate: Terminate) -> Result<()> {
-        let Self { directory, handle, mut control, log, calls, mut ttl, mut told } = self;
+        let Self { directory, handle, mut control, log, calls, mut ttl, mut told, mut ports } =
+            self;
         let end = loop {
             // Those of a guest that stands still would never end.
             let calls = told.paused_at().is_none().then_some(&calls);
@@ -142,6 +148,16 @@ impl Settled {
                         let answer = guest.metrics().await.map(Answer::Metrics);
                         ordered.answer(answer.unwrap_or_else(Answer::failed)).await;
                     }
+                    Order::Publish { guest_port, host_port } => {
+                        let answer = publish(&mut ports, guest_port, host_port, &log).await;
+                        ordered.answer(answer.unwrap_or_else(Answer::failed)).await;
+                    }
+                    Order::Unpublish { guest_port, host_port } => {
+                        let gone = ports.unpublish(guest_port, host_port);
+                        gone.iter().for_each(|port| note(&log, Happening::PortUnpublished(*port)));
+                        ordered.answer(Answer::Unpublished(gone)).await;
+                    }
+                    Order::Ports => ordered.answer(Answer::Ports(ports.list())).await,
                 },
                 expired = over(&directory, ttl, calls) => break End::Expired(expired),
                 () = terminate.told() => break End::Signalled,
@@ -152,6 +168,7 @@ impl Settled {
         if !matches!(end, End::Crashed(_)) {
             drop(remove(&directory.join(RUNNING_NAME)));
         }
+        drop(ports);
         drop(crate::vsock::endpoint::close(&handle));
         drop(renew(&handle, super::control::SOCKET_NAME, "control socket"));
         let paused = told.paused_at().is_some();
@@ -175,6 +192,19 @@ async fn resume(guest: &mut Guest, told: &mut Told, log: &EventLog) -> Result<An
     note(log, Happening::Resumed);
     let clock_is_late = guest.set_clock().await.err().map(|error| error.chain());
     Ok(Answer::Resumed { already, clock_is_late })
+}
+
+async fn publish(
+    ports: &mut Ports,
+    guest_port: NonZeroU16,
+    host_port: Option<NonZeroU16>,
+    log: &EventLog,
+) -> Result<Answer> {
+    let (port, already) = ports.publish(guest_port, host_port).await?;
+    if !already {
+        note(log, Happening::PortPublished(port));
+    }
+    Ok(Answer::Published { port, already })
 }
 
 async fn carry_out(

@@ -1,9 +1,9 @@
 //! A workspace that stands still, and what is told of one that runs.
 
+use super::orders::{ask, require_up, senseless};
 use super::place::{Place, State};
-use super::power::by_force;
 use crate::context::Context;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::event::Event;
 use crate::supervisor::control::{Answer, Order, order};
 use crate::supervisor::keep::Running;
@@ -26,12 +26,15 @@ pub async fn pause(place: &Place, context: &Context) -> Result<bool> {
     let _life = place.take_life(context).await?;
     require_up(place)?;
     stage(context, "pausing", place).await;
-    match ask(place, Order::Pause, context).await? {
+    match ask(place, Order::Pause, TURN_DEADLINE, context).await? {
         Answer::Paused { already } => Ok(already),
         other @ (Answer::Stopped { .. }
         | Answer::Noted
         | Answer::Resumed { .. }
         | Answer::Metrics(_)
+        | Answer::Published { .. }
+        | Answer::Unpublished(_)
+        | Answer::Ports(_)
         | Answer::Failed(_)) => Err(senseless(&other)),
     }
 }
@@ -44,7 +47,7 @@ pub async fn resume(place: &Place, context: &Context) -> Result<bool> {
     let _life = place.take_life(context).await?;
     require_up(place)?;
     stage(context, "resuming", place).await;
-    match ask(place, Order::Resume, context).await? {
+    match ask(place, Order::Resume, TURN_DEADLINE, context).await? {
         Answer::Resumed { already, clock_is_late } => {
             if let Some(reason) = clock_is_late {
                 let id = place.id();
@@ -57,6 +60,9 @@ pub async fn resume(place: &Place, context: &Context) -> Result<bool> {
         | Answer::Noted
         | Answer::Paused { .. }
         | Answer::Metrics(_)
+        | Answer::Published { .. }
+        | Answer::Unpublished(_)
+        | Answer::Ports(_)
         | Answer::Failed(_)) => Err(senseless(&other)),
     }
 }
@@ -78,54 +84,6 @@ pub async fn metrics(place: &Place) -> Option<Metrics> {
     }
 }
 
-fn require_up(place: &Place) -> Result<()> {
-    match place.state() {
-        State::Running | State::Paused => Ok(()),
-        State::Stopped | State::Changing | State::Crashed => Err(place.is_stopped()),
-        // Its record says why.
-        State::Damaged => place.record().and_then(|_| Err(place.is_stopped())),
-    }
-}
-
 async fn stage(context: &Context, name: &'static str, place: &Place) {
     context.events.emit(Event::Stage { name, subject: place.id().to_string() }).await;
-}
-
-/// What comes of an order. Who leaves meanwhile leaves it to be carried out.
-async fn ask(place: &Place, what: Order, context: &Context) -> Result<Answer> {
-    let asking = order(place.path(), what, TURN_DEADLINE);
-    match context.unless_cancelled(asking).await {
-        Ok(Some(Answer::Failed(failure))) => Err(stuck(failure.into(), place)),
-        Ok(Some(answer)) => Ok(answer),
-        Ok(None) => Err(unheard(place)),
-        Err(error) => Err(stuck(error, place)),
-    }
-}
-
-/// Of what does not answer there is one way to get rid.
-fn stuck(error: Error, place: &Place) -> Error {
-    if error.kind() == ErrorKind::TimedOut { error.hint(by_force(place)) } else { error }
-}
-
-fn unheard(place: &Place) -> Error {
-    let id = place.id();
-    match place.state() {
-        State::Running | State::Paused => {
-            let message = format!("the supervisor of workspace {id} does not know this order");
-            Error::new(ErrorKind::Unsupported, message).hint(format!(
-                "an older pyro started it: `pyro workspace stop {id}`, then \
-                 `pyro workspace start {id}`"
-            ))
-        }
-        State::Stopped | State::Changing | State::Crashed | State::Damaged => {
-            let message = format!("the guest of workspace {id} went away");
-            Error::new(ErrorKind::GuestLost, message)
-                .hint(format!("start it again: `pyro workspace start {id}`"))
-        }
-    }
-}
-
-fn senseless(answer: &Answer) -> Error {
-    let message = format!("a supervisor's answer makes no sense: {answer:?}");
-    Error::new(ErrorKind::Internal, message)
 }

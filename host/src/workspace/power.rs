@@ -158,6 +158,9 @@ pub(super) async fn stop_with(
             | Answer::Paused { .. }
             | Answer::Resumed { .. }
             | Answer::Metrics(_)
+            | Answer::Published { .. }
+            | Answer::Unpublished(_)
+            | Answer::Ports(_)
             | Answer::Failed(_),
         ) => Ok(Stopped::Killed),
         // It went away before it could be asked.

@@ -19,6 +19,7 @@ mod footprint;
 mod guest;
 mod host;
 mod kernels;
+mod ports;
 mod push;
 mod report;
 mod sample;
@@ -50,6 +51,7 @@ const PARTS: &[Part] = &[
     ("push", push::measure),
     ("diff", diff::measure),
     ("export", export::measure),
+    ("ports", ports::measure),
     ("version", version::measure),
 ];
 

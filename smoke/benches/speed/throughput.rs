@@ -125,7 +125,7 @@ pub fn bare_source(source: &mut UnixStream, bytes: usize) -> Result<f64> {
 }
 
 /// Reads all of it, and counts from the first of it.
-fn swallow(from: &mut impl Read, bytes: usize) -> Result<f64> {
+pub fn swallow(from: &mut impl Read, bytes: usize) -> Result<f64> {
     let mut chunk = vec![0; CHUNK];
     let first = from.read(&mut chunk)?;
     let started = Instant::now();

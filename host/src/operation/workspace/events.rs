@@ -4,6 +4,7 @@ use crate::event::{Event, Stream};
 use crate::event_log::{EventLog, Follower, Happening, Line, StoppedBy};
 use crate::operation::argument::{Number, WorkspaceRef};
 use crate::operation::{Answer, Context, Effect, Operation, Page, Streams};
+use crate::published::{HOST, Published};
 use crate::workspace::find::find;
 use crate::{Error, ErrorKind, Pyro, Result};
 use rustix::fs::inotify;
@@ -161,6 +162,12 @@ fn shown(line: &Line) -> String {
         Happening::Crashed { how } => format!("went away unasked: the VMM {how}"),
         Happening::Paused => "paused".into(),
         Happening::Resumed => "resumed".into(),
+        Happening::PortPublished(Published { host_port, guest_port }) => {
+            format!("port {guest_port} published on {HOST}:{host_port}")
+        }
+        Happening::PortUnpublished(Published { host_port, guest_port }) => {
+            format!("port {guest_port} no more on {HOST}:{host_port}")
+        }
         Happening::Reset => "reset to the baseline".into(),
     };
     format!("{} {what}", shown_time(line.at))

@@ -1,11 +1,11 @@
-use super::WorkspaceSummary;
 use super::summary::shown_time;
+use super::{PublishedPort, WorkspaceSummary};
 use crate::operation::argument::WorkspaceRef;
 use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::supervisor::keep::Running;
 use crate::vmm::{Metrics, Rung};
 use crate::workspace::find::find;
-use crate::workspace::pause;
+use crate::workspace::{pause, port};
 use crate::{Pyro, Result};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -35,6 +35,8 @@ pub struct WorkspaceStatusAnswer {
     pub workspace: WorkspaceSummary,
     /// The machine that it runs in; null when there is none.
     pub machine: Option<MachineStatus>,
+    /// Its published TCP ports; null when its supervisor does not say so soon.
+    pub published_ports: Option<Vec<PublishedPort>>,
 }
 
 /// A machine that runs, or is paused.
@@ -84,11 +86,14 @@ impl Operation for WorkspaceStatus {
     async fn run(self, pyro: &Pyro, _: Context) -> Result<WorkspaceStatusAnswer> {
         let place = find(&pyro.config, self.workspace_id.as_str())?;
         let workspace = WorkspaceSummary::of(&place)?;
-        let machine = match pause::running(&place) {
-            Some(running) => Some(MachineStatus::new(&running, pause::metrics(&place).await)),
-            None => None,
+        let Some(running) = pause::running(&place) else {
+            let published_ports = Some(Vec::new());
+            return Ok(WorkspaceStatusAnswer { workspace, machine: None, published_ports });
         };
-        Ok(WorkspaceStatusAnswer { workspace, machine })
+        let (metrics, ports) = tokio::join!(pause::metrics(&place), port::glance(&place));
+        let machine = Some(MachineStatus::new(&running, metrics));
+        let published_ports = ports.map(|ports| ports.into_iter().map(Into::into).collect());
+        Ok(WorkspaceStatusAnswer { workspace, machine, published_ports })
     }
 }
 
@@ -97,6 +102,11 @@ impl Answer for WorkspaceStatusAnswer {
         let mut rows = self.workspace.rows();
         if let Some(machine) = &self.machine {
             rows.extend(machine.rows());
+        }
+        for PublishedPort { host, host_port, guest_port, protocol } in
+            self.published_ports.iter().flatten()
+        {
+            rows.push(("Port", format!("{guest_port}/{protocol} on {host}:{host_port}")));
         }
         super::summary::table(rows, page)
     }
