@@ -174,6 +174,7 @@ const SLEEPS: &[(&str, &str)] = &[
     ("host/src/cli/session.rs", "LAST_WORDS"),
     // Out of descriptors; nobody tells when there are some.
     ("host/src/supervisor/control.rs", "from_millis(10)"),
+    ("host/src/supervisor/ports.rs", "EXHAUSTED"),
     ("host/src/vsock/endpoint.rs", "from_millis(10)"),
     // How long a guest may take to let go of a caller that has gone.
     ("host/src/vsock/endpoint.rs", "LEAVING_DEADLINE"),

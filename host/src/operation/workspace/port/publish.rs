@@ -11,7 +11,7 @@ use serde::Deserialize;
 ///
 /// Programs of the host, and nobody else, then reach servers in the guest that
 /// listen on its loopback or on all addresses, now or later; the guest gets no
-/// network by it. Lasts until `unpublish`, or until the workspace stops.
+/// network by it. Lasts until it is taken back, or the workspace stops.
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
 #[command(after_help = EXAMPLES)]
 pub struct PortPublish {
