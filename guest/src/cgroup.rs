@@ -1,10 +1,17 @@
 //! One cgroup for everything that a process of the host's starts.
 
+use crate::readiness::watch;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
-use std::io;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Where the cgroups of processes live.
 pub(crate) const PROCESSES: &str = "/sys/fs/cgroup/process";
@@ -15,6 +22,10 @@ const SWEEP_MAX: usize = 16;
 /// The most names of left-behind cgroups to remember; what is forgotten stays
 /// until the machine goes.
 const LEFT_BEHIND_MAX: usize = 4096;
+
+/// How much of the list of a cgroup's processes is read: some ten thousand. What
+/// has more does not get the signal, and is killed in time.
+const PROCESSES_MAX: u64 = 64 * 1024;
 
 /// The parent of all of them.
 #[derive(Debug)]
@@ -75,10 +86,9 @@ impl Cgroups {
         write_at(&self.root, "cgroup.kill", b"1")
     }
 
-    /// The file that says whether anything lives in them, and signals a change
-    /// as an exceptional condition.
-    pub(crate) fn events(&self) -> io::Result<OwnedFd> {
-        Ok(openat(&self.root, "cgroup.events", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    /// Returns when nothing lives in any of them.
+    pub(crate) async fn empty(&self) -> io::Result<()> {
+        unpopulated(&self.root).await
     }
 
     fn sweep(&self) {
@@ -87,10 +97,7 @@ impl Cgroups {
         // The oldest first; what is still alive goes to the end of the queue.
         let (old, rest) = left_behind.split_at(tried);
         let alive = |name: &&String| {
-            matches!(
-                unlinkat(&self.root, name.as_str(), AtFlags::REMOVEDIR),
-                Err(rustix::io::Errno::BUSY)
-            )
+            matches!(unlinkat(&self.root, name.as_str(), AtFlags::REMOVEDIR), Err(Errno::BUSY))
         };
         let kept = old.iter().filter(alive);
         *left_behind = rest.iter().chain(kept).cloned().collect();
@@ -107,10 +114,60 @@ impl Cgroup {
     pub(crate) fn kill(&self) -> io::Result<()> {
         write_at(&self.directory, "cgroup.kill", b"1")
     }
+
+    /// Sends a signal to everything in it. A process that is held by its
+    /// descriptor while it is still listed is no other.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        let held: Vec<_> = self
+            .processes()?
+            .into_iter()
+            .filter_map(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?)))
+            .collect();
+        let listed: BTreeSet<i32> =
+            self.processes()?.into_iter().map(|pid| pid.as_raw_pid()).collect();
+        for (pid, pidfd) in held {
+            if listed.contains(&pid.as_raw_pid()) {
+                match pidfd_send_signal(&pidfd, signal) {
+                    // It has ended by itself.
+                    Ok(()) | Err(Errno::SRCH) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns when nothing lives in it.
+    pub(crate) async fn empty(&self) -> io::Result<()> {
+        unpopulated(&self.directory).await
+    }
+
+    fn processes(&self) -> io::Result<Vec<Pid>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = openat(&self.directory, "cgroup.procs", flags, Mode::empty())?;
+        let mut list = String::new();
+        File::from(file).take(PROCESSES_MAX).read_to_string(&mut list)?;
+        Ok(list.lines().filter_map(|line| line.parse().ok().and_then(Pid::from_raw)).collect())
+    }
+}
+
+/// Waits until nothing lives in a cgroup or below it: its file of events signals
+/// a change as an exceptional condition.
+async fn unpopulated(directory: &OwnedFd) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let events = openat(directory, "cgroup.events", flags, Mode::empty())?;
+    let events: AsyncFd<OwnedFd> = watch(events, Interest::PRIORITY)?;
+    loop {
+        // Read first: reading arms the next event.
+        if !populated(events.get_ref())? {
+            return Ok(());
+        }
+        events.ready(Interest::PRIORITY).await?.clear_ready();
+    }
 }
 
 /// Whether `cgroup.events` says that something lives.
-pub(crate) fn populated(events: &OwnedFd) -> io::Result<bool> {
+fn populated(events: &OwnedFd) -> io::Result<bool> {
     let mut buffer = [0; 256];
     let length = rustix::io::pread(events, &mut buffer, 0)?;
     let text = buffer.get(..length).unwrap_or_default();

@@ -50,6 +50,7 @@ mod readiness;
 mod room;
 mod scratch;
 mod server;
+mod service;
 mod tunnel;
 mod work;
 

@@ -1,18 +1,15 @@
 //! Going off.
 
 use crate::activate::Disk;
-use crate::cgroup::{Cgroups, populated};
+use crate::cgroup::Cgroups;
 use crate::guest::{Guest, Machine};
 use crate::log;
-use crate::readiness::watch;
 use pyro_protocol::power::{PowerOff, PoweringOff};
 use pyro_protocol::{AgentError, AgentErrorKind};
 use rustix::process::Signal;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 /// The longest grace a caller can ask for.
@@ -71,25 +68,14 @@ fn complain(what: &str) -> impl Fn(&io::Error) {
 }
 
 async fn end_machine(cgroups: &Cgroups, grace: Duration) -> io::Result<()> {
-    let events = watch(cgroups.events()?, Interest::PRIORITY)?;
     // All but PID 1 and ourselves.
     // SAFETY: kill takes no pointers.
     unsafe { libc::kill(-1, Signal::TERM.as_raw()) };
-    if timeout(grace, unpopulated(&events)).await.is_err() {
+    if !matches!(timeout(grace, cgroups.empty()).await, Ok(Ok(()))) {
         cgroups.kill_all()?;
-        timeout(KILL_DEADLINE, unpopulated(&events)).await??;
+        timeout(KILL_DEADLINE, cgroups.empty()).await??;
     }
     Ok(())
-}
-
-async fn unpopulated(events: &AsyncFd<std::os::fd::OwnedFd>) -> io::Result<()> {
-    loop {
-        // Read first: reading arms the next event.
-        if !populated(events.get_ref())? {
-            return Ok(());
-        }
-        events.ready(Interest::PRIORITY).await?.clear_ready();
-    }
 }
 
 /// Freezing waits for three of the kernel's grace periods: a tenth of a second,

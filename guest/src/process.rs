@@ -12,6 +12,7 @@
 //! output delays neither the time-out nor the cancellation, and a program that
 //! does not read its input delays neither signals nor the closing.
 
+pub(crate) mod collect;
 mod command;
 pub mod environment;
 mod fork;
@@ -47,13 +48,7 @@ pub(crate) async fn run<R: Fetch, W: Carry>(
     connection: &mut Connection<R, W>,
 ) -> Result<(), Lost> {
     let timeout = call.timeout_ms.map(Duration::from_millis);
-    settled(guest).await;
-    let command = guest.require_activated().and_then(|()| command::prepare(guest, call));
-    let spawned = match command {
-        Ok(command) => fork::spawn(guest, command).await,
-        Err(error) => Err(error),
-    };
-    let process = match spawned {
+    let process = match spawn(guest, call).await {
         Ok(process) => process,
         Err(error) => return connection.reply::<ProcessStarted>(Err(error)).await,
     };
@@ -72,6 +67,13 @@ pub(crate) async fn run<R: Fetch, W: Carry>(
     }
 }
 
+/// Starts a program. An error means that it never ran.
+pub(crate) async fn spawn(guest: &Guest, call: StartProcess) -> Result<Process<'_>, AgentError> {
+    settled(guest).await;
+    guest.require_activated()?;
+    fork::spawn(guest, command::prepare(guest, call)?).await
+}
+
 /// Waits until nothing is being changed in many files at once, for as long as
 /// a caller would: a program that starts sees all of it or nothing.
 pub(super) async fn settled(guest: &Guest) {
@@ -82,7 +84,7 @@ pub(super) async fn settled(guest: &Guest) {
 }
 
 /// What the system refused, and for want of what.
-fn failed(what: &str, error: &io::Error) -> AgentError {
+pub(crate) fn failed(what: &str, error: &io::Error) -> AgentError {
     let kind = match is_exhaustion(error) {
         true => AgentErrorKind::OutOfResources,
         false => AgentErrorKind::System,
@@ -101,11 +103,11 @@ fn is_exhaustion(error: &io::Error) -> bool {
 }
 
 /// A program that runs, and our ends of its streams.
-struct Process<'guest> {
-    leash: Leash<'guest>,
-    stdin: Option<pipe::Sender>,
-    stdout: pipe::Receiver,
-    stderr: pipe::Receiver,
+pub(crate) struct Process<'guest> {
+    pub(crate) leash: Leash<'guest>,
+    pub(crate) stdin: Option<pipe::Sender>,
+    pub(crate) stdout: pipe::Receiver,
+    pub(crate) stderr: pipe::Receiver,
 }
 
 async fn stream<R: Fetch, W: Carry>(

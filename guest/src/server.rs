@@ -2,11 +2,14 @@
 
 use crate::guest::Guest;
 use crate::room::{self, Share};
-use crate::{activate, clock, diff, export, file, log, patch, power, process, push, tunnel};
+use crate::{
+    activate, clock, diff, export, file, log, patch, power, process, push, service, tunnel,
+};
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::handshake::MAGIC;
 use pyro_protocol::kept::ListProcesses;
 use pyro_protocol::power::{Ping, Pong, PoweringOff};
+use pyro_protocol::service::CountServices;
 use pyro_protocol::{
     AgentError, AgentErrorKind, Call, FrameKind, FrameReader, FrameWriter, GENERATION, Generation,
     Hello, Lost, Welcome,
@@ -122,6 +125,14 @@ async fn converse<R: Fetch, W: Carry>(
         Call::Diff(call) => diff::run(guest, call, connection).await?,
         Call::ApplyPatch(call) => patch::run(guest, call, connection).await?,
         Call::ShiftClock(call) => connection.reply(clock::shift_for(guest, call)).await?,
+        Call::StartService(call) => service::start(guest, call, connection).await?,
+        Call::ListServices(call) => connection.reply(service::list(guest, call)).await?,
+        Call::CountServices(CountServices) => connection.reply(service::count(guest)).await?,
+        Call::ServiceStatus(call) => connection.reply(service::status(guest, call)).await?,
+        Call::ServiceLogs(call) => service::logs(guest, call, connection).await?,
+        Call::StopService(call) => service::stop(guest, call, connection).await?,
+        Call::RestartService(call) => service::restart(guest, call, connection).await?,
+        Call::RemoveService(call) => service::remove(guest, call, connection).await?,
         Call::ConnectPort(call) => tunnel::run(guest, call, connection).await?,
         Call::PowerOff(call) => match guest.begin_power_off() {
             Err(error) => connection.reply::<PoweringOff>(Err(error)).await?,

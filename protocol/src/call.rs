@@ -18,6 +18,10 @@ use crate::power::{
 };
 use crate::process::{ProcessStarted, StartProcess};
 use crate::push::{Push, PushCompared};
+use crate::service::{
+    CountServices, ListServices, RemoveService, RestartService, Service, ServiceCounts,
+    ServiceList, ServiceLogging, ServiceLogs, ServiceStatus, StartService, StopService,
+};
 use crate::tunnel::{ConnectPort, PortConnected};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -104,5 +108,13 @@ calls! {
     Diff -> DiffStarted, since 1;
     ApplyPatch -> PatchApplied, since 1;
     ShiftClock -> ClockShifted, since 1;
+    StartService -> Service, since 1;
+    ListServices -> ServiceList, since 1;
+    CountServices -> ServiceCounts, since 1;
+    ServiceStatus -> Service, since 1;
+    ServiceLogs -> ServiceLogging, since 1;
+    StopService -> Service, since 1;
+    RestartService -> Service, since 1;
+    RemoveService -> Service, since 1;
     ConnectPort -> PortConnected, since 1;
 }

@@ -20,8 +20,8 @@ mod entry;
 mod input;
 mod life;
 mod reading;
-mod shelf;
-mod spool;
+pub(crate) mod shelf;
+pub(crate) mod spool;
 
 use super::{command, failed, fork};
 use crate::guest::Guest;
@@ -275,7 +275,7 @@ impl Kept {
     }
 
     /// Does what may block on a thread of its own.
-    async fn block_on<T, F>(&self, job: F) -> io::Result<T>
+    pub(crate) async fn block_on<T, F>(&self, job: F) -> io::Result<T>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
@@ -346,7 +346,7 @@ impl Kept {
 
 /// Blocks.
 fn open(private: &std::os::fd::OwnedFd) -> io::Result<(Arc<Shelf>, Vec<Arc<Entry>>)> {
-    let shelf = Arc::new(Shelf::within(private)?);
+    let shelf = Arc::new(Shelf::within(private, shelf::DIRECTORY)?);
     let mut entries = Vec::new();
     for process in shelf.load()? {
         let id = process.id;
@@ -374,7 +374,7 @@ fn random_id() -> Result<ProcessId, AgentError> {
 }
 
 /// The first of the arguments, for lists.
-fn shown(argv: &[ByteString]) -> Vec<ByteString> {
+pub(crate) fn shown(argv: &[ByteString]) -> Vec<ByteString> {
     let (mut room, words) = ARGV_SHOWN_MAX;
     let cut = |ByteString(word): &ByteString| {
         let shown = word.get(..word.len().min(room)).unwrap_or_default();

@@ -91,23 +91,23 @@ impl<'guest> Leash<'guest> {
     }
 
     /// The program's process id.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// The time since it was forked.
-    pub(super) fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         self.born.elapsed()
     }
 
     /// Returns once the program is gone; what it started may go on.
-    pub(super) async fn gone(&self) -> io::Result<()> {
+    pub(crate) async fn gone(&self) -> io::Result<()> {
         self.pidfd.readable().await?.retain_ready();
         Ok(())
     }
 
     /// How it ended; to be asked once it has.
-    pub(super) fn outcome(&self) -> io::Result<Outcome> {
+    pub(crate) fn outcome(&self) -> io::Result<Outcome> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let status = waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options)?
             .ok_or(io::ErrorKind::WouldBlock)?;
@@ -127,7 +127,7 @@ impl<'guest> Leash<'guest> {
     }
 
     /// Kills the program and what it started.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         match &self.hold {
             Hold::Cgroup { cgroup, .. } => {
                 if let Err(error) = cgroup.kill() {
@@ -141,8 +141,34 @@ impl<'guest> Leash<'guest> {
         }
     }
 
+    /// Asks the program and what it started to end.
+    pub(crate) fn ask_to_end(&self) {
+        match &self.hold {
+            Hold::Cgroup { cgroup, .. } => {
+                if let Err(error) = cgroup.signal(Signal::TERM) {
+                    log::warn(format_args!("ending process {}: {error}", self.pid()));
+                }
+            }
+            Hold::Group => {
+                // It may have gone by itself.
+                let _ = kill_process_group(self.pid, Signal::TERM);
+            }
+        }
+    }
+
+    /// Returns once the program and all it started are gone. Without a cgroup
+    /// nobody can wait for the latter: there they are killed.
+    pub(crate) async fn empty(&self) -> io::Result<()> {
+        self.gone().await?;
+        match &self.hold {
+            Hold::Cgroup { cgroup, .. } => cgroup.empty().await?,
+            Hold::Group => self.kill(),
+        }
+        Ok(())
+    }
+
     /// Kills, and waits for the program's end.
-    pub(super) async fn end(&self) {
+    pub(crate) async fn end(&self) {
         self.kill();
         if timeout(KILL_DEADLINE, self.gone()).await.is_err() {
             log::warn(format_args!("process {} does not die", self.pid()));

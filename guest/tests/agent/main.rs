@@ -15,5 +15,6 @@ mod many;
 mod off;
 mod output;
 mod pushing;
+mod services;
 mod starting;
 mod tunnels;

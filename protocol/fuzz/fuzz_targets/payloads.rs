@@ -12,6 +12,9 @@ use pyro_protocol::handshake::Announcement;
 use pyro_protocol::kept::{FollowEnd, ProcessKept, ProcessList, ProcessPolled, ProcessWritten, Skipped};
 use pyro_protocol::power::{Activate, Activated, PowerOff, ShiftClock};
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
+use pyro_protocol::service::{
+    LogChunk, Service, ServiceCounts, ServiceList, ServiceLogging, StartService,
+};
 use pyro_protocol::push::{
     Push, PushChange, PushCompared, PushContent, PushEnd, PushEntry,
 };
@@ -29,7 +32,8 @@ fuzz_target!(|bytes: &[u8]| {
     each!(
         Hello, Welcome, Announcement, Call, Activate, Activated, PowerOff, ShiftClock,
         StartProcess, ProcessStarted, StdinTaken, Signal, Exit, ProcessKept, ProcessList, ProcessPolled,
-        ProcessWritten, Skipped, FollowEnd, FileTime, FileEntry, FileList, FileListed, FileRead,
+        ProcessWritten, Skipped, FollowEnd, StartService, Service, ServiceList, ServiceCounts,
+        ServiceLogging, LogChunk, FileTime, FileEntry, FileList, FileListed, FileRead,
         FileReading, FileReadEnd, FileWrite, FileWritten, FileEdit, FileEdited, FileMove,
         FileSearch, FileSearched, Export, Exporting, ExportEntry, ExportEnd, Push, PushEntry,
         PushCompared, PushContent, PushChange, PushEnd, Diff,

@@ -1,8 +1,13 @@
 //! Any value of each type that crosses the wire.
 
 mod diff;
+mod service;
 
 pub use diff::{apply_patch, diff, diff_records, diff_summary, patch_applied};
+pub use service::{
+    http_url, log_chunk, readiness, service, service_call, service_counts, service_list,
+    service_logging, service_name, tcp_address,
+};
 
 use proptest::collection::vec;
 use proptest::option;
@@ -172,9 +177,12 @@ pub fn process_forgotten() -> impl Strategy<Value = ProcessForgotten> {
     process_state().prop_map(|state| ProcessForgotten { state })
 }
 
+fn output_stream() -> impl Strategy<Value = OutputStream> {
+    prop_oneof![Just(OutputStream::Stdout), Just(OutputStream::Stderr)]
+}
+
 pub fn skipped() -> impl Strategy<Value = Skipped> {
-    let stream = prop_oneof![Just(OutputStream::Stdout), Just(OutputStream::Stderr)];
-    (stream, any::<u64>()).prop_map(|(stream, bytes)| Skipped { stream, bytes })
+    (output_stream(), any::<u64>()).prop_map(|(stream, bytes)| Skipped { stream, bytes })
 }
 
 pub fn follow_end() -> impl Strategy<Value = FollowEnd> {
@@ -476,5 +484,6 @@ pub fn call() -> impl Strategy<Value = Call> {
         diff().prop_map(Call::Diff),
         apply_patch().prop_map(Call::ApplyPatch),
         any::<i64>().prop_map(|offset_ns| Call::ShiftClock(ShiftClock { offset_ns })),
+        service_call(),
     ]
 }

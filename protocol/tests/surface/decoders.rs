@@ -22,6 +22,9 @@ use pyro_protocol::power::{
 };
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::push::{Push, PushChange, PushCompared, PushContent, PushEnd, PushEntry};
+use pyro_protocol::service::{
+    LogChunk, Service, ServiceCounts, ServiceList, ServiceLogging, StartService,
+};
 use pyro_protocol::{
     AgentError, ByteString, Call, FrameReader, GuestPath, Hello, Lost, Welcome, codec,
 };
@@ -62,6 +65,12 @@ fn decode_all(bytes: &[u8]) {
         ProcessForgotten,
         Skipped,
         FollowEnd,
+        StartService,
+        Service,
+        ServiceList,
+        ServiceCounts,
+        ServiceLogging,
+        LogChunk,
         FileTime,
         FileEntry,
         FileList,

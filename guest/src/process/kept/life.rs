@@ -3,26 +3,19 @@
 
 use super::Kept;
 use super::entry::{Entry, Order};
-use super::spool::Drained;
 use crate::log;
 use crate::process::leash::Leash;
-use crate::process::output::DRAIN_GRACE;
-use crate::process::{Process, lifetime};
-use crate::readiness::watch;
+use crate::process::{Process, collect, lifetime};
 use pyro_protocol::kept::OutputStream;
 use pyro_protocol::process::Exit;
 use std::convert::Infallible;
 use std::future::pending;
-use std::io;
 use std::os::fd::OwnedFd;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch as watching};
-use tokio::time::sleep;
 
 /// A process that has just been started, without its input.
 pub(super) struct Newborn<'guest> {
@@ -84,50 +77,20 @@ async fn obey(leash: &Leash<'_>, orders: &mut mpsc::Receiver<Order>) -> Infallib
     pending().await
 }
 
-/// Keeps what comes through a pipe, until its end, or until a moment after the
-/// program's: descendants may hold it open for ever.
+/// Keeps what comes through a pipe.
 async fn collect(
     kept: &Kept,
     entry: &Arc<Entry>,
     stream: OutputStream,
     pipe: pipe::Receiver,
-    mut over: watching::Receiver<bool>,
+    over: watching::Receiver<bool>,
 ) {
-    let collected = async {
-        let pipe = Arc::new(watch(pipe.into_nonblocking_fd()?, Interest::READABLE)?);
-        let mut late = pin!(async {
-            // The sender lives as long as this.
-            drop(over.wait_for(|over| *over).await);
-            sleep(DRAIN_GRACE).await;
-        });
-        loop {
-            let mut ready = tokio::select! {
-                ready = pipe.readable() => ready?,
-                () = &mut late => break,
-            };
-            match drain(kept, entry, stream, &pipe, u64::MAX).await? {
-                Drained::Empty => ready.clear_ready(),
-                Drained::Enough => {}
-                Drained::Ended => return Ok(()),
-            }
-        }
-        // What lies in it now is the last of it.
-        let present = rustix::io::ioctl_fionread(pipe.get_ref())?;
-        drain(kept, entry, stream, &pipe, present).await.map(drop)
+    let drain = |pipe: Arc<AsyncFd<OwnedFd>>, most| {
+        let entry = entry.clone();
+        let job = move || entry.drain(stream, |spool| spool.drain(pipe.get_ref(), most));
+        kept.block_on(job)
     };
-    if let Err::<(), io::Error>(error) = collected.await {
+    if let Err(error) = collect::collect(pipe, over, drain).await {
         log::warn(format_args!("the output of process {}: {error}", entry.id));
     }
-}
-
-async fn drain(
-    kept: &Kept,
-    entry: &Arc<Entry>,
-    stream: OutputStream,
-    pipe: &Arc<AsyncFd<OwnedFd>>,
-    most: u64,
-) -> io::Result<Drained> {
-    let (entry, pipe) = (entry.clone(), pipe.clone());
-    let job = move || entry.drain(stream, |spool| spool.drain(pipe.get_ref(), most));
-    kept.block_on(job).await
 }

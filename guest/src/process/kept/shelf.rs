@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// The directory's name.
-const DIRECTORY: &str = "process";
+pub(super) const DIRECTORY: &str = "process";
 
 /// The longest record: a list's entry.
 const RECORD_MAX: u64 = 16 * 1024;
@@ -29,30 +29,41 @@ const NEW: &str = "new";
 
 /// The directory. Its methods block.
 #[derive(Debug)]
-pub(super) struct Shelf {
+pub(crate) struct Shelf {
     directory: OwnedFd,
 }
 
 impl Shelf {
     /// Opens it below the agent's private directory, or makes it.
-    pub(super) fn within(private: &OwnedFd) -> io::Result<Self> {
-        match mkdirat(private, DIRECTORY, Mode::from_raw_mode(0o700)) {
+    pub(crate) fn within(private: &OwnedFd, directory: &str) -> io::Result<Self> {
+        match mkdirat(private, directory, Mode::from_raw_mode(0o700)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-        Ok(Self { directory: openat(private, DIRECTORY, flags, Mode::empty())? })
+        Ok(Self { directory: openat(private, directory, flags, Mode::empty())? })
     }
 
     /// Opens a file in it.
-    pub(super) fn open(&self, name: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    pub(crate) fn open(&self, name: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         Ok(openat(&self.directory, name, flags, mode)?)
     }
 
     /// Removes a file from it.
-    pub(super) fn remove_file(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn remove_file(&self, name: &str) -> io::Result<()> {
         Ok(unlinkat(&self.directory, name, AtFlags::empty())?)
+    }
+
+    /// Removes all files from it.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        for entry in rustix::fs::Dir::read_from(self.directory.as_fd())?.take(FILES_MAX) {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                unlinkat(&self.directory, entry.file_name(), AtFlags::empty())?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the files of a process that is about to start; an id that is taken

@@ -6,6 +6,7 @@
 //! first data are the oldest byte.
 
 use super::shelf::Shelf;
+use crate::process::collect::{Drained, drain};
 use pyro_protocol::ByteString;
 use pyro_protocol::kept::Slice;
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
@@ -24,15 +25,8 @@ const SLACK: u64 = 1024 * 1024;
 /// data of a file are the oldest byte and not the zeros before it.
 const BLOCK: u64 = 4096;
 
-/// What is read from a pipe at once.
-const GULP: usize = 64 * 1024;
-
-/// What one [`Spool::drain`] takes at most: as much as a pipe holds. A program
-/// that writes without end does not keep a thread for ever.
-const DRAIN_MAX: u64 = 1024 * 1024;
-
 /// One stream's file. Its methods block.
-pub(super) struct Spool {
+pub(crate) struct Spool {
     shelf: Arc<Shelf>,
     name: String,
     retained: u64,
@@ -42,28 +36,17 @@ pub(super) struct Spool {
 
 /// What is kept of a stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Extent {
+pub(crate) struct Extent {
     /// The oldest byte that is kept. Beyond `end` when a failed write took the
     /// rest of a block along.
-    oldest: u64,
+    pub(crate) oldest: u64,
     /// How many bytes there have been.
-    pub(super) end: u64,
-}
-
-/// Where draining a pipe stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Drained {
-    /// There is nothing in it now.
-    Empty,
-    /// There may be.
-    Enough,
-    /// Nobody will write to it any more.
-    Ended,
+    pub(crate) end: u64,
 }
 
 /// Why nothing can be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unreadable {
+pub(crate) enum Unreadable {
     /// The stream has not come that far.
     #[error("the cursor {cursor} is beyond the {end} bytes written so far")]
     Beyond { cursor: u64, end: u64 },
@@ -74,7 +57,7 @@ pub(super) enum Unreadable {
 
 impl Spool {
     /// An empty one; its file is there.
-    pub(super) fn new(shelf: Arc<Shelf>, name: String, retained: u64) -> Self {
+    pub(crate) fn new(shelf: Arc<Shelf>, name: String, retained: u64) -> Self {
         Self { shelf, name, retained, extent: Mutex::default() }
     }
 
@@ -92,7 +75,7 @@ impl Spool {
     }
 
     /// What is kept.
-    pub(super) fn extent(&self) -> Extent {
+    pub(crate) fn extent(&self) -> Extent {
         *self.lock()
     }
 
@@ -101,32 +84,24 @@ impl Spool {
     /// cannot be written are gone, and those before them too.
     pub(super) fn drain(&self, pipe: &OwnedFd, most: u64) -> (Extent, Drained) {
         let mut extent = self.lock();
-        let file = self.shelf.open(&self.name, OFlags::WRONLY, Mode::empty()).map(File::from).ok();
-        let mut buffer = vec![0; GULP];
-        let mut left = most.min(DRAIN_MAX);
-        let drained = loop {
-            let wanted = usize::try_from(left).unwrap_or(GULP).min(GULP);
-            if wanted == 0 {
-                break Drained::Enough;
-            }
-            match rustix::io::read(pipe, buffer.get_mut(..wanted).unwrap_or_default()) {
-                Ok(0) => break Drained::Ended,
-                Ok(length) => {
-                    left = left.saturating_sub(length as u64);
-                    let bytes = buffer.get(..length).unwrap_or_default();
-                    self.append(&mut extent, file.as_ref(), bytes);
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => break Drained::Empty,
-                // A pipe does not fail otherwise.
-                Err(_) => break Drained::Ended,
-            }
-        };
+        let file = self.file();
+        let drained = drain(pipe, most, |bytes| self.append(&mut extent, file.as_ref(), bytes));
         (*extent, drained)
     }
 
+    /// Adds bytes, as [`Spool::drain`] does.
+    pub(crate) fn push(&self, bytes: &[u8]) -> Extent {
+        let mut extent = self.lock();
+        self.append(&mut extent, self.file().as_ref(), bytes);
+        *extent
+    }
+
+    fn file(&self) -> Option<File> {
+        self.shelf.open(&self.name, OFlags::WRONLY, Mode::empty()).map(File::from).ok()
+    }
+
     /// Reads on from a cursor.
-    pub(super) fn read(&self, cursor: u64, most: usize) -> Result<Slice, Unreadable> {
+    pub(crate) fn read(&self, cursor: u64, most: usize) -> Result<Slice, Unreadable> {
         let extent = self.lock();
         let Extent { oldest, end } = *extent;
         if cursor > end {
@@ -211,7 +186,7 @@ mod tests {
     fn stream() -> Stream {
         let directory = tempfile::tempdir().expect("a directory");
         let root = rustix::fs::open(directory.path(), OFlags::DIRECTORY, Mode::empty());
-        let shelf = Arc::new(Shelf::within(&root.expect("it opens")).expect("a shelf"));
+        let shelf = Arc::new(Shelf::within(&root.expect("it opens"), "streams").expect("a shelf"));
         let flags = OFlags::CREATE | OFlags::WRONLY;
         shelf.open("s", flags, Mode::from_raw_mode(0o600)).expect("a file");
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).expect("a pipe");
@@ -221,7 +196,7 @@ mod tests {
 
     impl Stream {
         fn carry(&self, bytes: &[u8]) -> Extent {
-            for chunk in bytes.chunks(GULP) {
+            for chunk in bytes.chunks(64 * 1024) {
                 assert_eq!(rustix::io::write(&self.writer, chunk), Ok(chunk.len()));
                 assert_eq!(self.spool.drain(&self.reader, u64::MAX).1, Drained::Empty);
             }
@@ -254,7 +229,7 @@ mod tests {
                 let cursor = at.index(usize::try_from(end).unwrap_or(0) + 1) as u64;
                 let slice = stream.spool.read(cursor, most).expect("it reads");
                 prop_assert!(slice.end == end && slice.oldest <= end.saturating_sub(RETAINED.min(end)));
-                prop_assert!(end - slice.oldest <= RETAINED + SLACK + GULP as u64);
+                prop_assert!(end - slice.oldest <= RETAINED + SLACK + 64 * 1024);
                 prop_assert_eq!(slice.start, cursor.max(slice.oldest));
                 let expected = bytes(slice.start, end.min(slice.start + most as u64));
                 prop_assert!(slice.data.0 == expected, "other bytes");
