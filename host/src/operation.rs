@@ -29,7 +29,8 @@ pub use run::Run;
 pub use setup::Setup;
 pub use workspace::{
     FileDelete, FileEdit, FileList, FileMove, FileRead, FileSearch, FileStat, FileWrite,
-    PatchApply, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite,
+    PatchApply, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite, ServiceList,
+    ServiceLogs, ServiceRemove, ServiceRestart, ServiceStart, ServiceStatus, ServiceStop,
     WorkspaceCreate, WorkspaceDelete, WorkspaceDiff, WorkspaceEvents, WorkspaceExec,
     WorkspaceExport, WorkspaceList, WorkspaceLogs, WorkspacePause, WorkspaceReset, WorkspaceResume,
     WorkspaceStart, WorkspaceStatus, WorkspaceStop, WorkspaceSyncPush, WorkspaceUpdate,
@@ -60,6 +61,13 @@ pub const OPERATIONS: &[Entry] = &[
     Entry::of::<ProcessWrite>(),
     Entry::of::<ProcessSignal>(),
     Entry::of::<ProcessWait>(),
+    Entry::of::<ServiceStart>(),
+    Entry::of::<ServiceList>(),
+    Entry::of::<ServiceStatus>(),
+    Entry::of::<ServiceLogs>(),
+    Entry::of::<ServiceStop>(),
+    Entry::of::<ServiceRestart>(),
+    Entry::of::<ServiceRemove>(),
     Entry::of::<FileList>(),
     Entry::of::<FileRead>(),
     Entry::of::<FileWrite>(),

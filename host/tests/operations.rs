@@ -47,6 +47,8 @@ mod pausing;
 mod reboot;
 #[path = "operations/run.rs"]
 mod run;
+#[path = "operations/services.rs"]
+mod services;
 #[path = "operations/streams.rs"]
 mod streams;
 #[path = "operations/told.rs"]

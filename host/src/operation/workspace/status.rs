@@ -6,11 +6,13 @@ use crate::supervisor::keep::Running;
 use crate::vmm::{Metrics, Rung};
 use crate::workspace::find::find;
 use crate::workspace::pause;
+use crate::workspace::service::{self, COUNT_PATIENCE};
 use crate::{Pyro, Result};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use tokio::time::Instant;
 
 /// Show what a workspace is and what it is doing.
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
@@ -33,6 +35,11 @@ pub struct WorkspaceStatusAnswer {
     /// The workspace.
     #[serde(flatten)]
     pub workspace: WorkspaceSummary,
+    /// How many services it has, also those that are over; null when that cannot
+    /// be said at once.
+    pub service_count: Option<u32>,
+    /// How many of them run and are ready; null as before.
+    pub running_service_count: Option<u32>,
     /// The machine that it runs in; null when there is none.
     pub machine: Option<MachineStatus>,
 }
@@ -88,13 +95,22 @@ impl Operation for WorkspaceStatus {
             Some(running) => Some(MachineStatus::new(&running, pause::metrics(&place).await)),
             None => None,
         };
-        Ok(WorkspaceStatusAnswer { workspace, machine })
+        let counts = service::count(pyro, &place, Instant::now() + COUNT_PATIENCE).await;
+        Ok(WorkspaceStatusAnswer {
+            workspace,
+            service_count: counts.map(|counts| counts.services),
+            running_service_count: counts.map(|counts| counts.running),
+            machine,
+        })
     }
 }
 
 impl Answer for WorkspaceStatusAnswer {
     fn render(&self, page: &mut Page) -> fmt::Result {
         let mut rows = self.workspace.rows();
+        if let (Some(all @ 1..), Some(running)) = (self.service_count, self.running_service_count) {
+            rows.push(("Services", format!("{running} of {all} running")));
+        }
         if let Some(machine) = &self.machine {
             rows.extend(machine.rows());
         }
