@@ -9,7 +9,7 @@ use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::handshake::MAGIC;
 use pyro_protocol::kept::ListProcesses;
 use pyro_protocol::power::{Ping, Pong, PoweringOff};
-use pyro_protocol::service::CountServices;
+use pyro_protocol::service::{CountServices, ListServices};
 use pyro_protocol::{
     AgentError, AgentErrorKind, Call, FrameKind, FrameReader, FrameWriter, GENERATION, Generation,
     Hello, Lost, Welcome,
@@ -126,7 +126,7 @@ async fn converse<R: Fetch, W: Carry>(
         Call::ApplyPatch(call) => patch::run(guest, call, connection).await?,
         Call::ShiftClock(call) => connection.reply(clock::shift_for(guest, call)).await?,
         Call::StartService(call) => service::start(guest, call, connection).await?,
-        Call::ListServices(call) => connection.reply(service::list(guest, call)).await?,
+        Call::ListServices(ListServices) => connection.reply(service::list(guest)).await?,
         Call::CountServices(CountServices) => connection.reply(service::count(guest)).await?,
         Call::ServiceStatus(call) => connection.reply(service::status(guest, call)).await?,
         Call::ServiceLogs(call) => service::logs(guest, call, connection).await?,

@@ -25,94 +25,29 @@ mod journal;
 mod life;
 mod logs;
 mod probe;
+mod table;
 
 use crate::guest::Guest;
 use crate::process::failed;
-use crate::process::kept::shelf::Shelf;
 use crate::server::{Connection, while_awaited};
 use entry::{Entry, Order, Spec, Status};
 use journal::Journal;
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::service::{
-    GRACE_MS_MAX, ListServices, PROGRAM_MAX, Probe, RemoveService, RestartService, SERVICES_MAX,
-    Service, ServiceCounts, ServiceList, ServiceLogging, ServiceLogs, ServiceName, ServiceState,
-    ServiceStatus, StartService, StopService,
+    GRACE_MS_MAX, PROGRAM_MAX, Probe, RemoveService, RestartService, Service, ServiceCounts,
+    ServiceList, ServiceLogging, ServiceLogs, ServiceName, ServiceState, ServiceStatus,
+    StartService, StopService,
 };
 use pyro_protocol::{AgentError, AgentErrorKind, Lost};
-use std::collections::BTreeMap;
-use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OnceCell;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// The directory of the logs, on the workspace's disk.
-const DIRECTORY: &str = "service";
+pub(crate) use table::Services;
 
 /// How much longer than the grace a stop may take: KILL, and the last output.
 const END_DEADLINE: Duration = Duration::from_secs(10);
-
-/// All services of a guest.
-#[derive(Default)]
-pub(crate) struct Services {
-    shelf: OnceCell<Arc<Shelf>>,
-    slots: Mutex<BTreeMap<ServiceName, Slot>>,
-    /// For the files of logs.
-    next: AtomicU64,
-    looks: probe::Looks,
-}
-
-/// What a name stands for.
-enum Slot {
-    /// A service.
-    There(Arc<Entry>),
-    /// One that is about to be there, and what was.
-    Reserved(Option<Arc<Entry>>),
-}
-
-impl Slot {
-    fn entry(&self) -> Option<&Arc<Entry>> {
-        match self {
-            Slot::There(entry) | Slot::Reserved(Some(entry)) => Some(entry),
-            Slot::Reserved(None) => None,
-        }
-    }
-}
-
-impl std::fmt::Debug for Services {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Services").field("count", &self.slots().len()).finish_non_exhaustive()
-    }
-}
-
-/// A name that is taken until this is dropped or filled.
-struct Reservation {
-    guest: Arc<Guest>,
-    name: ServiceName,
-}
-
-impl Reservation {
-    /// Gives the name to a service; what had it is returned.
-    fn fill(&self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
-        let mut slots = self.guest.services.slots();
-        let slot = slots.insert(self.name.clone(), Slot::There(entry))?;
-        slot.entry().cloned()
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        let mut slots = self.guest.services.slots();
-        if let Some(Slot::Reserved(old)) = slots.get_mut(&self.name) {
-            match old.take() {
-                Some(old) => drop(slots.insert(self.name.clone(), Slot::There(old))),
-                None => drop(slots.remove(&self.name)),
-            }
-        }
-    }
-}
 
 /// Answers `StartService`.
 pub(crate) async fn start<R: Fetch, W: Carry>(
@@ -189,7 +124,7 @@ async fn begin(guest: &Arc<Guest>, call: StartService) -> Result<Arc<Entry>, Age
     check(&call)?;
     let shelf = guest.services.shelf(guest).await?;
     let reservation = guest.services.reserve(guest, &call.name)?;
-    let file = format!("{:x}", guest.services.next.fetch_add(1, Ordering::Relaxed));
+    let file = guest.services.next_file();
     let making = move || Journal::create(shelf, file);
     let made = guest.kept.block_on(making).await.and_then(|made| made);
     let journal = made.map_err(|error| failed("the service's log cannot be kept", &error))?;
@@ -246,24 +181,21 @@ async fn revive(guest: &Arc<Guest>, entry: &Arc<Entry>) -> Result<(), AgentError
 }
 
 /// Answers `ListServices`.
-pub(crate) fn list(guest: &Guest, ListServices: ListServices) -> Result<ServiceList, AgentError> {
+pub(crate) fn list(guest: &Guest) -> Result<ServiceList, AgentError> {
     guest.require_activated()?;
-    let slots = guest.services.slots();
-    let services = slots.values().filter_map(Slot::entry).map(|entry| entry.describe()).collect();
+    let services = guest.services.all().iter().map(|entry| entry.describe()).collect();
     Ok(ServiceList { services })
 }
 
 /// Answers `CountServices`.
 pub(crate) fn count(guest: &Guest) -> Result<ServiceCounts, AgentError> {
     guest.require_activated()?;
-    let slots = guest.services.slots();
-    let entries = slots.values().filter_map(Slot::entry);
-    let (mut services, mut running) = (0, 0);
-    for entry in entries {
-        services += 1;
-        running += u32::from(matches!(entry.status().state, ServiceState::Running { .. }));
+    let mut counts = ServiceCounts { services: 0, running: 0 };
+    for entry in guest.services.all() {
+        counts.services += 1;
+        counts.running += u32::from(matches!(entry.status().state, ServiceState::Running { .. }));
     }
-    Ok(ServiceCounts { services, running })
+    Ok(counts)
 }
 
 /// Answers `ServiceStatus`.
@@ -307,15 +239,9 @@ pub(crate) async fn remove<R: Fetch, W: Carry>(
     let removed = async {
         let entry = guest.services.find(guest, &call.name)?;
         finish(&entry, grace(call.grace_ms)).await?;
-        // One that was started again meanwhile is another.
-        let is_it = |slot: &Slot| matches!(slot, Slot::There(there) if Arc::ptr_eq(there, &entry));
-        {
-            let mut slots = guest.services.slots();
-            if !slots.get(&call.name).is_some_and(is_it) || !entry.status().state.is_over() {
-                let text = format!("service {} was started again meanwhile", call.name);
-                return Err(AgentError::new(AgentErrorKind::Conflict, text));
-            }
-            slots.remove(&call.name);
+        if !guest.services.forget(&entry) {
+            let text = format!("service {} was started again meanwhile", call.name);
+            return Err(AgentError::new(AgentErrorKind::Conflict, text));
         }
         discard(guest, &entry.journal).await;
         Ok(entry.describe())
@@ -374,57 +300,4 @@ fn check(call: &StartService) -> Result<(), AgentError> {
         return Err(AgentError::new(AgentErrorKind::TooLarge, text));
     }
     Ok(())
-}
-
-impl Services {
-    /// Where the logs are. The first time it removes what was there before.
-    async fn shelf(&self, guest: &Guest) -> Result<Arc<Shelf>, AgentError> {
-        guest.require_activated()?;
-        let opened = self.shelf.get_or_try_init(|| async {
-            let private = guest.private()?;
-            let open = move || -> io::Result<Arc<Shelf>> {
-                let shelf = Shelf::within(&private, DIRECTORY)?;
-                shelf.clear()?;
-                Ok(Arc::new(shelf))
-            };
-            guest.kept.block_on(open).await?
-        });
-        opened.await.cloned().map_err(|error| failed("logs of services cannot be kept", &error))
-    }
-
-    /// Takes a name whose service is over, if there is one.
-    fn reserve(&self, guest: &Arc<Guest>, name: &ServiceName) -> Result<Reservation, AgentError> {
-        let mut slots = self.slots();
-        let is_new = !slots.contains_key(name);
-        if is_new && slots.len() >= SERVICES_MAX {
-            let text = format!("there are {SERVICES_MAX} services already; remove one");
-            return Err(AgentError::new(AgentErrorKind::OutOfResources, text));
-        }
-        let taken = |how: &str| {
-            let text = format!("service {name} {how} already");
-            AgentError::new(AgentErrorKind::AlreadyExists, text)
-        };
-        let old = match slots.get(name) {
-            None => None,
-            Some(Slot::Reserved(_)) => return Err(taken("is being started")),
-            Some(Slot::There(entry)) if entry.status().state.is_over() => Some(entry.clone()),
-            Some(Slot::There(_)) => return Err(taken("runs")),
-        };
-        slots.insert(name.clone(), Slot::Reserved(old));
-        Ok(Reservation { guest: guest.clone(), name: name.clone() })
-    }
-
-    fn find(&self, guest: &Guest, name: &ServiceName) -> Result<Arc<Entry>, AgentError> {
-        guest.require_activated()?;
-        let slots = self.slots();
-        let found = slots.get(name).and_then(Slot::entry).cloned();
-        found.ok_or_else(|| {
-            AgentError::new(AgentErrorKind::NotFound, format!("there is no service {name}"))
-        })
-    }
-
-    fn slots(&self) -> MutexGuard<'_, BTreeMap<ServiceName, Slot>> {
-        // No code panics while it holds the lock; were it so, the map is whole.
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }

@@ -5,6 +5,7 @@ pub mod diff;
 pub mod file;
 pub mod kept;
 pub mod process;
+pub mod service;
 pub(crate) mod transfer;
 mod tunnel;
 

@@ -30,10 +30,11 @@ pub use setup::Setup;
 pub use workspace::{
     FileDelete, FileEdit, FileList, FileMove, FileRead, FileSearch, FileStat, FileWrite,
     PatchApply, PortList, PortPublish, PortUnpublish, ProcessList, ProcessPoll, ProcessSignal,
-    ProcessWait, ProcessWrite, WorkspaceCreate, WorkspaceDelete, WorkspaceDiff, WorkspaceEvents,
-    WorkspaceExec, WorkspaceExport, WorkspaceList, WorkspaceLogs, WorkspacePause, WorkspaceReset,
-    WorkspaceResume, WorkspaceStart, WorkspaceStatus, WorkspaceStop, WorkspaceSyncPush,
-    WorkspaceUpdate,
+    ProcessWait, ProcessWrite, ServiceList, ServiceLogs, ServiceRemove, ServiceRestart,
+    ServiceStart, ServiceStatus, ServiceStop, WorkspaceCreate, WorkspaceDelete, WorkspaceDiff,
+    WorkspaceEvents, WorkspaceExec, WorkspaceExport, WorkspaceList, WorkspaceLogs, WorkspacePause,
+    WorkspaceReset, WorkspaceResume, WorkspaceStart, WorkspaceStatus, WorkspaceStop,
+    WorkspaceSyncPush, WorkspaceUpdate,
 };
 
 use crate::event_log::{self, Happening};
@@ -61,6 +62,13 @@ pub const OPERATIONS: &[Entry] = &[
     Entry::of::<ProcessWrite>(),
     Entry::of::<ProcessSignal>(),
     Entry::of::<ProcessWait>(),
+    Entry::of::<ServiceStart>(),
+    Entry::of::<ServiceList>(),
+    Entry::of::<ServiceStatus>(),
+    Entry::of::<ServiceLogs>(),
+    Entry::of::<ServiceStop>(),
+    Entry::of::<ServiceRestart>(),
+    Entry::of::<ServiceRemove>(),
     Entry::of::<PortPublish>(),
     Entry::of::<PortList>(),
     Entry::of::<PortUnpublish>(),

@@ -31,6 +31,7 @@ pub mod program;
 pub mod push;
 pub mod record;
 pub mod reset;
+pub mod service;
 pub mod shape;
 pub mod update;
 

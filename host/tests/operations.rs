@@ -49,6 +49,8 @@ mod ports;
 mod reboot;
 #[path = "operations/run.rs"]
 mod run;
+#[path = "operations/services.rs"]
+mod services;
 #[path = "operations/streams.rs"]
 mod streams;
 #[path = "operations/told.rs"]

@@ -127,6 +127,10 @@ fn tools_that_can_destroy_say_so() {
     let can = [
         "workspace_exec",
         "process_signal",
+        "service_start",
+        "service_stop",
+        "service_restart",
+        "service_remove",
         "workspace_file_write",
         "workspace_file_delete",
         "workspace_file_move",

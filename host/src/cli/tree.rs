@@ -30,6 +30,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("workspace", "Linux machines that stay until they are deleted"),
     ("port", "Servers of a workspace, reached from the host"),
     ("process", "What runs in a workspace without its caller"),
+    ("service", "What is kept going in a workspace under a name"),
     ("file", "Files of a workspace"),
     ("patch", "Changes of files, into a workspace"),
     ("sync", "Files of the host, into a workspace"),

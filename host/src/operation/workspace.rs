@@ -16,6 +16,7 @@ mod port;
 mod process;
 mod reset;
 mod resume;
+mod service;
 mod start;
 mod status;
 mod stop;
@@ -49,6 +50,11 @@ pub use process::{
 };
 pub use reset::{ResetTo, WorkspaceReset, WorkspaceResetAnswer};
 pub use resume::WorkspaceResume;
+pub use service::{
+    ReadinessReport, RestartPolicy, ServiceList, ServiceListAnswer, ServiceLogs, ServiceLogsAnswer,
+    ServiceRemove, ServiceRemoved, ServiceReport, ServiceReportState, ServiceRestart, ServiceStart,
+    ServiceStartAnswer, ServiceStatus, ServiceStop, StopReason,
+};
 pub use start::WorkspaceStart;
 pub use status::{MachineStatus, WorkspaceStatus, WorkspaceStatusAnswer};
 pub use stop::WorkspaceStop;

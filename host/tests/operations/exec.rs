@@ -41,7 +41,7 @@ impl Bench {
         self.ask_with::<O>(arguments, Context::default()).await
     }
 
-    async fn ask_with<O: Operation>(
+    pub async fn ask_with<O: Operation>(
         &self,
         mut arguments: Value,
         context: Context,

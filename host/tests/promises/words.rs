@@ -55,7 +55,7 @@ fn i4_what_stands_after_the_dashes_is_the_programs() {
             }
         }
     }
-    assert_eq!(seen, 2, "`run` and `exec` take programs");
+    assert_eq!(seen, 3, "`run`, `exec` and `service start` take programs");
 }
 
 /// A list, an option, a patch: content begins as it likes.

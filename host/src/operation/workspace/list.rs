@@ -1,15 +1,18 @@
 use super::summary::{shown_labels, shown_time};
 use crate::operation::argument::{Label, Labels};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::workspace::service::{self, COUNT_PATIENCE};
 use crate::workspace::{Place, State};
 use crate::{Pyro, Result};
 use anstyle::Style;
+use futures::future::join_all;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
+use tokio::time::Instant;
 
 /// List the workspaces of this host.
 ///
@@ -67,6 +70,11 @@ pub struct Listed {
     pub expires_at: Option<Timestamp>,
     /// How many commands were run in it.
     pub command_count: u64,
+    /// How many services it has, also those that are over; null when that cannot
+    /// be said at once.
+    pub service_count: Option<u32>,
+    /// How many of them run and are ready; null as before.
+    pub running_service_count: Option<u32>,
     /// What is wrong with its record; null when nothing is.
     pub problem: Option<String>,
 }
@@ -84,6 +92,8 @@ impl Listed {
                 last_activity_at: Some(place.last_activity().unwrap_or(record.created_at)),
                 expires_at: record.ttl.map(|ttl| ttl.expires_at),
                 command_count: place.command_count(),
+                service_count: None,
+                running_service_count: None,
                 problem: None,
             },
             // It is in nobody else's way.
@@ -97,6 +107,8 @@ impl Listed {
                 last_activity_at: place.last_activity(),
                 expires_at: None,
                 command_count: place.command_count(),
+                service_count: None,
+                running_service_count: None,
                 problem: Some(error.chain()),
             },
         }
@@ -128,8 +140,22 @@ impl Operation for WorkspaceList {
             let order = |w: &Listed| (Reverse(w.last_activity_at), Reverse(w.created_at));
             order(a).cmp(&order(b)).then_with(|| a.workspace_id.cmp(&b.workspace_id))
         });
+        count_services(pyro, &places, &mut workspaces).await;
         Ok(WorkspaceListAnswer { count: workspaces.len(), workspaces })
     }
+}
+
+/// All guests are asked at the same time, and none is waited for longer.
+async fn count_services(pyro: &Pyro, places: &[Place], workspaces: &mut [Listed]) {
+    let deadline = Instant::now() + COUNT_PATIENCE;
+    let counting = workspaces.iter_mut().map(|listed| async move {
+        let place = places.iter().find(|place| place.id().to_string() == listed.workspace_id)?;
+        let counts = service::count(pyro, place, deadline).await?;
+        listed.service_count = Some(counts.services);
+        listed.running_service_count = Some(counts.running);
+        Some(())
+    });
+    join_all(counting).await;
 }
 
 fn is_there(places: &[Place], listed: &Listed) -> bool {

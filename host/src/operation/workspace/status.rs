@@ -5,12 +5,14 @@ use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::supervisor::keep::Running;
 use crate::vmm::{Metrics, Rung};
 use crate::workspace::find::find;
+use crate::workspace::service::{self, COUNT_PATIENCE};
 use crate::workspace::{pause, port};
 use crate::{Pyro, Result};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use tokio::time::Instant;
 
 /// Show what a workspace is and what it is doing.
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
@@ -33,6 +35,11 @@ pub struct WorkspaceStatusAnswer {
     /// The workspace.
     #[serde(flatten)]
     pub workspace: WorkspaceSummary,
+    /// How many services it has, also those that are over; null when that cannot
+    /// be said at once.
+    pub service_count: Option<u32>,
+    /// How many of them run and are ready; null as before.
+    pub running_service_count: Option<u32>,
     /// The machine that it runs in; null when there is none.
     pub machine: Option<MachineStatus>,
     /// Its published TCP ports; null when its supervisor does not say so soon.
@@ -86,20 +93,31 @@ impl Operation for WorkspaceStatus {
     async fn run(self, pyro: &Pyro, _: Context) -> Result<WorkspaceStatusAnswer> {
         let place = find(&pyro.config, self.workspace_id.as_str())?;
         let workspace = WorkspaceSummary::of(&place)?;
-        let Some(running) = pause::running(&place) else {
-            let published_ports = Some(Vec::new());
-            return Ok(WorkspaceStatusAnswer { workspace, machine: None, published_ports });
+        let running = pause::running(&place);
+        let machine = async {
+            match running {
+                Some(_) => tokio::join!(pause::metrics(&place), port::glance(&place)),
+                None => (None, Some(Vec::new())),
+            }
         };
-        let (metrics, ports) = tokio::join!(pause::metrics(&place), port::glance(&place));
-        let machine = Some(MachineStatus::new(&running, metrics));
-        let published_ports = ports.map(|ports| ports.into_iter().map(Into::into).collect());
-        Ok(WorkspaceStatusAnswer { workspace, machine, published_ports })
+        let counting = service::count(pyro, &place, Instant::now() + COUNT_PATIENCE);
+        let ((metrics, ports), counts) = tokio::join!(machine, counting);
+        Ok(WorkspaceStatusAnswer {
+            workspace,
+            service_count: counts.map(|counts| counts.services),
+            running_service_count: counts.map(|counts| counts.running),
+            machine: running.map(|running| MachineStatus::new(&running, metrics)),
+            published_ports: ports.map(|ports| ports.into_iter().map(Into::into).collect()),
+        })
     }
 }
 
 impl Answer for WorkspaceStatusAnswer {
     fn render(&self, page: &mut Page) -> fmt::Result {
         let mut rows = self.workspace.rows();
+        if let (Some(all @ 1..), Some(running)) = (self.service_count, self.running_service_count) {
+            rows.push(("Services", format!("{running} of {all} running")));
+        }
         if let Some(machine) = &self.machine {
             rows.extend(machine.rows());
         }

@@ -1,0 +1,202 @@
+//! Services of a workspace, seen from the host. The guest keeps them; here is
+//! nothing written down of them.
+
+use super::live::Live;
+use super::machine::Caller;
+use super::place::{Place, State};
+use super::program::{Program, start_request};
+use crate::agent::AgentClient;
+use crate::agent::service::Logged;
+use crate::context::Context;
+use crate::environment::Environments;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Stream};
+use crate::pyro::Pyro;
+use pyro_protocol::service::{
+    Readiness, Restart, Service, ServiceCounts, ServiceLogging, ServiceLogs, ServiceName,
+    StartService,
+};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// How long those are waited for who only count: long enough for a guest that
+/// has little time, short enough for whoever looks at all workspaces.
+pub const COUNT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How many last lines of each stream tell why a start failed.
+const REASONS: u32 = 20;
+
+/// A service to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// What to call it.
+    pub name: ServiceName,
+    /// What to run, without a time-out.
+    pub program: Program,
+    /// What tells that it is ready.
+    pub readiness: Option<Readiness>,
+    /// What happens when it ends.
+    pub restart: Restart,
+}
+
+/// Starts a service, and waits until it is ready or never will be; leaving
+/// before that stops it.
+///
+/// # Errors
+/// When it never ran.
+pub async fn start(pyro: &Pyro, live: &Live, wanted: Wanted, context: &Context) -> Result<Service> {
+    let environments = Environments::new(&pyro.config);
+    let defaults = &environments.recipe(&live.record().environment)?.defaults;
+    let Wanted { name, program, readiness, restart } = wanted;
+    let program = start_request(program.or_defaults(defaults)?, false);
+    let call = StartService { name: name.clone(), program, readiness, restart };
+    let started = live.agent().start_service(call);
+    let started = Caller::from(context).unless_cancelled(started).await;
+    started.map_err(|error| {
+        if error.kind() != ErrorKind::Conflict {
+            return error;
+        }
+        let id = live.id();
+        error.hint(format!(
+            "`pyro workspace service restart {id} {name}`, or stop it first and start it anew"
+        ))
+    })
+}
+
+/// Stops a service and starts it as it was started; as [`start`].
+///
+/// # Errors
+/// `NotFound`, and when it cannot be started any more.
+pub async fn restart(
+    live: &Live,
+    name: &ServiceName,
+    grace: Duration,
+    context: &Context,
+) -> Result<Service> {
+    let asked = live.agent().restart_service(name.clone(), grace);
+    known(live, Caller::from(context).unless_cancelled(asked).await)
+}
+
+/// How a service is.
+///
+/// # Errors
+/// `NotFound`.
+pub async fn status(live: &Live, name: &ServiceName, context: &Context) -> Result<Service> {
+    let asked = live.agent().service(name.clone());
+    known(live, Caller::from(context).unless_cancelled(asked).await)
+}
+
+/// Stops a service; one that is over stays as it is. Leaving does not take it
+/// back.
+///
+/// # Errors
+/// `NotFound`.
+pub async fn stop(
+    live: &Live,
+    name: &ServiceName,
+    grace: Duration,
+    context: &Context,
+) -> Result<Service> {
+    let asked = live.agent().stop_service(name.clone(), grace);
+    known(live, Caller::from(context).unless_cancelled(asked).await)
+}
+
+/// Stops and removes a service with its log; gives how it was last.
+///
+/// # Errors
+/// `NotFound`.
+pub async fn remove(
+    live: &Live,
+    name: &ServiceName,
+    grace: Duration,
+    context: &Context,
+) -> Result<Service> {
+    let asked = live.agent().remove_service(name.clone(), grace);
+    known(live, Caller::from(context).unless_cancelled(asked).await)
+}
+
+/// A log that was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// How the service was at the end of it.
+    pub service: Service,
+    /// Whether it had written more before.
+    pub truncated: bool,
+}
+
+/// Passes on what a service wrote; all bytes of a log go through `hear`.
+///
+/// # Errors
+/// `NotFound`.
+pub async fn logs<H: Future<Output = ()>>(
+    live: &Live,
+    call: ServiceLogs,
+    context: &Context,
+    mut hear: impl FnMut(Stream, i64, Vec<u8>) -> H,
+) -> Result<Told> {
+    let telling = async {
+        let asked = live.agent().service_log(call).await;
+        let (ServiceLogging { service: _, truncated }, log) = known(live, asked)?;
+        let events = &context.events;
+        let service = log.finish(|logged| {
+            // One or the other.
+            let (heard, gone) = match logged {
+                Logged::Output(stream, at_ns, bytes) => (Some(hear(stream, at_ns, bytes)), None),
+                Logged::Skipped(stream, bytes) => (None, Some((stream, bytes))),
+            };
+            async move {
+                if let Some(heard) = heard {
+                    heard.await;
+                }
+                if let Some((stream, bytes)) = gone {
+                    let gone = format!("{bytes} bytes of {stream} are gone");
+                    events.emit(Event::Warning(gone)).await;
+                }
+            }
+        });
+        let service = service.await;
+        Ok(Told { service: service?, truncated })
+    };
+    Caller::from(context).unless_cancelled(telling).await
+}
+
+/// The last words of a service that did not start, as they are; none if nobody
+/// can tell.
+pub async fn last_words(
+    live: &Live,
+    name: &ServiceName,
+    context: &Context,
+) -> Vec<(Stream, Vec<u8>)> {
+    let call = ServiceLogs { name: name.clone(), tail_lines: Some(REASONS), follow: false };
+    let mut words = Vec::new();
+    let heard = logs(live, call, context, |stream, _, bytes| {
+        words.push((stream, bytes));
+        std::future::ready(())
+    });
+    // Why it failed is told all the same.
+    drop(heard.await);
+    words
+}
+
+/// How many services a workspace has, if that can be said at once; nobody is
+/// woken up for it. What does not run has none: they go with their guest.
+pub async fn count(pyro: &Pyro, place: &Place, deadline: Instant) -> Option<ServiceCounts> {
+    match place.state() {
+        State::Stopped | State::Crashed => Some(ServiceCounts { services: 0, running: 0 }),
+        State::Running => {
+            let agent = AgentClient::new(place.path(), pyro.deadlines).ok()?;
+            timeout_at(deadline, agent.count_services()).await.ok()?.ok()
+        }
+        State::Paused | State::Changing | State::Damaged => None,
+    }
+}
+
+/// Whose name is not there hears which are.
+fn known<T>(live: &Live, asked: Result<T>) -> Result<T> {
+    asked.map_err(|error: Error| {
+        if error.kind() != ErrorKind::NotFound {
+            return error;
+        }
+        error.hint(format!("`pyro workspace service list {}` shows those there are", live.id()))
+    })
+}
