@@ -2,6 +2,7 @@
 //! call in a new generation.
 
 use crate::diff::{ApplyPatch, Diff, DiffStarted, PatchApplied};
+use crate::egress::{GatewayOpened, OpenGateway};
 use crate::export::{Export, Exporting};
 use crate::file::{
     FileDelete, FileDeleted, FileEdit, FileEdited, FileEntry, FileList, FileListed, FileMove,
@@ -103,4 +104,5 @@ calls! {
     Diff -> DiffStarted, since 1;
     ApplyPatch -> PatchApplied, since 1;
     ShiftClock -> ClockShifted, since 1;
+    OpenGateway -> GatewayOpened, since 1;
 }

@@ -1,0 +1,84 @@
+//! Asking the host's DNS servers, as the host's own programs do.
+
+use super::wire::{self, ANSWER_MAX, Answer, EDNS_SIZE, Kind};
+use crate::egress::policy::name::DomainName;
+use crate::id::fill_random;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+/// How long a server may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often each is asked.
+const ROUNDS: usize = 2;
+
+/// The most servers that are asked: as many as every resolver looks at.
+pub const SERVERS_MAX: usize = 3;
+
+/// How names are resolved.
+#[derive(Debug, Clone, Default)]
+pub struct Resolver {
+    servers: Vec<SocketAddr>,
+}
+
+impl Resolver {
+    /// One that asks these servers, in order.
+    #[must_use]
+    pub fn new(mut servers: Vec<SocketAddr>) -> Self {
+        servers.truncate(SERVERS_MAX);
+        Self { servers }
+    }
+
+    /// What the servers say of a name; the first that says something is believed.
+    pub async fn resolve(&self, name: &DomainName, kind: Kind) -> Answer {
+        for _ in 0..ROUNDS {
+            for server in &self.servers {
+                match timeout(PATIENCE, ask(*server, name, kind)).await {
+                    Ok(Ok(answer @ (Answer::Addresses(..) | Answer::NoName))) => return answer,
+                    // The next may know better.
+                    Ok(Ok(Answer::Failed | Answer::Truncated) | Err(_)) | Err(_) => {}
+                }
+            }
+        }
+        Answer::Failed
+    }
+}
+
+async fn ask(server: SocketAddr, name: &DomainName, kind: Kind) -> io::Result<Answer> {
+    let mut id = [0; 2];
+    fill_random(&mut id);
+    let id = u16::from_be_bytes(id);
+    let question = wire::question(id, name, kind);
+    let any = match server {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    // A port of its own, by the kernel's choice; connected, it hears nobody else.
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(server).await?;
+    socket.send(&question).await?;
+    let mut packet = vec![0; EDNS_SIZE.into()];
+    loop {
+        let length = socket.recv(&mut packet).await?;
+        match wire::answer(packet.get(..length).unwrap_or_default(), id, name, kind) {
+            Some(Answer::Truncated) => break,
+            Some(answer) => return Ok(answer),
+            // Somebody guesses, or answers late.
+            None => {}
+        }
+    }
+    let mut stream = TcpStream::connect(server).await?;
+    let length = u16::try_from(question.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes(), question.as_slice()].concat()).await?;
+    let length = usize::from(stream.read_u16().await?);
+    if length > ANSWER_MAX {
+        return Ok(Answer::Failed);
+    }
+    let mut packet = vec![0; length];
+    stream.read_exact(&mut packet).await?;
+    Ok(wire::answer(&packet, id, name, kind).unwrap_or(Answer::Failed))
+}
