@@ -27,7 +27,7 @@ pub trait Host {
 }
 
 /// The host that this process runs on.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ThisHost {
     resolver: Resolver,
 }

@@ -32,8 +32,10 @@ pub(super) fn take(gate: &Rc<Gate>, key: Key, bytes: &[u8], packet: &Packet<'_>,
         Err(Refused::Dropped) => return,
     };
     datagrams.last.set(Instant::now());
-    // What the host does not take now is lost, as on any network.
-    drop(datagrams.socket.try_send(data));
+    // Not by way of tokio, which knows nothing of a new socket yet. What the host
+    // does not take now is lost, as on any network.
+    let at_once = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    let _ = rustix::net::send(&datagrams.socket, data, at_once);
 }
 
 enum Refused {

@@ -20,23 +20,50 @@ const ROUNDS: usize = 2;
 pub const SERVERS_MAX: usize = 3;
 
 /// How names are resolved.
-#[derive(Debug, Clone, Default)]
-pub struct Resolver {
-    servers: Vec<SocketAddr>,
+#[derive(Debug, Clone)]
+pub struct Resolver(Servers);
+
+/// Who is asked.
+#[derive(Debug, Clone)]
+enum Servers {
+    /// Those that the host's own programs ask at the moment.
+    OfThisHost,
+    /// These.
+    Named(Vec<SocketAddr>),
 }
+
+/// Where the host says whom its programs ask.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 impl Resolver {
     /// One that asks these servers, in order.
     #[must_use]
     pub fn new(mut servers: Vec<SocketAddr>) -> Self {
         servers.truncate(SERVERS_MAX);
-        Self { servers }
+        Self(Servers::Named(servers))
+    }
+
+    /// One that asks whom the host's own programs ask, also when the host moves to
+    /// another network meanwhile.
+    #[must_use]
+    pub const fn of_this_host() -> Self {
+        Self(Servers::OfThisHost)
+    }
+
+    fn servers(&self) -> Vec<SocketAddr> {
+        match &self.0 {
+            Servers::Named(servers) => servers.clone(),
+            Servers::OfThisHost => {
+                named_in(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default())
+            }
+        }
     }
 
     /// What the servers say of a name; the first that says something is believed.
     pub async fn resolve(&self, name: &DomainName, kind: Kind) -> Answer {
+        let servers = self.servers();
         for _ in 0..ROUNDS {
-            for server in &self.servers {
+            for server in &servers {
                 match timeout(PATIENCE, ask(*server, name, kind)).await {
                     Ok(Ok(answer @ (Answer::Addresses(..) | Answer::NoName))) => return answer,
                     // The next may know better.
@@ -45,6 +72,23 @@ impl Resolver {
             }
         }
         Answer::Failed
+    }
+}
+
+/// The servers that a resolv.conf names; the host itself if there is none, as
+/// every resolver takes it.
+fn named_in(content: &str) -> Vec<SocketAddr> {
+    const PORT: u16 = 53;
+    let server = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = (words.next() == Some("nameserver")).then(|| words.next())??;
+        // A link's own address has a name after it, which is of no use here.
+        address.parse().ok().map(|address: IpAddr| SocketAddr::new(address, PORT))
+    };
+    let named: Vec<_> = content.lines().filter_map(server).take(SERVERS_MAX).collect();
+    match named.is_empty() {
+        true => vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT)],
+        false => named,
     }
 }
 

@@ -300,7 +300,7 @@ impl Guest {
     pub async fn established(&mut self, handle: SocketHandle) -> bool {
         self.until(|guest| match guest.socket(handle).state() {
             State::SynSent | State::SynReceived => None,
-            state => Some(state != State::Closed),
+            _ => Some(guest.socket(handle).state() != State::Closed),
         })
         .await
     }
