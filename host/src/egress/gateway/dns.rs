@@ -3,6 +3,8 @@
 
 pub mod binding;
 pub mod resolve;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 use super::packet::{Key, datagram};

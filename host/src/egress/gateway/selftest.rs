@@ -42,7 +42,7 @@ const PROBES: &[(IpAddr, u16)] = &[
 
 /// A host that connects nowhere and remembers what it was asked.
 #[derive(Clone, Default)]
-struct Watch(Rc<RefCell<Vec<SocketAddr>>>);
+pub(super) struct Watch(Rc<RefCell<Vec<SocketAddr>>>);
 
 impl Host for Watch {
     fn connect(&self, to: SocketAddr) -> LocalBoxFuture<'static, io::Result<TcpStream>> {

@@ -224,6 +224,26 @@ async fn a_changed_policy_ends_what_it_does_not_allow() {
 }
 
 #[tokio::test]
+async fn r20_guests_have_the_same_addresses_and_do_not_meet() {
+    let hosts = [Loopback::default(), Loopback::default()];
+    for (host, said) in hosts.iter().zip(["one", "other"]) {
+        let listener = server(host, &[SITE]).await;
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(said.as_bytes()).await.unwrap();
+        });
+    }
+    let [one, other] = hosts.each_ref().map(|host| {
+        story(host, Policy::open(), async |guest, _| {
+            let handle = guest.connect(at(SITE));
+            guest.receive_all_of(handle).await
+        })
+    });
+    let (one, other) = tokio::join!(one, other);
+    assert_eq!((one.as_slice(), other.as_slice()), (&b"one"[..], &b"other"[..]));
+}
+
+#[tokio::test]
 async fn s4_a_flood_of_connections_stays_within_its_limits() {
     let host = Loopback::default();
     host.0.borrow_mut().stalls = true;

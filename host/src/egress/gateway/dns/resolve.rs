@@ -126,3 +126,36 @@ async fn ask(server: SocketAddr, name: &DomainName, kind: Kind) -> io::Result<An
     stream.read_exact(&mut packet).await?;
     Ok(wire::answer(&packet, id, name, kind).unwrap_or(Answer::Failed))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whom_the_host_asks_is_whom_it_says() {
+        let content = "# a comment\nsearch lan\nnameserver 192.0.2.1\n\
+            nameserver fe80::1%eth0\nnameserver 2001:db8::1\nnameserver\n";
+        let named: Vec<_> = named_in(content).iter().map(SocketAddr::to_string).collect();
+        assert_eq!(named, ["192.0.2.1:53", "[2001:db8::1]:53"]);
+        assert_eq!(named_in("")[0].to_string(), "127.0.0.1:53");
+    }
+
+    #[tokio::test]
+    async fn the_second_server_is_asked_when_the_first_cannot_tell() {
+        let servers = [UdpSocket::bind("127.0.0.1:0").await, UdpSocket::bind("127.0.0.1:0").await];
+        let [dumb, wise] = servers.map(|server| server.expect("a port"));
+        let at = |server: &UdpSocket| server.local_addr().expect("bound");
+        let resolver = Resolver::new(vec![at(&dumb), at(&wise)]);
+        let name = DomainName::parse("a.org").expect("a name");
+        let serve = |server: UdpSocket, code: u8| async move {
+            let mut packet = [0; 512];
+            let (length, from) = server.recv_from(&mut packet).await.expect("a question");
+            packet[2] |= 0x80;
+            packet[3] |= code;
+            server.send_to(&packet[..length], from).await.expect("an answer");
+        };
+        let resolving = resolver.resolve(&name, Kind::A);
+        let (answer, (), ()) = tokio::join!(resolving, serve(dumb, 2), serve(wise, 3));
+        assert_eq!(answer, Answer::NoName);
+    }
+}
