@@ -34,6 +34,7 @@ mod clock;
 mod commit;
 mod device;
 mod diff;
+mod egress;
 mod entropy;
 mod export;
 mod file;

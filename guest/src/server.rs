@@ -3,7 +3,7 @@
 use crate::guest::Guest;
 use crate::room::{self, Share};
 use crate::{
-    activate, clock, diff, export, file, log, patch, power, process, push, service, tunnel,
+    activate, clock, diff, egress, export, file, log, patch, power, process, push, service, tunnel,
 };
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::handshake::MAGIC;
@@ -134,6 +134,7 @@ async fn converse<R: Fetch, W: Carry>(
         Call::RestartService(call) => service::restart(guest, call, connection).await?,
         Call::RemoveService(call) => service::remove(guest, call, connection).await?,
         Call::ConnectPort(call) => tunnel::run(guest, call, connection).await?,
+        Call::OpenGateway(call) => egress::run(guest, call, connection).await?,
         Call::PowerOff(call) => match guest.begin_power_off() {
             Err(error) => connection.reply::<PoweringOff>(Err(error)).await?,
             Ok(disk) => {

@@ -205,6 +205,13 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         Ok(Self { reader, writer, welcome, clock, silence })
     }
 
+    /// The connection itself, for what follows its call.
+    pub(crate) fn into_frames(
+        self,
+    ) -> (FrameReader<tokio::io::ReadHalf<S>>, FrameWriter<tokio::io::WriteHalf<S>>) {
+        (self.reader, self.writer)
+    }
+
     /// Sends the connection's call and waits for its reply.
     pub async fn call<R: Request>(&mut self, request: R, deadline: Duration) -> Result<R::Reply> {
         self.require::<R>()?;

@@ -4,6 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use etcetera::{BaseStrategy, base_strategy::Xdg};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// Every environment variable that pyro reads, and what it is for.
@@ -26,6 +27,9 @@ pub mod variables {
     /// `firecracker`, `qemu-kvm` or `qemu-tcg`: run guests this way instead of the
     /// best proven one. `--vmm` goes before it.
     pub const PYRO_VMM: &str = "PYRO_VMM";
+    /// The DNS servers that resolve names for guests, `ADDRESS:PORT` with commas
+    /// between them, instead of those of `/etc/resolv.conf`.
+    pub const PYRO_RESOLVERS: &str = "PYRO_RESOLVERS";
     /// The proxy for `http://`. As with curl, only in lower case: a web server sets
     /// the other from what its client says.
     pub const HTTP_PROXY: &str = "http_proxy";
@@ -68,6 +72,8 @@ pub struct Config {
     pub path: Vec<PathBuf>,
     /// How servers are reached.
     pub network: Network,
+    /// Who resolves names for guests; the host's own servers if nobody is named.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 /// How servers are reached and whom to trust.
@@ -160,6 +166,7 @@ impl Config {
                 .map(|path| std::env::split_paths(&path).collect())
                 .unwrap_or_default(),
             network: Network::from_environment(),
+            resolvers: resolvers()?,
         })
     }
 
@@ -230,6 +237,19 @@ fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
+fn resolvers() -> Result<Vec<SocketAddr>> {
+    let Some(value) = variable(variables::PYRO_RESOLVERS) else { return Ok(Vec::new()) };
+    let value = value.to_string_lossy();
+    value.split(',').map(|server| server.trim().parse()).collect::<Result<_, _>>().map_err(
+        |error| {
+            let message = format!("PYRO_RESOLVERS is {value:?}");
+            Error::new(ErrorKind::InvalidInput, message)
+                .hint("name DNS servers such as `192.0.2.1:53,[2001:db8::1]:53`, or unset it")
+                .because(error)
+        },
+    )
+}
+
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path)
         .map_err(|error| Error::io(format!("cannot resolve {}", path.display()), error))
@@ -265,6 +285,7 @@ impl Config {
             vmm: None,
             path: Vec::new(),
             network: Network::default(),
+            resolvers: Vec::new(),
         }
     }
 }

@@ -91,6 +91,25 @@ pub enum Happening {
     },
     /// Its disk was replaced by a fresh one.
     Reset,
+    /// Its network policy decided.
+    Network {
+        /// What the guest wanted: `connect` (TCP), `send` (UDP) or `resolve` (DNS).
+        action: String,
+        /// An address with a port, or a name.
+        destination: String,
+        /// The names that the guest was told for the address.
+        names: Vec<String>,
+        /// Whether it may.
+        allowed: bool,
+        /// What decided: a rule such as `r3`, `otherwise` where no rule matched,
+        /// or a word of pyro's own, such as `built-in:private`.
+        rule: String,
+    },
+    /// More was decided than is written down.
+    NetworkOmitted {
+        /// How many decisions are missing.
+        count: u64,
+    },
 }
 
 /// Why a guest was powered off.

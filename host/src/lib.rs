@@ -24,6 +24,7 @@ pub mod deadlines;
 pub mod digest;
 pub mod disk;
 pub mod doctor;
+pub mod egress;
 pub mod environment;
 pub mod error;
 pub mod event;

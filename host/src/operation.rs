@@ -29,12 +29,12 @@ pub use run::Run;
 pub use setup::Setup;
 pub use workspace::{
     FileDelete, FileEdit, FileList, FileMove, FileRead, FileSearch, FileStat, FileWrite,
-    PatchApply, PortList, PortPublish, PortUnpublish, ProcessList, ProcessPoll, ProcessSignal,
-    ProcessWait, ProcessWrite, ServiceList, ServiceLogs, ServiceRemove, ServiceRestart,
-    ServiceStart, ServiceStatus, ServiceStop, WorkspaceCreate, WorkspaceDelete, WorkspaceDiff,
-    WorkspaceEvents, WorkspaceExec, WorkspaceExport, WorkspaceList, WorkspaceLogs, WorkspacePause,
-    WorkspaceReset, WorkspaceResume, WorkspaceStart, WorkspaceStatus, WorkspaceStop,
-    WorkspaceSyncPush, WorkspaceUpdate,
+    NetworkAllow, NetworkDeny, NetworkExplain, NetworkStatus, PatchApply, PortList, PortPublish,
+    PortUnpublish, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite, ServiceList,
+    ServiceLogs, ServiceRemove, ServiceRestart, ServiceStart, ServiceStatus, ServiceStop,
+    WorkspaceCreate, WorkspaceDelete, WorkspaceDiff, WorkspaceEvents, WorkspaceExec,
+    WorkspaceExport, WorkspaceList, WorkspaceLogs, WorkspacePause, WorkspaceReset, WorkspaceResume,
+    WorkspaceStart, WorkspaceStatus, WorkspaceStop, WorkspaceSyncPush, WorkspaceUpdate,
 };
 
 use crate::event_log::{self, Happening};
@@ -84,6 +84,10 @@ pub const OPERATIONS: &[Entry] = &[
     Entry::of::<WorkspaceExport>(),
     Entry::of::<WorkspaceDiff>(),
     Entry::of::<PatchApply>(),
+    Entry::of::<NetworkStatus>(),
+    Entry::of::<NetworkAllow>(),
+    Entry::of::<NetworkDeny>(),
+    Entry::of::<NetworkExplain>(),
     Entry::of::<WorkspaceReset>(),
     Entry::of::<WorkspaceDelete>(),
     Entry::of::<WorkspaceEvents>(),

@@ -22,6 +22,7 @@ mod failure;
 pub mod force;
 pub mod keep;
 pub mod launch;
+mod network;
 mod pausing;
 mod ports;
 pub mod ttl;
@@ -36,9 +37,11 @@ use boot::{Up, boot_or_explain};
 use control::Control;
 pub use failure::Failure;
 use futures::future::maybe_done;
+use network::Network;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -74,6 +77,9 @@ pub struct Assignment {
     pub machine: Machine,
     /// With what.
     pub vmm: Installed,
+    /// Who resolves names for the guest; the host's own servers if nobody is named.
+    #[serde(default)]
+    pub resolvers: Vec<SocketAddr>,
     /// How long the guest may take to come up.
     pub boot_deadline: Duration,
     /// And for everything after that.
@@ -235,6 +241,14 @@ async fn hold(
         // Nothing is to be said yet: it is the lease's end.
         _ = &mut word => return Ok(None),
     };
+    match assignment.lifetime {
+        // It has no record, and no network.
+        Lifetime::Lease => {}
+        Lifetime::Made | Lifetime::Kept => tokio::select! {
+            opened = guest.open_network(assignment) => opened?,
+            _ = &mut word => return Ok(None),
+        },
+    }
     // Who finds the workspace the moment it is official has somebody to order:
     // the socket moves with its directory.
     let control = match assignment.lifetime {
@@ -273,6 +287,7 @@ struct Guest {
     endpoint: Endpoint,
     ready: Ready,
     way: Way,
+    network: Option<Network>,
 }
 
 impl Guest {
@@ -283,7 +298,27 @@ impl Guest {
         let endpoint = Box::pin(maybe_done(async move {
             tokio::select! { () = endpoint => {}, () = logging => {} }
         }));
-        Self { process, endpoint, ready, way }
+        Self { process, endpoint, ready, way, network: None }
+    }
+
+    /// Opens the network that the workspace's record says, and keeps it open.
+    async fn open_network(&mut self, assignment: &Assignment) -> Result<()> {
+        let way = self.way.clone();
+        let opened = tokio::select! {
+            opened = network::open(&way, &assignment.directory, &assignment.resolvers) => opened?,
+            how = self.run_until_end() => {
+                let message = format!("the VMM {how} while the guest's network was opened");
+                return Err(Error::new(ErrorKind::BootFailed, message));
+            }
+        };
+        if let Some((network, mut carrying)) = opened {
+            self.network = Some(network);
+            let mut endpoint = std::mem::replace(&mut self.endpoint, Box::pin(async {}));
+            self.endpoint = Box::pin(maybe_done(async move {
+                tokio::select! { () = &mut endpoint => {}, () = &mut carrying => {} }
+            }));
+        }
+        Ok(())
     }
 
     async fn run_until_end(&mut self) -> String {

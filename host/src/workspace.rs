@@ -21,6 +21,7 @@ pub mod find;
 pub mod history;
 pub mod label;
 pub mod live;
+pub mod network;
 pub mod one_shot;
 pub mod pause;
 pub mod place;

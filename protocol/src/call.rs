@@ -2,6 +2,7 @@
 //! call in a new generation.
 
 use crate::diff::{ApplyPatch, Diff, DiffStarted, PatchApplied};
+use crate::egress::{GatewayOpened, OpenGateway};
 use crate::export::{Export, Exporting};
 use crate::file::{
     FileDelete, FileDeleted, FileEdit, FileEdited, FileEntry, FileList, FileListed, FileMove,
@@ -117,4 +118,5 @@ calls! {
     RestartService -> Service, since 1;
     RemoveService -> Service, since 1;
     ConnectPort -> PortConnected, since 1;
+    OpenGateway -> GatewayOpened, since 1;
 }

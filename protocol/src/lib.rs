@@ -15,6 +15,7 @@ pub mod carry;
 pub mod channel;
 pub mod codec;
 pub mod diff;
+pub mod egress;
 /// What the agent answers when a call fails.
 pub mod error;
 pub mod export;

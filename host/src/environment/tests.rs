@@ -72,6 +72,7 @@ impl Lab {
             vmm: None,
             path: vec![programs, "/usr/bin".into(), "/bin".into()],
             network: Default::default(),
+            resolvers: Vec::new(),
         };
         let mut lab = Self { home, config, scripts: Scripts::embedded(), told: Arc::default() };
         lab.agent("an agent");

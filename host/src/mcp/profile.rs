@@ -77,6 +77,8 @@ const CORE: &[Offer] = &[
             "disk_mib",
             "disk_mib_per_second",
             "disk_ops_per_second",
+            "network_policy",
+            "allow",
             "ttl_seconds",
             "ttl_action",
         ],

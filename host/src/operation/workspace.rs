@@ -10,6 +10,7 @@ mod file;
 mod last_command;
 mod list;
 mod logs;
+mod network;
 mod patch_apply;
 mod pause;
 mod port;
@@ -40,6 +41,10 @@ pub use file::{
 pub use last_command::LastCommand;
 pub use list::{WorkspaceList, WorkspaceListAnswer};
 pub use logs::{LogEntry, LogState, WorkspaceLogs, WorkspaceLogsAnswer};
+pub use network::{
+    NetworkAllow, NetworkDeny, NetworkExplain, NetworkExplainAnswer, NetworkRuleEntry,
+    NetworkStatus, NetworkStatusAnswer,
+};
 pub use patch_apply::{PatchApply, PatchApplyAnswer, PatchSummary, PatchedEntry};
 pub use pause::WorkspacePause;
 pub use port::{PortList, PortPublish, PortUnpublish, PortsAnswer, PublishedPort};

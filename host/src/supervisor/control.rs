@@ -48,6 +48,8 @@ pub enum Order {
     Kill,
     /// The workspace's record says something else of how long it lives.
     ReadTtl,
+    /// The workspace's record says something else of its network.
+    ReadNetwork,
     /// Make the guest stand still.
     Pause,
     /// Let it go on.

@@ -110,6 +110,9 @@ pub(super) fn settle(
     let (since, ready) = (Timestamp::now(), guest.ready);
     let running = Running { since, ready, rung: Some(rung), paused_at: None };
     let told = Told::new(&directory, running)?;
+    if let Some(network) = &guest.network {
+        network.settle(&directory);
+    }
     note(&log, Happening::Started { boot_ms: guest.ready.boot_ms() });
     // What is written later is told: the socket is there.
     let ttl = ttl::read(&directory)?;
@@ -135,6 +138,11 @@ impl Settled {
                     Order::ReadTtl => {
                         ttl = ttl::read(&directory).unwrap_or(ttl);
                         ordered.answer(Answer::Noted).await;
+                    }
+                    Order::ReadNetwork => {
+                        let read = guest.network.as_ref().map(|network| network.read(&directory));
+                        let answer = read.unwrap_or(Ok(())).map(|()| Answer::Noted);
+                        ordered.answer(answer.unwrap_or_else(Answer::failed)).await;
                     }
                     Order::Pause => {
                         let answer = pause(&mut guest, &mut told, &log).await;

@@ -12,6 +12,7 @@ use super::shape::Shape;
 use crate::blocking::blocking;
 use crate::context::Context;
 use crate::disk;
+use crate::egress::policy::Policy;
 use crate::environment::{Bootable, Environments};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -46,6 +47,10 @@ pub struct NewWorkspace {
     pub name: Option<String>,
     /// How it is marked.
     pub labels: BTreeMap<String, String>,
+    /// What its network may do.
+    pub network_policy: NetworkPolicy,
+    /// Where it may go.
+    pub network_rules: Policy,
     /// When it is to end by itself: seconds from its start, and how.
     pub ttl: Option<(u32, TtlAction)>,
 }
@@ -83,7 +88,8 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
         disk_mib: wanted.shape.disk_mib,
         disk_limit: wanted.shape.disk_limit,
         vmm: wanted.vmm,
-        network_policy: NetworkPolicy::Off,
+        network_policy: wanted.network_policy,
+        network_rules: wanted.network_rules.clone(),
         created_at: Timestamp::now(),
         ttl: wanted.ttl.map(|(seconds, action)| Ttl::from_now(seconds, action)),
         seed,

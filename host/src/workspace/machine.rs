@@ -106,6 +106,7 @@ pub(super) async fn launch(pyro: &Pyro, plan: &Plan<'_>, rung: Rung) -> Result<L
             verbose: false,
         },
         vmm: vmm::find(&pyro.config, rung, gather(pyro).await?.tsc_khz)?,
+        resolvers: pyro.config.resolvers.clone(),
         boot_deadline: if rung.needs_kvm() {
             pyro.deadlines.kvm_boot
         } else {

@@ -2,6 +2,8 @@
 
 use super::shape::Shape;
 use crate::digest::Digest;
+pub use crate::egress::NetworkPolicy;
+use crate::egress::policy::Policy;
 use crate::id::WorkspaceId;
 use crate::store::record;
 pub use crate::supervisor::ttl::{RECORD_NAME as NAME, Ttl, TtlAction};
@@ -39,6 +41,9 @@ pub struct Record {
     pub vmm: Option<Rung>,
     /// What its network may do.
     pub network_policy: NetworkPolicy,
+    /// Where it may go, with a policy other than `off`.
+    #[serde(default)]
+    pub network_rules: Policy,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it is stopped by itself, if ever.
@@ -56,14 +61,6 @@ pub struct Record {
 
 impl record::Record for Record {
     const VERSION: u32 = 1;
-}
-
-/// What a workspace's network may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum NetworkPolicy {
-    /// Nothing: the guest has no network at all.
-    Off,
 }
 
 /// What a workspace was seeded with.

@@ -83,6 +83,7 @@ impl Home {
             vmm: Some("qemu-tcg".into()),
             path: Vec::new(),
             network: Default::default(),
+            resolvers: Vec::new(),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use pyro_protocol::diff::{ApplyPatch, Diff, DiffRecord, DiffSummary, PatchApplied};
+use pyro_protocol::egress::OpenGateway;
 use pyro_protocol::export::{Export, ExportEnd, ExportEntry, Exporting};
 use pyro_protocol::file::{
     FileEdit, FileEdited, FileEntry, FileList, FileListed, FileMove, FileRead, FileReadEnd,
@@ -30,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
         )*};
     }
     each!(
-        Hello, Welcome, Announcement, Call, Activate, Activated, PowerOff, ShiftClock,
+        Hello, Welcome, Announcement, Call, Activate, Activated, PowerOff, ShiftClock, OpenGateway,
         StartProcess, ProcessStarted, StdinTaken, Signal, Exit, ProcessKept, ProcessList, ProcessPolled,
         ProcessWritten, Skipped, FollowEnd, StartService, Service, ServiceList, ServiceCounts,
         ServiceLogging, LogChunk, FileTime, FileEntry, FileList, FileListed, FileRead,

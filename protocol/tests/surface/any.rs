@@ -12,6 +12,7 @@ pub use service::{
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use pyro_protocol::egress::OpenGateway;
 use pyro_protocol::export::{Export, ExportEnd, ExportEntry, ExportKind, Exporting};
 use pyro_protocol::file::{
     Disposition, Edit, FileDelete, FileEdit, FileEdited, FileEntry, FileList, FileListed, FileMove,
@@ -74,6 +75,20 @@ pub fn activate() -> impl Strategy<Value = Activate> {
             hostname,
             machine_id,
             seeded,
+        },
+    )
+}
+
+pub fn open_gateway() -> impl Strategy<Value = OpenGateway> {
+    let v4 = || any::<[u8; 4]>().prop_map(Into::into);
+    let v6 = || any::<[u8; 16]>().prop_map(Into::into);
+    (v4(), v6(), v4(), v6(), any::<u16>()).prop_map(
+        |(guest_v4, guest_v6, gateway_v4, gateway_v6, mtu)| OpenGateway {
+            guest_v4,
+            guest_v6,
+            gateway_v4,
+            gateway_v6,
+            mtu,
         },
     )
 }
@@ -485,5 +500,6 @@ pub fn call() -> impl Strategy<Value = Call> {
         apply_patch().prop_map(Call::ApplyPatch),
         any::<i64>().prop_map(|offset_ns| Call::ShiftClock(ShiftClock { offset_ns })),
         service_call(),
+        open_gateway().prop_map(Call::OpenGateway),
     ]
 }

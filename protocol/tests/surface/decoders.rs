@@ -6,6 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use pyro_protocol::channel::{Side, connect};
 use pyro_protocol::diff::{ApplyPatch, Diff, DiffRecord, DiffStarted, DiffSummary, PatchApplied};
+use pyro_protocol::egress::{GatewayOpened, OpenGateway, Packets};
 use pyro_protocol::export::{Export, ExportEnd, ExportEntry, Exporting};
 use pyro_protocol::file::{
     FileEdit, FileEdited, FileEntry, FileList, FileListed, FileMove, FileRead, FileReadEnd,
@@ -52,6 +53,8 @@ fn decode_all(bytes: &[u8]) {
         PoweringOff,
         ShiftClock,
         ClockShifted,
+        OpenGateway,
+        GatewayOpened,
         StartProcess,
         ProcessStarted,
         StdinTaken,
@@ -109,6 +112,17 @@ fn decode_all(bytes: &[u8]) {
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2048, ..Default::default() })]
+
+    #[test]
+    fn packets(bytes in vec(any::<u8>(), 0..300), version in prop::sample::select(&[0x45u8, 0x60][..])) {
+        let first = std::iter::once(version).chain(bytes.iter().copied().skip(1));
+        let bytes: Vec<_> = first.take(bytes.len()).collect();
+        let mut seen = 0;
+        for packet in Packets::of(&bytes) {
+            seen += packet.map_or(bytes.len() - seen, <[u8]>::len);
+        }
+        prop_assert_eq!(seen, bytes.len());
+    }
 
     #[test]
     fn payloads(bytes in vec(any::<u8>(), 0..300)) {

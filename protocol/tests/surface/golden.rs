@@ -8,6 +8,7 @@ use pyro_protocol::diff::{
     ApplyPatch, Artifact, Diff, DiffContent, DiffDetail, DiffEntry, DiffRecord, DiffScope,
     DiffStarted, DiffStatus, DiffSummary, PatchApplied, Patched,
 };
+use pyro_protocol::egress::{GatewayOpened, OpenGateway};
 use pyro_protocol::export::{Export, ExportEnd, ExportEntry, ExportKind, Exporting};
 use pyro_protocol::file::{
     Disposition, Edit, FileDelete, FileDeleted, FileEdit, FileEdited, FileEntry, FileList,
@@ -262,6 +263,16 @@ fn of_a_clock() {
     let shift = |offset_ns| encoded(&Call::ShiftClock(ShiftClock { offset_ns }));
     assert_eq!(shift(1), "1702");
     assert_eq!(shift(-1), "1701");
+}
+
+#[test]
+fn of_a_network() {
+    let expected = concat!(
+        "210a707902fd7079726f0000000000000000000002",
+        "0a707901fd7079726f0000000000000000000001fbf0ff"
+    );
+    assert_eq!(encoded(&Call::OpenGateway(OpenGateway::usual())), expected);
+    assert_eq!(encoded(&GatewayOpened), "");
 }
 
 #[test]

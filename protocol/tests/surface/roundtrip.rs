@@ -4,6 +4,7 @@ use crate::any;
 use crate::pieces::{Pieces, block_on};
 use proptest::prelude::*;
 use pyro_protocol::diff::DiffStarted;
+use pyro_protocol::egress::GatewayOpened;
 use pyro_protocol::error::MESSAGE_MAX;
 use pyro_protocol::frame::{HEADER_LEN, header, parse_header};
 use pyro_protocol::kept::ProcessId;
@@ -51,6 +52,7 @@ there_and_back!(
     announcement,
     activate,
     activated,
+    open_gateway,
     start_process,
     process_started,
     stdin_taken,
@@ -102,6 +104,7 @@ fn what_carries_nothing_takes_no_bytes() {
     assert_eq!(codec::encode(&DiffStarted).expect("it encodes"), b"");
     assert_eq!(codec::encode(&PoweringOff).expect("it encodes"), b"");
     assert_eq!(codec::encode(&ClockShifted).expect("it encodes"), b"");
+    assert_eq!(codec::encode(&GatewayOpened).expect("it encodes"), b"");
 }
 
 #[test]

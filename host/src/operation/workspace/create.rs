@@ -1,7 +1,9 @@
 use super::WorkspaceSummary;
+use crate::egress::NetworkPolicy;
+use crate::egress::policy::{Effect as Rules, Policy};
 use crate::operation::argument::{
-    DiskMib, DiskMibPerSecond, DiskOpsPerSecond, HostPath, Label, Labels, MemMib, Number,
-    TtlSeconds, VcpuCount,
+    DiskMib, DiskMibPerSecond, DiskOpsPerSecond, HostPath, Label, Labels, MemMib, NetworkRule,
+    Number, TtlSeconds, VcpuCount,
 };
 use crate::operation::{Context, Creates, Effect, Operation};
 use crate::seed::Source;
@@ -75,6 +77,16 @@ pub struct WorkspaceCreate {
     #[serde(default)]
     #[schemars(with = "Rung")]
     pub vmm: Option<Rung>,
+    /// What its network may do. `egress`: it reaches the public Internet, or what
+    /// `--allow` names; never the host or its network unless named.
+    #[arg(long, value_name = "off|egress|egress+published-ports", default_value_t)]
+    #[serde(default)]
+    pub network_policy: NetworkPolicy,
+    /// Let its network reach this, and nothing that no rule allows:
+    /// `pypi.org:443`, `*.debian.org`, `10.0.0.0/8:5432`.
+    #[arg(long, value_name = "RULE")]
+    #[serde(default)]
+    pub allow: Vec<NetworkRule>,
     /// Stop it by itself after so many seconds; no limit if not given. A call
     /// that is running then is waited for, `process wait` included; a detached
     /// process that nobody waits for is not.
@@ -92,6 +104,7 @@ const EXAMPLES: &str = "\
 Examples:
   pyro workspace create debian:12 --seed-git . --name fix-parser
   id=$(pyro workspace create debian:12 --seed-path src.tar.gz --id-only)
+  pyro workspace create debian:12 --network-policy egress --allow '*.debian.org'
   pyro workspace create debian:12-build --mem-mib 4096 --label branch=main --ttl-seconds 3600";
 
 impl WorkspaceCreate {
@@ -109,6 +122,8 @@ impl WorkspaceCreate {
             disk_mib_per_second: None,
             disk_ops_per_second: None,
             vmm: None,
+            network_policy: NetworkPolicy::default(),
+            allow: Vec::new(),
             ttl_seconds: None,
             ttl_action: TtlAction::default(),
         }
@@ -138,6 +153,7 @@ impl Operation for WorkspaceCreate {
                 );
             }
         };
+        let network_rules = rules(self.network_policy, self.allow)?;
         let wanted = NewWorkspace {
             environment: self.environment,
             shape: Shape {
@@ -152,10 +168,32 @@ impl Operation for WorkspaceCreate {
             vmm: self.vmm,
             seed,
             name: self.name,
+            network_policy: self.network_policy,
+            network_rules,
             labels: Labels::collect(self.labels),
             ttl: self.ttl_seconds.map(|seconds| (seconds.get(), self.ttl_action)),
         };
         let place = workspace::create::create(pyro, wanted, &context).await?;
         WorkspaceSummary::of(&place)
     }
+}
+
+/// The rules of a new workspace: once something is allowed, the rest is not.
+fn rules(policy: NetworkPolicy, allow: Vec<NetworkRule>) -> Result<Policy> {
+    if allow.is_empty() {
+        return Ok(Policy::open());
+    }
+    if policy == NetworkPolicy::Off {
+        let message = "rules allow nothing without a network";
+        return Err(
+            Error::new(ErrorKind::InvalidInput, message).hint("add `--network-policy egress`")
+        );
+    }
+    let mut rules = Policy::closed();
+    for NetworkRule(matcher) in allow {
+        rules
+            .append(Rules::Allow, matcher)
+            .map_err(|error| Error::new(ErrorKind::InvalidInput, error.to_string()))?;
+    }
+    Ok(rules)
 }

@@ -169,6 +169,17 @@ fn shown(line: &Line) -> String {
             format!("port {guest_port} no more on {HOST}:{host_port}")
         }
         Happening::Reset => "reset to the baseline".into(),
+        Happening::Network { action, destination, names, allowed, rule } => {
+            let known = match names.is_empty() {
+                true => String::new(),
+                false => format!(" ({})", names.join(", ")),
+            };
+            let may = if *allowed { "allowed" } else { "denied" };
+            format!("network: {action} {destination}{known} {may} by {rule}")
+        }
+        Happening::NetworkOmitted { count } => {
+            format!("network: {count} more decisions, too fast to be written down")
+        }
     };
     format!("{} {what}", shown_time(line.at))
 }

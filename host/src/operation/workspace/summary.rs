@@ -137,10 +137,7 @@ impl WorkspaceSummary {
         if !limits.is_empty() {
             rows.push(("Disk limit", format!("{} in a second", limits.join(" and "))));
         }
-        let network = match self.network_policy {
-            NetworkPolicy::Off => "off",
-        };
-        rows.push(("Network", network.into()));
+        rows.push(("Network", self.network_policy.to_string()));
         let seed = &self.workspace_seed;
         let from = seed.seed_path.as_deref().map(|path| format!(" from {path}"));
         let from = from.unwrap_or_default();

@@ -1,0 +1,96 @@
+//! The guest's network: a TUN device, and a connection that its packets travel on.
+
+mod resolver;
+mod tun;
+
+use crate::guest::{Guest, Machine};
+use crate::server::Connection;
+use pyro_protocol::carry::{Carry, Fetch};
+use pyro_protocol::egress::{BATCH, GatewayOpened, MTU_MAX, OpenGateway, Packets};
+use pyro_protocol::{AgentError, AgentErrorKind, FrameKind, FrameReader, FrameWriter, Lost};
+use std::io;
+use std::net::Ipv4Addr;
+use tun::Tun;
+
+/// Answers `OpenGateway`, and carries packets until the host closes.
+pub(crate) async fn run<R: Fetch, W: Carry>(
+    guest: &Guest,
+    call: OpenGateway,
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
+    let tun = match open(guest, call) {
+        Ok(tun) => tun,
+        Err(error) => return connection.reply::<GatewayOpened>(Err(error)).await,
+    };
+    resolver::point_to(&[call.gateway_v4.into(), call.gateway_v6.into()]);
+    connection.reply(Ok(GatewayOpened)).await?;
+    let carried = tokio::select! {
+        ended = to_guest(&mut connection.reader, &tun) => ended,
+        ended = to_host(&tun, &mut connection.writer) => ended,
+    };
+    resolver::point_nowhere();
+    // The host's end is how a network ends.
+    match carried {
+        Err(Lost::Closed) => Ok(()),
+        other => other,
+    }
+}
+
+fn open(guest: &Guest, call: OpenGateway) -> Result<Tun, AgentError> {
+    guest.require_activated()?;
+    let invalid = |text: String| AgentError::new(AgentErrorKind::InvalidArgument, text);
+    if !(1280..=MTU_MAX).contains(&call.mtu) {
+        return Err(invalid(format!("an MTU of {}", call.mtu)));
+    }
+    if call.guest_v4 == Ipv4Addr::UNSPECIFIED || call.guest_v6.is_unspecified() {
+        return Err(invalid("a guest's address is missing".into()));
+    }
+    match &guest.machine {
+        Machine::Virtual { .. } => Tun::open(&call).map_err(|error| {
+            let busy = error.raw_os_error() == Some(libc::EBUSY);
+            let kind = if busy { AgentErrorKind::WrongState } else { AgentErrorKind::System };
+            AgentError::new(kind, format!("the network cannot be opened: {error}"))
+        }),
+        Machine::InProcess { .. } => {
+            let text = "a guest without a machine has no network of its own";
+            Err(AgentError::new(AgentErrorKind::Unsupported, text))
+        }
+    }
+}
+
+/// Hands what comes from the host to the kernel.
+async fn to_guest<R: Fetch>(reader: &mut FrameReader<R>, tun: &Tun) -> Result<(), Lost> {
+    loop {
+        let frame = reader.next().await?;
+        if frame.kind != FrameKind::Data {
+            return Err(Lost::OutOfPlace { got: frame.kind, wanted: "Data" });
+        }
+        for packet in Packets::of(&frame.payload) {
+            let packet = packet.map_err(|error| Lost::Io(io::Error::other(error)))?;
+            // What the kernel does not want is lost, as on any network.
+            drop(tun.send(packet));
+        }
+    }
+}
+
+/// Sends what the guest's programs say, as many packets at a time as there are.
+async fn to_host<W: Carry>(tun: &Tun, writer: &mut FrameWriter<W>) -> Result<(), Lost> {
+    let mut packet = vec![0; usize::from(MTU_MAX)];
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        let mut length = tun.receive(&mut packet).await.map_err(Lost::Io)?;
+        loop {
+            if batch.len() + length > BATCH && !batch.is_empty() {
+                writer.send_raw(FrameKind::Data, &batch).await?;
+                batch.clear();
+            }
+            batch.extend_from_slice(&packet[..length]);
+            match tun.pending(&mut packet).map_err(Lost::Io)? {
+                Some(next) => length = next,
+                None => break,
+            }
+        }
+        writer.send_raw(FrameKind::Data, &batch).await?;
+        batch.clear();
+    }
+}

@@ -1,0 +1,361 @@
+//! The gateway: it ends a guest's TCP and UDP here and goes on with ordinary
+//! sockets of the host's.
+//!
+//! ```text
+//! guest ── SYN ─▶ held ── policy ──▶ denied ─▶ RST
+//!                            └ allowed ─▶ connect ─▶ refused ─▶ RST
+//!                                            └ connected ─▶ SYN, ACK ─▶ bytes
+//! ```
+//!
+//! Everything the guest can make grow has a limit here. All of it runs in one
+//! task: [`run`] is a future, and what it holds is gone with it.
+
+pub mod dns;
+pub mod host;
+mod journal;
+mod limit;
+pub mod packet;
+mod rate;
+pub mod selftest;
+mod stack;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod udp;
+
+use super::policy::{Destination, Policy, Protocol, Verdict};
+use dns::binding::Bindings;
+use futures::future::LocalBoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use host::Host;
+use journal::Journal;
+pub use journal::{Action, Cause, Decision, Told};
+pub use limit::Limit;
+use limit::Limits;
+use packet::{Key, Packet, Payload};
+use pyro_protocol::egress::{GUEST_V4, GUEST_V6, Packets};
+use pyro_protocol::{FrameKind, FrameReader, FrameWriter, Lost};
+use stack::{Stack, is_gateway};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// The longest SYN that is held: a header full of options and no data.
+const SYN_MAX: usize = 120;
+
+/// A gateway, as those see it who change its policy.
+#[derive(Clone)]
+pub struct Gateway(Rc<Gate>);
+
+/// What all of a gateway's flows share.
+struct Gate {
+    host: Box<dyn Host>,
+    shared: RefCell<Shared>,
+    /// The stack is to be polled.
+    stirred: Notify,
+    /// There are packets for the guest.
+    leaving: Notify,
+    /// There is work in [`Shared::starting`].
+    started: Notify,
+}
+
+struct Shared {
+    stack: Stack,
+    policy: Policy,
+    bindings: Bindings,
+    flows: HashMap<Key, Flow>,
+    limits: Limits,
+    journal: Journal,
+    starting: Vec<LocalBoxFuture<'static, ()>>,
+    /// Where datagrams are read to.
+    scratch: Vec<u8>,
+}
+
+/// What is known of a flow.
+struct Flow {
+    /// Ends it when it is cancelled.
+    end: CancellationToken,
+    carrier: Carrier,
+}
+
+/// What carries a flow on.
+enum Carrier {
+    /// Nothing yet: the host is connecting.
+    Connecting,
+    /// The stack and a connection.
+    Connection,
+    /// A socket for datagrams.
+    Datagrams(Rc<udp::Datagrams>),
+}
+
+impl Gateway {
+    /// A gateway that nobody uses yet. Whatever is decided is told.
+    pub fn new(policy: Policy, host: impl Host + 'static, tell: impl Fn(Told) + 'static) -> Self {
+        let mut seed = [0; 8];
+        crate::id::fill_random(&mut seed);
+        let now = Instant::now();
+        Self(Rc::new(Gate {
+            host: Box::new(host),
+            shared: RefCell::new(Shared {
+                stack: Stack::new(u64::from_le_bytes(seed)),
+                policy,
+                bindings: Bindings::default(),
+                flows: HashMap::new(),
+                limits: Limits::new(now),
+                journal: Journal::new(Box::new(tell), now),
+                starting: Vec::new(),
+                scratch: vec![0; u16::MAX.into()],
+            }),
+            stirred: Notify::new(),
+            leaving: Notify::new(),
+            started: Notify::new(),
+        }))
+    }
+
+    /// Decides by another policy from now on. What it does not allow ends, also
+    /// when it is underway.
+    pub fn set_policy(&self, policy: Policy) {
+        let gate = &self.0;
+        gate.shared.borrow_mut().policy = policy;
+        let keys: Vec<_> = gate.shared.borrow().flows.keys().copied().collect();
+        for key in keys {
+            let (verdict, _) = gate.decide(&key);
+            if !verdict.allowed()
+                && let Some(flow) = gate.shared.borrow().flows.get(&key)
+            {
+                flow.end.cancel();
+            }
+        }
+    }
+
+    /// How many connections and datagram flows there are.
+    #[must_use]
+    pub fn flow_count(&self) -> usize {
+        self.0.shared.borrow().flows.len()
+    }
+
+    /// Carries packets over a connection until it is lost. All flows end then.
+    pub async fn run<R, W>(&self, mut reader: FrameReader<R>, mut writer: FrameWriter<W>) -> Lost
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let gate = &self.0;
+        tokio::select! {
+            lost = gate.receive(&mut reader) => lost,
+            lost = gate.transmit(&mut writer) => lost,
+            () = gate.drive() => Lost::Closed,
+            () = gate.flow() => Lost::Closed,
+        }
+    }
+
+    /// Takes packets as a frame carries them.
+    ///
+    /// # Errors
+    /// When they are none.
+    pub fn take(&self, payload: &[u8]) -> Result<(), pyro_protocol::egress::NoPacket> {
+        self.0.take_all(payload)
+    }
+}
+
+impl Gate {
+    async fn receive<R: AsyncRead + Unpin>(self: &Rc<Self>, reader: &mut FrameReader<R>) -> Lost {
+        loop {
+            let frame = match reader.next().await {
+                Ok(frame) => frame,
+                Err(lost) => return lost,
+            };
+            if frame.kind != FrameKind::Data {
+                return Lost::OutOfPlace { got: frame.kind, wanted: "Data" };
+            }
+            if let Err(error) = self.take_all(&frame.payload) {
+                return Lost::Io(std::io::Error::other(error));
+            }
+        }
+    }
+
+    async fn transmit<W: AsyncWrite + Unpin>(&self, writer: &mut FrameWriter<W>) -> Lost {
+        loop {
+            let batch = self.shared.borrow_mut().stack.leaving();
+            match batch {
+                Some(batch) => {
+                    if let Err(lost) = writer.send_raw(FrameKind::Data, &batch).await {
+                        return lost;
+                    }
+                    // There may be room where there was none.
+                    self.stirred.notify_one();
+                }
+                None => self.leaving.notified().await,
+            }
+        }
+    }
+
+    /// Polls the stack whenever something has happened or is due.
+    async fn drive(&self) {
+        loop {
+            let next = {
+                let stack = &mut self.shared.borrow_mut().stack;
+                stack.poll();
+                if stack.has_leaving() {
+                    self.leaving.notify_one();
+                }
+                stack.next_poll()
+            };
+            let due = async {
+                match next {
+                    Some(delay) => tokio::time::sleep(delay.max(Duration::from_millis(1))).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.stirred.notified() => {}
+                () = due => {}
+            }
+        }
+    }
+
+    /// Works on all flows.
+    async fn flow(&self) {
+        let mut flows = FuturesUnordered::new();
+        loop {
+            flows.extend(self.shared.borrow_mut().starting.drain(..));
+            tokio::select! {
+                Some(()) = flows.next() => {}
+                () = self.started.notified() => {}
+            }
+        }
+    }
+
+    fn start(&self, work: LocalBoxFuture<'static, ()>) {
+        self.shared.borrow_mut().starting.push(work);
+        self.started.notify_one();
+    }
+
+    fn take_all(self: &Rc<Self>, payload: &[u8]) -> Result<(), pyro_protocol::egress::NoPacket> {
+        for packet in Packets::of(payload) {
+            self.take(packet?);
+        }
+        self.stirred.notify_one();
+        Ok(())
+    }
+
+    fn take(self: &Rc<Self>, bytes: &[u8]) {
+        let Some(packet) = packet::parse(bytes) else { return };
+        // Nobody else's address, and no link's own.
+        if packet.source != GUEST_V4 && packet.source != GUEST_V6 {
+            return;
+        }
+        match packet.payload {
+            Payload::Tcp { from, to, flags } => {
+                let key = key(Protocol::Tcp, &packet, from, to);
+                let known = self.shared.borrow().flows.contains_key(&key);
+                match (known, flags.opens) {
+                    (true, _) => self.go_on(key, bytes, flags),
+                    (false, true) => self.open(key, bytes),
+                    // Nobody's: it is told so.
+                    (false, false) => self.to_stack(bytes),
+                }
+            }
+            Payload::Udp { from, to, data } => {
+                let key = key(Protocol::Udp, &packet, from, to);
+                match is_gateway(packet.destination) && to == dns::PORT {
+                    true => dns::ask(self, key, data),
+                    false => udp::take(self, key, bytes, &packet, data),
+                }
+            }
+            Payload::Echo if is_gateway(packet.destination) => self.to_stack(bytes),
+            // There is nothing that would carry it, and nobody to answer for.
+            Payload::Echo | Payload::Other(_) => {}
+        }
+    }
+
+    fn to_stack(&self, packet: &[u8]) {
+        self.shared.borrow_mut().stack.take(packet.to_vec());
+    }
+
+    /// Hands the guest a packet of our own.
+    fn give(&self, packet: Option<Vec<u8>>) {
+        if let Some(packet) = packet {
+            self.shared.borrow_mut().stack.give(&packet);
+            self.leaving.notify_one();
+        }
+    }
+
+    /// What belongs to a flow that there is.
+    fn go_on(&self, key: Key, bytes: &[u8], flags: packet::Flags) {
+        let mut shared = self.shared.borrow_mut();
+        let Some(flow) = shared.flows.get_mut(&key) else { return };
+        match flow.carrier {
+            // The guest has thought better of it, or says the same again.
+            Carrier::Connecting if flags.resets => flow.end.cancel(),
+            Carrier::Connecting | Carrier::Datagrams(_) => {}
+            Carrier::Connection => shared.stack.take(bytes.to_vec()),
+        }
+    }
+
+    /// What would be a new connection.
+    fn open(self: &Rc<Self>, key: Key, syn: &[u8]) {
+        let (verdict, names) = self.decide(&key);
+        let now = Instant::now();
+        let mut shared = self.shared.borrow_mut();
+        let count = shared.flows.len();
+        let limited = match verdict.allowed() {
+            true => shared.limits.admit(count, now).err(),
+            false => None,
+        };
+        shared.journal.note_flow(&key, names, &verdict, limited, now);
+        match (verdict.allowed(), limited) {
+            (true, None) if syn.len() <= SYN_MAX => {
+                shared.limits.connecting += 1;
+                let end = CancellationToken::new();
+                let flow = Flow { end: end.clone(), carrier: Carrier::Connecting };
+                shared.flows.insert(key, flow);
+                drop(shared);
+                let work = tcp::carry(Rc::clone(self), key, syn.to_vec(), end);
+                self.start(Box::pin(work));
+            }
+            // It asks again later by itself.
+            (true, Some(Limit::Rate | Limit::Connecting)) => {}
+            // With no listener a SYN is answered by RST.
+            (true, None | Some(Limit::Flows)) | (false, _) => shared.stack.take(syn.to_vec()),
+        }
+    }
+
+    /// What the policy says of a flow, and the names it goes by.
+    fn decide(&self, key: &Key) -> (Verdict, Vec<super::policy::name::DomainName>) {
+        let address = key.remote.ip();
+        let is_host = self.host.is_own(address);
+        let mut shared = self.shared.borrow_mut();
+        let names = shared.bindings.names(address, Instant::now());
+        let (port, protocol) = (key.remote.port(), key.protocol);
+        let to = Destination { address, port, protocol, names: &names, is_host };
+        (shared.policy.decide(&to), names)
+    }
+}
+
+/// Takes frames as a hostile guest sends them, on a host where nothing is.
+#[doc(hidden)]
+pub fn fuzz(frames: &[Vec<u8>]) {
+    let gateway = Gateway::new(Policy::open(), selftest::Watch::default(), |_| {});
+    for frame in frames {
+        let _ = gateway.take(frame);
+        let mut shared = gateway.0.shared.borrow_mut();
+        shared.stack.poll();
+        while let Some(batch) = shared.stack.leaving() {
+            assert!(Packets::of(&batch).all(|packet| packet.is_ok()));
+        }
+    }
+}
+
+fn key(protocol: Protocol, packet: &Packet<'_>, from: u16, to: u16) -> Key {
+    Key {
+        protocol,
+        guest: SocketAddr::new(packet.source, from),
+        remote: SocketAddr::new(packet.destination, to),
+    }
+}

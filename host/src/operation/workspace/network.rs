@@ -1,0 +1,11 @@
+//! Operations on a workspace's network.
+
+mod allow;
+mod deny;
+mod explain;
+mod status;
+
+pub use allow::NetworkAllow;
+pub use deny::NetworkDeny;
+pub use explain::{NetworkExplain, NetworkExplainAnswer};
+pub use status::{NetworkRuleEntry, NetworkStatus, NetworkStatusAnswer};

@@ -1,0 +1,109 @@
+use crate::egress::NetworkPolicy;
+use crate::egress::policy::Effect;
+use crate::operation::argument::WorkspaceRef;
+use crate::operation::{Answer, Context, Effect as Does, Operation, Page};
+use crate::workspace::Record;
+use crate::workspace::find::find;
+use crate::{Pyro, Result};
+use pyro_protocol::egress::{GATEWAY_V4, GATEWAY_V6};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt::{self, Write};
+
+/// Show a workspace's network policy and its rules.
+///
+/// The first rule that matches decides.
+#[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
+#[command(after_help = EXAMPLES)]
+pub struct NetworkStatus {
+    /// The workspace: its id, a unique prefix of it, or its name.
+    #[arg(value_name = "WORKSPACE")]
+    pub workspace_id: WorkspaceRef,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  pyro workspace network status fix-parser";
+
+/// A network policy and its rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct NetworkStatusAnswer {
+    /// The workspace.
+    pub workspace_id: String,
+    /// What its network may do.
+    pub network_policy: NetworkPolicy,
+    /// Its rules, in the order in which they are asked.
+    pub rules: Vec<NetworkRuleEntry>,
+    /// What becomes of what no rule matches. Addresses that are not public are
+    /// denied then in any case.
+    pub otherwise: Effect,
+    /// Where the guest's names are resolved; none without a network.
+    pub name_servers: Vec<String>,
+    /// The rule that was just added.
+    pub added: Option<String>,
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct NetworkRuleEntry {
+    /// Its name in events.
+    pub id: String,
+    /// What it does.
+    pub effect: Effect,
+    /// With what.
+    pub rule: String,
+}
+
+impl NetworkStatusAnswer {
+    pub(super) fn of(record: &Record) -> Self {
+        let rules = record.network_rules.rules.iter().map(|rule| NetworkRuleEntry {
+            id: rule.id.to_string(),
+            effect: rule.effect,
+            rule: rule.matcher.to_string(),
+        });
+        Self {
+            workspace_id: record.workspace_id.to_string(),
+            network_policy: record.network_policy,
+            rules: rules.collect(),
+            otherwise: match record.network_policy {
+                NetworkPolicy::Off => Effect::Deny,
+                NetworkPolicy::Egress | NetworkPolicy::EgressAndPublishedPorts => {
+                    record.network_rules.otherwise
+                }
+            },
+            name_servers: match record.network_policy {
+                NetworkPolicy::Off => Vec::new(),
+                NetworkPolicy::Egress | NetworkPolicy::EgressAndPublishedPorts => {
+                    vec![GATEWAY_V4.to_string(), GATEWAY_V6.to_string()]
+                }
+            },
+            added: None,
+        }
+    }
+}
+
+impl Operation for NetworkStatus {
+    const PATH: &'static [&'static str] = &["workspace", "network", "status"];
+    const TOOL: Option<&'static str> = Some("network_status");
+    const EFFECT: Does = Does::Reads;
+    type Output = NetworkStatusAnswer;
+
+    fn subject(&self) -> Option<&WorkspaceRef> {
+        Some(&self.workspace_id)
+    }
+
+    async fn run(self, pyro: &Pyro, _: Context) -> Result<NetworkStatusAnswer> {
+        let place = find(&pyro.config, self.workspace_id.as_str())?;
+        Ok(NetworkStatusAnswer::of(&place.record()?))
+    }
+}
+
+impl Answer for NetworkStatusAnswer {
+    fn render(&self, page: &mut Page) -> fmt::Result {
+        writeln!(page, "policy {}", self.network_policy)?;
+        for NetworkRuleEntry { id, effect, rule } in &self.rules {
+            writeln!(page, "{id} {effect} {rule}")?;
+        }
+        writeln!(page, "otherwise {}", self.otherwise)
+    }
+}
