@@ -41,6 +41,8 @@ mod idleness;
 mod leftovers;
 #[path = "operations/making.rs"]
 mod making;
+#[path = "operations/networking.rs"]
+mod networking;
 #[path = "operations/pausing.rs"]
 mod pausing;
 #[path = "operations/ports.rs"]

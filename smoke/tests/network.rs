@@ -131,7 +131,7 @@ impl Story {
     }
 
     fn events(&self) -> Vec<Value> {
-        let output = self.pyro(&["--json", "workspace", "events", "net"]);
+        let output = self.pyro(&["workspace", "events", "net", "--json"]);
         let history: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
         history["events"].as_array().expect("a list").clone()
     }

@@ -28,6 +28,7 @@ const DRY_RUN: &str = "dry-run";
 /// What the words that only hold other commands are about.
 const GROUPS: &[(&str, &str)] = &[
     ("workspace", "Linux machines that stay until they are deleted"),
+    ("network", "Where a workspace may go on the network"),
     ("port", "Servers of a workspace, reached from the host"),
     ("process", "What runs in a workspace without its caller"),
     ("service", "What is kept going in a workspace under a name"),

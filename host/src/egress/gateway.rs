@@ -240,6 +240,8 @@ impl Gate {
         for packet in Packets::of(payload) {
             self.take(packet?);
         }
+        // At once: a guest that sends without a pause would fill the memory.
+        self.shared.borrow_mut().stack.poll();
         self.stirred.notify_one();
         Ok(())
     }
