@@ -161,7 +161,7 @@ impl Answer for ServiceLogsAnswer {
 
     fn note(&self) -> Option<String> {
         let name = &self.service.service_name;
-        Some(format!("service {name} is {}", self.service.condition()))
+        Some(format!("service {name}: {}", self.service.condition()))
     }
 }
 

@@ -1,6 +1,6 @@
 use super::{GraceSeconds, ServiceStartAnswer, grace};
 use crate::operation::argument::{ServiceRef, WorkspaceRef};
-use crate::operation::{Context, Effect, Operation};
+use crate::operation::{Context, Effect, Operation, Streams};
 use crate::workspace::{Live, service};
 use crate::{Pyro, Result};
 use schemars::JsonSchema;
@@ -36,6 +36,7 @@ impl Operation for ServiceRestart {
     const PATH: &'static [&'static str] = &["workspace", "service", "restart"];
     const TOOL: Option<&'static str> = Some("service_restart");
     const EFFECT: Effect = Effect::Destroys;
+    const STREAMS: Streams = Streams::Answer;
     type Output = ServiceStartAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {

@@ -4,7 +4,7 @@ use crate::operation::argument::{
     CommandLine, Number, PathInGuest, ServiceRef, Variable, Variables, WorkspaceRef,
 };
 use crate::operation::output::{Collected, HEADINGS, Output};
-use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::operation::{Answer, AnyAnswer as _, Context, Effect, Ink, Operation, Page, Streams};
 use crate::workspace::service::{self, Wanted};
 use crate::workspace::{Live, Program};
 use crate::{Error, ErrorKind, Pyro, Result};
@@ -194,6 +194,7 @@ impl Operation for ServiceStart {
     const PATH: &'static [&'static str] = &["workspace", "service", "start"];
     const TOOL: Option<&'static str> = Some("service_start");
     const EFFECT: Effect = Effect::Destroys;
+    const STREAMS: Streams = Streams::Answer;
     type Output = ServiceStartAnswer;
 
     fn subject(&self) -> Option<&WorkspaceRef> {
@@ -250,6 +251,11 @@ impl Answer for ServiceStartAnswer {
         self.service.render(page)?;
         let room = page.room().saturating_sub(HEADINGS);
         self.output.render(page, room).map(drop)
+    }
+
+    fn after_streams(&self) -> Option<(Stream, String)> {
+        // Its last words have passed already.
+        Some((Stream::Stdout, self.service.to_text(Ink::Plain)))
     }
 
     fn exit_code(&self) -> u8 {
