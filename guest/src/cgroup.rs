@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Where the cgroups of processes live.
 pub(crate) const PROCESSES: &str = "/sys/fs/cgroup/process";
@@ -103,14 +105,36 @@ impl Cgroup {
         self.directory.as_fd()
     }
 
+    /// As [`Cgroups::events`], of this one alone.
+    pub(crate) fn events(&self) -> io::Result<OwnedFd> {
+        Ok(openat(
+            &self.directory,
+            "cgroup.events",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?)
+    }
+
     /// Kills everything in it.
     pub(crate) fn kill(&self) -> io::Result<()> {
         write_at(&self.directory, "cgroup.kill", b"1")
     }
 }
 
+/// Returns when `cgroup.events` says that nothing lives; watched for exceptional
+/// conditions.
+pub(crate) async fn unpopulated(events: &AsyncFd<OwnedFd>) -> io::Result<()> {
+    loop {
+        // Read first: reading arms the next event.
+        if !populated(events.get_ref())? {
+            return Ok(());
+        }
+        events.ready(Interest::PRIORITY).await?.clear_ready();
+    }
+}
+
 /// Whether `cgroup.events` says that something lives.
-pub(crate) fn populated(events: &OwnedFd) -> io::Result<bool> {
+fn populated(events: &OwnedFd) -> io::Result<bool> {
     let mut buffer = [0; 256];
     let length = rustix::io::pread(events, &mut buffer, 0)?;
     let text = buffer.get(..length).unwrap_or_default();

@@ -13,6 +13,7 @@ use crate::log;
 use crate::process::kept::Kept;
 use crate::process::leash::Registry;
 use crate::scratch::Scratch;
+use crate::shell::Shells;
 use pyro_protocol::{AgentError, AgentErrorKind, GuestPath};
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -39,6 +40,8 @@ pub struct Guest {
     pub(crate) running: Registry,
     /// Those of them that outlive their connections, and their successors.
     pub(crate) kept: Kept,
+    /// Terminals that outlive their connections.
+    pub(crate) shells: Shells,
     state: Mutex<State>,
     off: watch::Sender<bool>,
     /// Once there is a workspace, and what was interrupted in it was looked at.
@@ -160,6 +163,7 @@ impl Guest {
             machine,
             running: Registry::default(),
             kept: Kept::default(),
+            shells: Shells::default(),
             state: Mutex::new(state),
             off,
             commits: Mutex::default(),

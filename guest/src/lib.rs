@@ -50,6 +50,7 @@ mod readiness;
 mod room;
 mod scratch;
 mod server;
+mod shell;
 mod work;
 
 pub use guest::{Guest, LayerPaths, Phase};

@@ -1,7 +1,7 @@
 //! Going off.
 
 use crate::activate::Disk;
-use crate::cgroup::{Cgroups, populated};
+use crate::cgroup::{Cgroups, unpopulated};
 use crate::guest::{Guest, Machine};
 use crate::log;
 use crate::readiness::watch;
@@ -12,7 +12,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 /// The longest grace a caller can ask for.
@@ -30,6 +29,8 @@ pub(crate) async fn run(
     call: PowerOff,
 ) -> Result<PoweringOff, AgentError> {
     let grace = Duration::from_millis(call.grace_ms.into()).min(GRACE_MAX);
+    // An interactive shell ignores TERM.
+    guest.shells.hang_up();
     match &guest.machine {
         Machine::Virtual { cgroups } => {
             let ended = end_machine(cgroups, grace).await;
@@ -80,16 +81,6 @@ async fn end_machine(cgroups: &Cgroups, grace: Duration) -> io::Result<()> {
         timeout(KILL_DEADLINE, unpopulated(&events)).await??;
     }
     Ok(())
-}
-
-async fn unpopulated(events: &AsyncFd<std::os::fd::OwnedFd>) -> io::Result<()> {
-    loop {
-        // Read first: reading arms the next event.
-        if !populated(events.get_ref())? {
-            return Ok(());
-        }
-        events.ready(Interest::PRIORITY).await?.clear_ready();
-    }
 }
 
 /// Freezing waits for three of the kernel's grace periods: a tenth of a second,

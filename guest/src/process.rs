@@ -12,9 +12,9 @@
 //! output delays neither the time-out nor the cancellation, and a program that
 //! does not read its input delays neither signals nor the closing.
 
-mod command;
+pub(crate) mod command;
 pub mod environment;
-mod fork;
+pub(crate) mod fork;
 mod input;
 pub(crate) mod kept;
 pub(crate) mod leash;
@@ -74,7 +74,7 @@ pub(crate) async fn run<R: Fetch, W: Carry>(
 
 /// Waits until nothing is being changed in many files at once, for as long as
 /// a caller would: a program that starts sees all of it or nothing.
-pub(super) async fn settled(guest: &Guest) {
+pub(crate) async fn settled(guest: &Guest) {
     if let Ok(commits) = guest.commits() {
         // One that takes longer is seen in the making.
         drop(timeout(SETTLING, commits.settled()).await);
@@ -82,7 +82,7 @@ pub(super) async fn settled(guest: &Guest) {
 }
 
 /// What the system refused, and for want of what.
-fn failed(what: &str, error: &io::Error) -> AgentError {
+pub(crate) fn failed(what: &str, error: &io::Error) -> AgentError {
     let kind = match is_exhaustion(error) {
         true => AgentErrorKind::OutOfResources,
         false => AgentErrorKind::System,

@@ -5,6 +5,7 @@ pub mod diff;
 pub mod file;
 pub mod kept;
 pub mod process;
+pub mod shell;
 pub(crate) mod transfer;
 
 use counted::Counted;

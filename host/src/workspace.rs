@@ -30,7 +30,9 @@ pub mod program;
 pub mod push;
 pub mod record;
 pub mod reset;
+pub mod screen;
 pub mod shape;
+pub mod shell;
 pub mod update;
 
 mod admission;

@@ -18,6 +18,11 @@ use crate::power::{
 };
 use crate::process::{ProcessStarted, StartProcess};
 use crate::push::{Push, PushCompared};
+use crate::shell::{
+    AttachShell, CloseShell, ListShells, OpenShell, ReadShell, ResizeShell, ShellAttached,
+    ShellClosed, ShellList, ShellOpened, ShellRead, ShellResized, ShellSignaled, ShellWritten,
+    SignalShell, WriteShell,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// A call as its caller sees it: what to send and what comes back.
@@ -103,4 +108,12 @@ calls! {
     Diff -> DiffStarted, since 1;
     ApplyPatch -> PatchApplied, since 1;
     ShiftClock -> ClockShifted, since 1;
+    OpenShell -> ShellOpened, since 1;
+    ListShells -> ShellList, since 1;
+    ReadShell -> ShellRead, since 1;
+    WriteShell -> ShellWritten, since 1;
+    SignalShell -> ShellSignaled, since 1;
+    ResizeShell -> ShellResized, since 1;
+    CloseShell -> ShellClosed, since 1;
+    AttachShell -> ShellAttached, since 1;
 }

@@ -1,7 +1,7 @@
 //! The hold on a running program and all it started.
 
 use super::lifetime::KILL_DEADLINE;
-use crate::cgroup::{Cgroup, Cgroups};
+use crate::cgroup::{Cgroup, Cgroups, unpopulated};
 use crate::guest::{Guest, Machine};
 use crate::log;
 use crate::readiness::watch;
@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
+
+/// The largest signal that Linux knows.
+pub(crate) const SIGNAL_MAX: u8 = 64;
 
 /// A program on its leash. The child is not reaped before the leash is gone,
 /// so until then its process id, and that of its group, are nobody else's.
@@ -91,23 +94,23 @@ impl<'guest> Leash<'guest> {
     }
 
     /// The program's process id.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// The time since it was forked.
-    pub(super) fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         self.born.elapsed()
     }
 
     /// Returns once the program is gone; what it started may go on.
-    pub(super) async fn gone(&self) -> io::Result<()> {
+    pub(crate) async fn gone(&self) -> io::Result<()> {
         self.pidfd.readable().await?.retain_ready();
         Ok(())
     }
 
     /// How it ended; to be asked once it has.
-    pub(super) fn outcome(&self) -> io::Result<Outcome> {
+    pub(crate) fn outcome(&self) -> io::Result<Outcome> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let status = waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options)?
             .ok_or(io::ErrorKind::WouldBlock)?;
@@ -120,14 +123,14 @@ impl<'guest> Leash<'guest> {
     }
 
     /// Sends a signal to the program's process group.
-    pub(super) fn signal(&self, number: u8) {
+    pub(crate) fn signal(&self, number: u8) {
         // SAFETY: kill takes no pointers; the group is ours until we reap.
         // A group that has just ended needs no signal any more.
         unsafe { libc::kill(-self.pid.as_raw_nonzero().get(), number.into()) };
     }
 
     /// Kills the program and what it started.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         match &self.hold {
             Hold::Cgroup { cgroup, .. } => {
                 if let Err(error) = cgroup.kill() {
@@ -142,16 +145,49 @@ impl<'guest> Leash<'guest> {
     }
 
     /// Kills, and waits for the program's end.
-    pub(super) async fn end(&self) {
+    pub(crate) async fn end(&self) {
         self.kill();
         if timeout(KILL_DEADLINE, self.gone()).await.is_err() {
             log::warn(format_args!("process {} does not die", self.pid()));
         }
     }
 
+    /// Reaps the program, which has ended, and keeps hold of what it left behind.
+    pub(crate) fn reap(mut self) -> Remains<'guest> {
+        self.released = true;
+        Remains { hold: std::mem::replace(&mut self.hold, Hold::Group) }
+    }
+
     /// Lets go of what the program started: it may outlive the connection.
     pub(super) fn release(&mut self) {
         self.released = true;
+    }
+}
+
+/// What a program that has ended left behind: all of it in a machine; nobody
+/// without one, where a group's number may mean another by now.
+pub(crate) struct Remains<'guest> {
+    hold: Hold<'guest>,
+}
+
+impl Remains<'_> {
+    /// Waits for the end of all of it, and after the grace kills what is left.
+    pub(crate) async fn end(&self, grace: Duration) {
+        let cgroup = match &self.hold {
+            Hold::Cgroup { cgroup, .. } => cgroup,
+            Hold::Group => return,
+        };
+        let ending = async {
+            let events = watch(cgroup.events()?, Interest::PRIORITY)?;
+            if timeout(grace, unpopulated(&events)).await.is_err() {
+                cgroup.kill()?;
+                timeout(KILL_DEADLINE, unpopulated(&events)).await??;
+            }
+            Ok::<(), io::Error>(())
+        };
+        if let Err(error) = ending.await {
+            log::warn(format_args!("ending what a program left behind: {error}"));
+        }
     }
 }
 

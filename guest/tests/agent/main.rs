@@ -15,4 +15,5 @@ mod many;
 mod off;
 mod output;
 mod pushing;
+mod shells;
 mod starting;

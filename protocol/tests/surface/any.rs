@@ -1,8 +1,13 @@
 //! Any value of each type that crosses the wire.
 
 mod diff;
+mod shell;
 
 pub use diff::{apply_patch, diff, diff_records, diff_summary, patch_applied};
+pub use shell::{
+    shell_attached, shell_call, shell_closed, shell_id, shell_list, shell_opened, shell_read,
+    shell_resized, shell_signaled, shell_written, terminal_size,
+};
 
 use proptest::collection::vec;
 use proptest::option;
@@ -476,5 +481,6 @@ pub fn call() -> impl Strategy<Value = Call> {
         diff().prop_map(Call::Diff),
         apply_patch().prop_map(Call::ApplyPatch),
         any::<i64>().prop_map(|offset_ns| Call::ShiftClock(ShiftClock { offset_ns })),
+        shell_call(),
     ]
 }

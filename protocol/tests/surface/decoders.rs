@@ -22,6 +22,10 @@ use pyro_protocol::power::{
 };
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::push::{Push, PushChange, PushCompared, PushContent, PushEnd, PushEntry};
+use pyro_protocol::shell::{
+    OpenShell, ReadShell, ShellAttached, ShellClosed, ShellList, ShellOpened, ShellRead,
+    ShellResized, ShellSignaled, ShellWritten, TerminalSize, WriteShell,
+};
 use pyro_protocol::{
     AgentError, ByteString, Call, FrameReader, GuestPath, Hello, Lost, Welcome, codec,
 };
@@ -92,6 +96,18 @@ fn decode_all(bytes: &[u8]) {
         DiffSummary,
         ApplyPatch,
         PatchApplied,
+        OpenShell,
+        ReadShell,
+        WriteShell,
+        TerminalSize,
+        ShellOpened,
+        ShellList,
+        ShellRead,
+        ShellWritten,
+        ShellSignaled,
+        ShellResized,
+        ShellClosed,
+        ShellAttached,
         AgentError,
         ByteString,
         GuestPath
