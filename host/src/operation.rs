@@ -29,10 +29,11 @@ pub use run::Run;
 pub use setup::Setup;
 pub use workspace::{
     FileDelete, FileEdit, FileList, FileMove, FileRead, FileSearch, FileStat, FileWrite,
-    PatchApply, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite,
-    WorkspaceCreate, WorkspaceDelete, WorkspaceDiff, WorkspaceEvents, WorkspaceExec,
-    WorkspaceExport, WorkspaceList, WorkspaceLogs, WorkspacePause, WorkspaceReset, WorkspaceResume,
-    WorkspaceStart, WorkspaceStatus, WorkspaceStop, WorkspaceSyncPush, WorkspaceUpdate,
+    PatchApply, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite, ShellClose,
+    ShellList, ShellOpen, ShellRead, ShellResize, ShellSignal, ShellWrite, WorkspaceCreate,
+    WorkspaceDelete, WorkspaceDiff, WorkspaceEvents, WorkspaceExec, WorkspaceExport, WorkspaceList,
+    WorkspaceLogs, WorkspacePause, WorkspaceReset, WorkspaceResume, WorkspaceStart,
+    WorkspaceStatus, WorkspaceStop, WorkspaceSyncPush, WorkspaceUpdate,
 };
 
 use crate::event_log::{self, Happening};
@@ -60,6 +61,13 @@ pub const OPERATIONS: &[Entry] = &[
     Entry::of::<ProcessWrite>(),
     Entry::of::<ProcessSignal>(),
     Entry::of::<ProcessWait>(),
+    Entry::of::<ShellOpen>(),
+    Entry::of::<ShellList>(),
+    Entry::of::<ShellRead>(),
+    Entry::of::<ShellWrite>(),
+    Entry::of::<ShellSignal>(),
+    Entry::of::<ShellResize>(),
+    Entry::of::<ShellClose>(),
     Entry::of::<FileList>(),
     Entry::of::<FileRead>(),
     Entry::of::<FileWrite>(),

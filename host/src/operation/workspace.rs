@@ -15,6 +15,7 @@ mod pause;
 mod process;
 mod reset;
 mod resume;
+mod shell;
 mod start;
 mod status;
 mod stop;
@@ -47,6 +48,11 @@ pub use process::{
 };
 pub use reset::{ResetTo, WorkspaceReset, WorkspaceResetAnswer};
 pub use resume::WorkspaceResume;
+pub use shell::{
+    ShellClose, ShellCloseAnswer, ShellCondition, ShellFacts, ShellList, ShellListAnswer,
+    ShellOpen, ShellRead, ShellReadAnswer, ShellResize, ShellSignal, ShellSignalAnswer, ShellWrite,
+    ShellWriteAnswer,
+};
 pub use start::WorkspaceStart;
 pub use status::{MachineStatus, WorkspaceStatus, WorkspaceStatusAnswer};
 pub use stop::WorkspaceStop;

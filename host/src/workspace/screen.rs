@@ -67,6 +67,44 @@ pub fn repaint(bytes: &[u8], size: TerminalSize) -> Vec<u8> {
     [enter, &parser.screen().state_formatted()].concat().into_bytes()
 }
 
+/// The modes that a program in a guest has put a terminal of ours in, so that
+/// they can be undone.
+pub struct Modes {
+    parser: Parser,
+}
+
+impl Modes {
+    /// Of a terminal in its usual modes.
+    #[must_use]
+    pub fn new(size: TerminalSize) -> Self {
+        Self { parser: Parser::new(rows(size), cols(size), 0) }
+    }
+
+    /// These bytes went to it.
+    pub fn pass(&mut self, bytes: &[u8]) {
+        self.parser.process(bytes);
+    }
+
+    /// What puts it back into its usual modes, on a line of its own.
+    #[must_use]
+    pub fn undo(&self) -> Vec<u8> {
+        let screen = self.parser.screen();
+        let usual = Parser::default();
+        let mut undo = String::from("\x18\x1b[0m");
+        if screen.alternate_screen() {
+            undo.push_str("\x1b[?1049l");
+        }
+        if screen.hide_cursor() {
+            undo.push_str("\x1b[?25h");
+        }
+        undo.push_str(&usual.screen().input_mode_diff(screen));
+        if screen.cursor_position().1 > 0 {
+            undo.push_str("\r\n");
+        }
+        undo.into_bytes()
+    }
+}
+
 /// Collects what leaves the screen at its top.
 #[derive(Debug, Clone, Default)]
 struct Scroll {

@@ -41,7 +41,7 @@ impl Bench {
         self.ask_with::<O>(arguments, Context::default()).await
     }
 
-    async fn ask_with<O: Operation>(
+    pub async fn ask_with<O: Operation>(
         &self,
         mut arguments: Value,
         context: Context,
@@ -77,6 +77,10 @@ impl Bench {
 
     pub fn file(&self, name: &str) -> PathBuf {
         self.home.path("guest").join(name)
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.home.path("")
     }
 
     pub fn directory(&self) -> PathBuf {
