@@ -102,15 +102,18 @@ async fn attach(pyro: &Pyro, asked: Asked) -> Result<Left> {
     let context = Context { caller: Caller::Cli, ..Context::default() };
     let live = Live::open(pyro, asked.workspace.as_str(), &context).await?;
     let started = Instant::now();
-    let (id, is_new) = match asked.target {
-        Target::Shell(ShellRef(id)) => (id, false),
+    // Signals may come as soon as there is something to leave.
+    let interrupts = listen()?;
+    let (id, seat, is_new) = match asked.target {
+        Target::Shell(ShellRef(id)) => (id, Seat::take(&live, id, size, &context).await?, false),
         Target::New { cwd, env, user } => {
             let env = Variables::resolve(env, &pyro.config);
             let request = OpenRequest { argv: Vec::new(), cwd, env, user, size };
-            (open(pyro, &live, request, &context).await?.id, true)
+            let id = open(pyro, &live, request, &context).await?.id;
+            (id, Seat::first(&live, id, &context).await?, true)
         }
     };
-    let left = sit(&live, id, size, asked.keys, &context).await;
+    let left = sit(seat, size, asked.keys, interrupts).await;
     note(&live, id, started, &left);
     match &left {
         // What came out of it was seen.
@@ -142,14 +145,11 @@ fn note(live: &Live, id: ShellId, started: Instant, left: &Result<Left>) {
 /// From the first byte on the screen to the last; then the caller's terminal is
 /// as it was.
 async fn sit(
-    live: &Live,
-    id: ShellId,
+    seat: Seat,
     size: TerminalSize,
     keys: DetachKeys,
-    context: &Context,
+    interrupts: Interrupts,
 ) -> Result<Left> {
-    let interrupts = listen()?;
-    let seat = Seat::take(live, id, size, context).await?;
     let (pieces, mut shown) = show().map_err(|error| Error::io("cannot start a thread", error))?;
     let (acts, receiver) = mpsc::channel(ACTS_MAX);
     let raw = Raw::enter().map_err(|error| Error::io("cannot set the terminal up", error))?;

@@ -126,9 +126,18 @@ impl Seat {
     ) -> Result<Self> {
         let (first, bytes) = transcript(live, id, u64::MAX, context).await?;
         let cursor = first + bytes.len() as u64;
-        let call = AttachShell { id, cursor, size: Some(size) };
-        let attached = context.unless_cancelled(live.agent().attach_shell(call)).await;
-        Ok(Self { attached: known(live, attached)?, repaint: screen::repaint(&bytes, size) })
+        let attached = attach(live, AttachShell { id, cursor, size: Some(size) }, context).await?;
+        Ok(Self { attached, repaint: screen::repaint(&bytes, size) })
+    }
+
+    /// The same at one that has just been opened: it is seen from its first byte
+    /// on, below what the caller's terminal shows already.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub async fn first(live: &Live, id: ShellId, context: &Context) -> Result<Self> {
+        let attached = attach(live, AttachShell { id, cursor: 0, size: None }, context).await?;
+        Ok(Self { attached, repaint: Vec::new() })
     }
 
     /// Passes acts in and what comes out to `show`, until the shell has ended or
@@ -143,6 +152,10 @@ impl Seat {
     ) -> Result<Option<Exit>> {
         self.attached.sit(acts, show).await
     }
+}
+
+async fn attach(live: &Live, call: AttachShell, context: &Context) -> Result<Attached<Channel>> {
+    known(live, context.unless_cancelled(live.agent().attach_shell(call)).await)
 }
 
 /// All that is kept of what came out, up to this byte or what there is now, and

@@ -48,7 +48,8 @@ async fn a_shell_is_sat_at_and_left_by_its_exit() {
         tty.types(b"sleep 0.3; echo $(stty size) are-there-now\r");
         tty.sees("33 120 are-there-now");
         // Keys reach the job, not pyro.
-        tty.types(b"cat\r");
+        tty.types(b"echo rea''dy; cat\r");
+        tty.sees("ready");
         tty.types(b"some text\r");
         tty.sees("some text\nsome text");
         tty.types(b"\x03");
@@ -85,7 +86,9 @@ async fn r17_detaching_leaves_the_shell_and_restores_the_terminal() {
         let mut tty = Tty::start(pyro(&home, &words), 90, 25);
         // The screen is there again, as it was.
         tty.sees("full screen");
-        tty.types(b"\x03printf '\\033[?1049l'; echo $NAME\r");
+        tty.types(b"\x03");
+        tty.sees("pyro$");
+        tty.types(b"printf '\\033[?1049l'; echo $NAME\r");
         tty.sees("kept");
         tty.types(b"\x1dq");
         assert_eq!(tty.ends().code(), Some(0));
