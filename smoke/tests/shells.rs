@@ -93,8 +93,10 @@ fn r17_r22_an_editor_is_used_in_an_attached_shell() {
     let note = in_guest(&home, "cat note");
     assert!(note.contains("first line") && note.contains("second line"), "{note}");
     // A job that is stopped by a key, and what a window's size comes to.
-    tty.types(b"sleep 1000\r");
+    tty.types(b"echo be''gun; sleep 1000\r");
+    tty.sees("begun");
     tty.types(b"\x03");
+    tty.sees("^C\npyro$");
     tty.resize(80, 25);
     tty.types(b"sleep 1; echo cols $(stty size | cut -d' ' -f2).\r");
     tty.sees("cols 80.");

@@ -70,7 +70,13 @@ enum Target {
     /// One that is there.
     Shell(ShellRef),
     /// A new one, which is closed once it has ended.
-    New { cwd: Option<GuestPath>, env: Vec<Variable>, user: Option<String> },
+    New {
+        /// None is an interactive shell.
+        argv: Vec<Vec<u8>>,
+        cwd: Option<GuestPath>,
+        env: Vec<Variable>,
+        user: Option<String>,
+    },
 }
 
 /// How a session at a terminal ended.
@@ -106,9 +112,9 @@ async fn attach(pyro: &Pyro, asked: Asked) -> Result<Left> {
     let interrupts = listen()?;
     let (id, seat, is_new) = match asked.target {
         Target::Shell(ShellRef(id)) => (id, Seat::take(&live, id, size, &context).await?, false),
-        Target::New { cwd, env, user } => {
+        Target::New { argv, cwd, env, user } => {
             let env = Variables::resolve(env, &pyro.config);
-            let request = OpenRequest { argv: Vec::new(), cwd, env, user, size };
+            let request = OpenRequest { argv, cwd, env, user, size };
             let id = open(pyro, &live, request, &context).await?.id;
             (id, Seat::first(&live, id, &context).await?, true)
         }

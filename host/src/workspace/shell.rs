@@ -194,10 +194,10 @@ async fn transcript(
 /// # Errors
 /// Those of what was asked.
 pub fn known<T>(live: &Live, asked: Result<T>) -> Result<T> {
-    asked.map_err(|error| match error.kind() {
-        ErrorKind::NotFound => {
-            error.hint(format!("`pyro workspace shell list {}` shows those there are", live.id()))
+    asked.map_err(|error| {
+        if error.kind() != ErrorKind::NotFound {
+            return error;
         }
-        _ => error,
+        error.hint(format!("`pyro workspace shell list {}` shows those there are", live.id()))
     })
 }

@@ -53,6 +53,7 @@ async fn a_shell_is_sat_at_and_left_by_its_exit() {
         tty.types(b"some text\r");
         tty.sees("some text\nsome text");
         tty.types(b"\x03");
+        tty.sees("^C\npyro$");
         tty.types(b"exit 42\r");
         assert_eq!(tty.ends().code(), Some(42));
         assert!(!tty.is_raw());
@@ -148,6 +149,29 @@ async fn without_a_terminal_nothing_is_attached() {
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("no terminal") && said.contains("shell write"), "{said}");
+    assert_eq!(shells(&bench).await, Vec::<String>::new());
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_is_sat_at_as_a_shell_is() {
+    let bench = Bench::new().await;
+    let home = bench.home();
+    let sitting = spawn_blocking(move || {
+        let script = "stty size; read line; echo \"got $line\"; exit 9";
+        let user = user();
+        let words = ["workspace", "attach", "w", "--user", &user, "--", "sh", "-c", script];
+        let mut tty = Tty::start(pyro(&home, &words), 70, 10);
+        tty.sees("10 70");
+        tty.types(b"a line\r");
+        tty.sees("got a line");
+        assert_eq!(tty.ends().code(), Some(9));
+        let words = ["workspace", "attach", "w", "--user", &user, "--", "no-such-program"];
+        let mut tty = Tty::start(pyro(&home, &words), 70, 10);
+        assert_eq!(tty.ends().code(), Some(127));
+        assert!(!tty.is_raw() && tty.screen().contains("no-such-program"), "{}", tty.screen());
+    });
+    sitting.await.unwrap();
     assert_eq!(shells(&bench).await, Vec::<String>::new());
     bench.end().await;
 }

@@ -4,6 +4,8 @@ use super::keys::{DETACH_KEYS, DetachKeys};
 use super::{Asked, Target};
 use crate::operation::argument::{PathInGuest, ShellRef, Variable, WorkspaceRef};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 
 /// Sit down at a new shell of a workspace, with this terminal
 ///
@@ -27,12 +29,17 @@ struct New {
     user: Option<String>,
     #[command(flatten)]
     leaving: Leaving,
+    /// A program and its arguments instead of a shell, passed on exactly as they
+    /// are.
+    #[arg(last = true, value_name = "ARG")]
+    argv: Vec<OsString>,
 }
 
 const NEW_EXAMPLES: &str = "\
 Examples:
   pyro workspace attach fix-parser
   pyro workspace attach fix-parser --cwd src --detach-keys 'ctrl-],q'
+  pyro workspace attach fix-parser -- python3
 
 Exit codes: the shell's own; 0 detached, 125 pyro failed, 128+N told to leave by
 signal N.";
@@ -86,7 +93,8 @@ pub(in crate::cli) fn asked(matches: &ArgMatches) -> Result<Asked, clap::Error> 
         let target = Target::Shell(shell);
         return Ok(Asked { workspace, target, keys: leaving.detach_keys });
     }
-    let New { workspace, cwd, env, user, leaving } = New::from_arg_matches(matches)?;
-    let target = Target::New { cwd: cwd.map(|PathInGuest(path)| path), env, user };
+    let New { workspace, cwd, env, user, leaving, argv } = New::from_arg_matches(matches)?;
+    let argv = argv.into_iter().map(OsString::into_vec).collect();
+    let target = Target::New { argv, cwd: cwd.map(|PathInGuest(path)| path), env, user };
     Ok(Asked { workspace, target, keys: leaving.detach_keys })
 }

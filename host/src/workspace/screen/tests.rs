@@ -126,6 +126,28 @@ fn modes_are_undone() {
     assert_eq!(Modes::new(SIZE).undo(), b"\x18\x1b[0m");
 }
 
+/// A guest may begin a title and never end it.
+#[test]
+fn s4_a_sequence_that_does_not_end_takes_no_memory() {
+    let mut modes = Modes::new(SIZE);
+    for start in [b"\x1b]0;".as_slice(), b"\x1bP1;", b"\x1b[1;", b"\x1b_"] {
+        modes.pass(start);
+        let before = peak_kib();
+        for _ in 0..16 {
+            modes.pass(&[b'1'; 1 << 20]);
+        }
+        assert!(peak_kib() < before + 8 * 1024, "{}", start.escape_ascii());
+        modes.pass(b"\x18");
+    }
+}
+
+/// The most memory that this process has had.
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a list");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it is there");
+    peak.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
 /// Bytes that do what terminals are made to do.
 fn hostile() -> impl Strategy<Value = Vec<u8>> {
     let sequence = ("[?>]{0,1}", vec(0..70_000_u32, 0..5), proptest::char::range('@', '~'))
