@@ -14,6 +14,7 @@ use crate::process::kept::Kept;
 use crate::process::leash::Registry;
 use crate::scratch::Scratch;
 use crate::service::Services;
+use crate::shell::Shells;
 use pyro_protocol::{AgentError, AgentErrorKind, GuestPath};
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -42,6 +43,8 @@ pub struct Guest {
     pub(crate) kept: Kept,
     /// What is kept going under a name.
     pub(crate) services: Services,
+    /// Terminals that outlive their connections.
+    pub(crate) shells: Shells,
     state: Mutex<State>,
     off: watch::Sender<bool>,
     /// Once there is a workspace, and what was interrupted in it was looked at.
@@ -164,6 +167,7 @@ impl Guest {
             running: Registry::default(),
             kept: Kept::default(),
             services: Services::default(),
+            shells: Shells::default(),
             state: Mutex::new(state),
             off,
             commits: Mutex::default(),

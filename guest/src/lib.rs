@@ -52,6 +52,7 @@ mod room;
 mod scratch;
 mod server;
 mod service;
+mod shell;
 mod tunnel;
 mod work;
 

@@ -27,6 +27,8 @@ pub(crate) async fn run(
     call: PowerOff,
 ) -> Result<PoweringOff, AgentError> {
     let grace = Duration::from_millis(call.grace_ms.into()).min(GRACE_MAX);
+    // An interactive shell ignores TERM.
+    guest.shells.hang_up();
     match &guest.machine {
         Machine::Virtual { cgroups } => {
             let ended = end_machine(cgroups, grace).await;

@@ -13,9 +13,9 @@
 //! does not read its input delays neither signals nor the closing.
 
 pub(crate) mod collect;
-mod command;
+pub(crate) mod command;
 pub mod environment;
-mod fork;
+pub(crate) mod fork;
 mod input;
 pub(crate) mod kept;
 pub(crate) mod leash;
@@ -76,7 +76,7 @@ pub(crate) async fn spawn(guest: &Guest, call: StartProcess) -> Result<Process<'
 
 /// Waits until nothing is being changed in many files at once, for as long as
 /// a caller would: a program that starts sees all of it or nothing.
-pub(super) async fn settled(guest: &Guest) {
+pub(crate) async fn settled(guest: &Guest) {
     if let Ok(commits) = guest.commits() {
         // One that takes longer is seen in the making.
         drop(timeout(SETTLING, commits.settled()).await);

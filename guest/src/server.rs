@@ -3,13 +3,15 @@
 use crate::guest::Guest;
 use crate::room::{self, Share};
 use crate::{
-    activate, clock, diff, egress, export, file, log, patch, power, process, push, service, tunnel,
+    activate, clock, diff, egress, export, file, log, patch, power, process, push, service, shell,
+    tunnel,
 };
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::handshake::MAGIC;
 use pyro_protocol::kept::ListProcesses;
 use pyro_protocol::power::{Ping, Pong, PoweringOff};
 use pyro_protocol::service::{CountServices, ListServices};
+use pyro_protocol::shell::ListShells;
 use pyro_protocol::{
     AgentError, AgentErrorKind, Call, FrameKind, FrameReader, FrameWriter, GENERATION, Generation,
     Hello, Lost, Welcome,
@@ -124,6 +126,14 @@ async fn converse<R: Fetch, W: Carry>(
         }
         Call::Diff(call) => diff::run(guest, call, connection).await?,
         Call::ApplyPatch(call) => patch::run(guest, call, connection).await?,
+        Call::OpenShell(call) => shell::open(guest, call, connection).await?,
+        Call::ListShells(ListShells) => connection.reply(shell::list(guest)).await?,
+        Call::ReadShell(call) => shell::read(guest, call, connection).await?,
+        Call::WriteShell(call) => shell::write(guest, call, connection).await?,
+        Call::SignalShell(call) => connection.reply(shell::signal(guest, call)).await?,
+        Call::ResizeShell(call) => connection.reply(shell::resize(guest, call)).await?,
+        Call::CloseShell(call) => connection.reply(shell::close(guest, call).await).await?,
+        Call::AttachShell(call) => shell::attach(guest, call, connection).await?,
         Call::ShiftClock(call) => connection.reply(clock::shift_for(guest, call)).await?,
         Call::StartService(call) => service::start(guest, call, connection).await?,
         Call::ListServices(ListServices) => connection.reply(service::list(guest)).await?,

@@ -6,6 +6,7 @@ pub mod file;
 pub mod kept;
 pub mod process;
 pub mod service;
+pub mod shell;
 pub(crate) mod transfer;
 mod tunnel;
 

@@ -2,8 +2,9 @@
 //!
 //! What the words ask for becomes one operation; here is only how it is asked,
 //! shown and interrupted. Besides the operations there are `mcp serve`, `mcp
-//! install`, `completions`, `man`, and the hidden word by which `pyro` starts its supervisors.
+//! install`, `completions`, `man`, the terminals that attach to a shell, and the hidden word by which `pyro` starts its supervisors.
 
+mod attach;
 mod install;
 mod interrupt;
 mod man;
@@ -65,6 +66,12 @@ fn dispatch(table: &'static [Entry], mut matches: ArgMatches) -> ExitCode {
     }
     if path == tree::MCP_SERVE {
         return session::serve(Tools::of(table, tree::profile(&matches)), &tree::roots(&matches));
+    }
+    if path == tree::ATTACH || path == tree::SHELL_ATTACH {
+        return match attach::asked(&matches) {
+            Ok(asked) => attach::run(asked),
+            Err(error) => render::parser_verdict(&error, Format::Text),
+        };
     }
     if path == tree::MCP_INSTALL {
         return install::run(&matches);

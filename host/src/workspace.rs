@@ -32,8 +32,10 @@ pub mod program;
 pub mod push;
 pub mod record;
 pub mod reset;
+pub mod screen;
 pub mod service;
 pub mod shape;
+pub mod shell;
 pub mod update;
 
 mod admission;

@@ -12,6 +12,8 @@ mod fake_vmm;
 mod footprint;
 #[path = "machinery/home.rs"]
 mod home;
+#[path = "support/tty.rs"]
+mod tty;
 #[path = "support/watch.rs"]
 mod watch;
 
@@ -19,6 +21,8 @@ mod watch;
 mod access;
 #[path = "operations/admission.rs"]
 mod admission;
+#[path = "operations/attaching.rs"]
+mod attaching;
 #[path = "operations/boot.rs"]
 mod boot;
 #[path = "operations/cancel.rs"]
@@ -53,6 +57,8 @@ mod reboot;
 mod run;
 #[path = "operations/services.rs"]
 mod services;
+#[path = "operations/shells.rs"]
+mod shells;
 #[path = "operations/streams.rs"]
 mod streams;
 #[path = "operations/told.rs"]

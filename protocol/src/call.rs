@@ -23,6 +23,11 @@ use crate::service::{
     CountServices, ListServices, RemoveService, RestartService, Service, ServiceCounts,
     ServiceList, ServiceLogging, ServiceLogs, ServiceStatus, StartService, StopService,
 };
+use crate::shell::{
+    AttachShell, CloseShell, ListShells, OpenShell, ReadShell, ResizeShell, ShellAttached,
+    ShellClosed, ShellList, ShellOpened, ShellRead, ShellResized, ShellSignaled, ShellWritten,
+    SignalShell, WriteShell,
+};
 use crate::tunnel::{ConnectPort, PortConnected};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -119,4 +124,12 @@ calls! {
     RemoveService -> Service, since 1;
     ConnectPort -> PortConnected, since 1;
     OpenGateway -> GatewayOpened, since 1;
+    OpenShell -> ShellOpened, since 1;
+    ListShells -> ShellList, since 1;
+    ReadShell -> ShellRead, since 1;
+    WriteShell -> ShellWritten, since 1;
+    SignalShell -> ShellSignaled, since 1;
+    ResizeShell -> ShellResized, since 1;
+    CloseShell -> ShellClosed, since 1;
+    AttachShell -> ShellAttached, since 1;
 }

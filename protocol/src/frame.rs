@@ -79,6 +79,9 @@ frame_kinds! {
     DataEnd = 24, at most 64 * 1024;
     /// Output that is gone: [`Skipped`](crate::kept::Skipped).
     Skipped = 25, at most 16;
+    /// The terminal is to have this size:
+    /// [`TerminalSize`](crate::shell::TerminalSize).
+    Resize = 26, at most 8;
 }
 
 /// One frame, its payload still encoded.

@@ -32,6 +32,7 @@ pub mod process;
 pub mod push;
 pub mod quote;
 pub mod service;
+pub mod shell;
 pub mod transfer;
 pub mod tunnel;
 

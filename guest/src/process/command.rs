@@ -10,7 +10,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 
 /// What to run, and as whom.
-pub(super) struct Command {
+pub(crate) struct Command {
     /// What to try to execute, in this order.
     pub(super) candidates: Vec<CString>,
     pub(super) argv: Vec<CString>,
@@ -29,7 +29,7 @@ impl Command {
 }
 
 /// Checks a call.
-pub(super) fn prepare(guest: &Guest, call: StartProcess) -> Result<Command, AgentError> {
+pub(crate) fn prepare(guest: &Guest, call: StartProcess) -> Result<Command, AgentError> {
     let StartProcess { argv, cwd, env, user, stdin, timeout_ms: _ } = call;
     let user = find_user(guest, user.as_deref())?;
     let mut environment = Environment::defaults(&user);

@@ -48,21 +48,43 @@ const REPORT_LEN: usize = 5;
 
 /// Starts the command. An error means that it never ran.
 pub(super) async fn spawn(guest: &Guest, command: Command) -> Result<Process<'_>, AgentError> {
-    let (process, mut report) = start(guest, &command).map_err(|error| resources(&error))?;
+    let (process, report) = start(guest, &command).map_err(|error| resources(&error))?;
+    confirm(&process.leash, report, &command).await?;
+    Ok(process)
+}
+
+/// The same on a terminal, which becomes the controlling one of its session.
+pub(crate) async fn spawn_on_terminal<'guest>(
+    guest: &'guest Guest,
+    command: &Command,
+    terminal: &OwnedFd,
+) -> Result<Leash<'guest>, AgentError> {
+    let (leash, report) =
+        start_on_terminal(guest, command, terminal).map_err(|error| resources(&error))?;
+    confirm(&leash, report, command).await?;
+    Ok(leash)
+}
+
+/// Waits until the child has become the program; one that cannot is ended.
+async fn confirm(
+    leash: &Leash<'_>,
+    mut report: pipe::Receiver,
+    command: &Command,
+) -> Result<(), AgentError> {
     let mut bytes = Vec::with_capacity(REPORT_LEN);
     let reported = match timeout(EXEC_DEADLINE, report.read_to_end(&mut bytes)).await {
         Ok(read) => read.map(|_| ()),
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     };
     match (reported, bytes.as_slice()) {
-        (Ok(()), []) => Ok(process),
+        (Ok(()), []) => Ok(()),
         (Ok(()), [step, errno @ ..]) => {
-            process.leash.end().await;
+            leash.end().await;
             let errno = errno.try_into().map(i32::from_le_bytes).unwrap_or(libc::EIO);
-            Err(never_ran(*step, errno, &command))
+            Err(never_ran(*step, errno, command))
         }
         (Err(error), _) => {
-            process.leash.end().await;
+            leash.end().await;
             Err(resources(&error))
         }
     }
@@ -108,7 +130,8 @@ fn start<'guest>(
     let stdout_reader = pipe::Receiver::from_owned_fd(stdout_reader)?;
     let stderr_reader = pipe::Receiver::from_owned_fd(stderr_reader)?;
     let own_oom_score = hold.cgroup().is_some();
-    let child = Child { command, own_oom_score, stdin, stdout, stderr, report };
+    let streams = Streams::Pipes;
+    let child = Child { command, own_oom_score, streams, stdin, stdout, stderr, report };
     let (pid, pidfd) = child.fork(hold.cgroup())?;
     let leash = Leash::new(guest, pid, pidfd, hold)?;
     let process =
@@ -116,11 +139,45 @@ fn start<'guest>(
     Ok((process, report_reader))
 }
 
+fn start_on_terminal<'guest>(
+    guest: &'guest Guest,
+    command: &Command,
+    terminal: &OwnedFd,
+) -> io::Result<(Leash<'guest>, pipe::Receiver)> {
+    let (report_reader, report) = pipe_with(PipeFlags::CLOEXEC)?;
+    if let Some(user) = command.identity.as_ref().filter(|user| user.uid != 0) {
+        // So that the user can open /dev/pts/N, as after a login.
+        rustix::fs::fchown(terminal, Some(Uid::from_raw(user.uid)), None)?;
+    }
+    let hold = Hold::new(guest)?;
+    let report_reader = pipe::Receiver::from_owned_fd(report_reader)?;
+    let child = Child {
+        command,
+        own_oom_score: hold.cgroup().is_some(),
+        streams: Streams::Terminal,
+        stdin: terminal.try_clone()?,
+        stdout: terminal.try_clone()?,
+        stderr: terminal.try_clone()?,
+        report,
+    };
+    let (pid, pidfd) = child.fork(hold.cgroup())?;
+    Ok((Leash::new(guest, pid, pidfd, hold)?, report_reader))
+}
+
+/// What a child's three streams are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Streams {
+    Pipes,
+    /// One terminal, which is to be its session's.
+    Terminal,
+}
+
 /// All that a child needs, made before it is born.
 struct Child<'a> {
     command: &'a Command,
     /// Whether it must shed the agent's protection against the OOM killer.
     own_oom_score: bool,
+    streams: Streams,
     stdin: OwnedFd,
     stdout: OwnedFd,
     stderr: OwnedFd,
@@ -200,6 +257,10 @@ impl Child<'_> {
         rustix::stdio::dup2_stdin(&self.stdin)?;
         rustix::stdio::dup2_stdout(&self.stdout)?;
         rustix::stdio::dup2_stderr(&self.stderr)?;
+        match self.streams {
+            Streams::Pipes => {}
+            Streams::Terminal => rustix::process::ioctl_tiocsctty(&self.stdin)?,
+        }
         // SAFETY: touches only flags of descriptors, and closes none.
         match unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_ON_EXEC) } {
             0 => {}
@@ -310,6 +371,7 @@ mod tests {
         let child = Child {
             command: &command,
             own_oom_score: false,
+            streams: Streams::Pipes,
             stdin: null(),
             stdout: null(),
             stderr: null(),

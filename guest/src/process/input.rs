@@ -1,6 +1,6 @@
 //! What the host sends to a running program.
 
-use super::leash::Leash;
+use super::leash::{Leash, SIGNAL_MAX};
 use bytes::Bytes;
 use pyro_protocol::carry::{Fetch, Pieces};
 use pyro_protocol::process::{STDIN_WINDOW, Signal};
@@ -12,9 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
-
-/// The largest signal that Linux knows.
-const SIGNAL_MAX: u8 = 64;
 
 /// The host is told once this much was taken: a byte at a time does not cost a
 /// frame each.
@@ -135,7 +132,8 @@ impl Intake {
                 | FrameKind::StdinTaken
                 | FrameKind::Data
                 | FrameKind::DataEnd
-                | FrameKind::Skipped,
+                | FrameKind::Skipped
+                | FrameKind::Resize,
                 _,
             ) => Err(out_of_place("Stdin, StdinEnd or Signal")),
         }

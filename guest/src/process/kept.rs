@@ -23,6 +23,7 @@ mod reading;
 pub(crate) mod shelf;
 pub(crate) mod spool;
 
+use super::leash::SIGNAL_MAX;
 use super::{command, failed, fork};
 use crate::guest::Guest;
 use crate::server::{Connection, while_awaited};
@@ -52,9 +53,6 @@ const JOBS_MAX: usize = 4;
 
 /// How long what was killed may take to be gone with all it wrote.
 const END_DEADLINE: Duration = Duration::from_secs(10);
-
-/// The largest signal that Linux knows.
-const SIGNAL_MAX: u8 = 64;
 
 /// All kept processes of a guest.
 pub(crate) struct Kept {

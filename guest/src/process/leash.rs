@@ -19,6 +19,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
+/// The largest signal that Linux knows.
+pub(crate) const SIGNAL_MAX: u8 = 64;
+
 /// A program on its leash. The child is not reaped before the leash is gone,
 /// so until then its process id, and that of its group, are nobody else's.
 /// Dropping the leash kills, unless it was released.
@@ -120,7 +123,7 @@ impl<'guest> Leash<'guest> {
     }
 
     /// Sends a signal to the program's process group.
-    pub(super) fn signal(&self, number: u8) {
+    pub(crate) fn signal(&self, number: u8) {
         // SAFETY: kill takes no pointers; the group is ours until we reap.
         // A group that has just ended needs no signal any more.
         unsafe { libc::kill(-self.pid.as_raw_nonzero().get(), number.into()) };
@@ -175,9 +178,41 @@ impl<'guest> Leash<'guest> {
         }
     }
 
+    /// Reaps the program, which has ended, and keeps hold of what it left behind.
+    pub(crate) fn reap(mut self) -> Remains<'guest> {
+        self.released = true;
+        Remains { hold: std::mem::replace(&mut self.hold, Hold::Group) }
+    }
+
     /// Lets go of what the program started: it may outlive the connection.
     pub(super) fn release(&mut self) {
         self.released = true;
+    }
+}
+
+/// What a program that has ended left behind: all of it in a machine; nobody
+/// without one, where a group's number may mean another by now.
+pub(crate) struct Remains<'guest> {
+    hold: Hold<'guest>,
+}
+
+impl Remains<'_> {
+    /// Waits for the end of all of it, and after the grace kills what is left.
+    pub(crate) async fn end(&self, grace: Duration) {
+        let cgroup = match &self.hold {
+            Hold::Cgroup { cgroup, .. } => cgroup,
+            Hold::Group => return,
+        };
+        let ending = async {
+            if timeout(grace, cgroup.empty()).await.is_err() {
+                cgroup.kill()?;
+                timeout(KILL_DEADLINE, cgroup.empty()).await??;
+            }
+            Ok::<(), io::Error>(())
+        };
+        if let Err(error) = ending.await {
+            log::warn(format_args!("ending what a program left behind: {error}"));
+        }
     }
 }
 

@@ -187,7 +187,8 @@ impl Running {
             | FrameKind::Signal
             | FrameKind::Data
             | FrameKind::DataEnd
-            | FrameKind::Skipped) => panic!("{kind:?} from a running program"),
+            | FrameKind::Skipped
+            | FrameKind::Resize) => panic!("{kind:?} from a running program"),
         }
         None
     }

@@ -16,5 +16,6 @@ mod off;
 mod output;
 mod pushing;
 mod services;
+mod shells;
 mod starting;
 mod tunnels;

@@ -140,7 +140,8 @@ impl Connection {
             | FrameKind::Stderr
             | FrameKind::Exit
             | FrameKind::Signal
-            | FrameKind::StdinTaken) => panic!("{kind:?} in a log"),
+            | FrameKind::StdinTaken
+            | FrameKind::Resize) => panic!("{kind:?} in a log"),
         }
     }
 }

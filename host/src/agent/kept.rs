@@ -127,7 +127,8 @@ impl<S: AsyncRead + AsyncWrite> Following<S> {
                 | FrameKind::Exit
                 | FrameKind::Signal
                 | FrameKind::StdinTaken
-                | FrameKind::Data) => {
+                | FrameKind::Data
+                | FrameKind::Resize) => {
                     return Err(lost(Lost::OutOfPlace { got, wanted: "output or its end" }));
                 }
             }
@@ -136,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite> Following<S> {
 }
 
 /// Whether a slice is one of what was asked for.
-fn check(slice: &Slice, cursor: u64, most: u32) -> Result<()> {
+pub(super) fn check(slice: &Slice, cursor: u64, most: u32) -> Result<()> {
     let length = slice.data.0.len() as u64;
     let sound = slice.oldest <= slice.start
         && slice.start == cursor.max(slice.oldest)
@@ -145,7 +146,7 @@ fn check(slice: &Slice, cursor: u64, most: u32) -> Result<()> {
     if sound { Ok(()) } else { Err(broken("replied with bytes that were not asked for")) }
 }
 
-fn broken(what: &str) -> Error {
+pub(super) fn broken(what: &str) -> Error {
     Error::new(ErrorKind::Protocol, format!("the guest broke the protocol: it {what}"))
 }
 

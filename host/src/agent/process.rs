@@ -93,7 +93,8 @@ impl<S: AsyncRead + AsyncWrite> Running<S> {
                     | FrameKind::Signal
                     | FrameKind::Data
                     | FrameKind::DataEnd
-                    | FrameKind::Skipped) => {
+                    | FrameKind::Skipped
+                    | FrameKind::Resize) => {
                         return Err(lost(Lost::OutOfPlace { got, wanted: "output or an exit" }));
                     }
                 }

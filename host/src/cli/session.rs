@@ -80,7 +80,7 @@ fn below(start: PathBuf) -> Result<Roots> {
 
 /// One thread is enough: all the work is waiting. A read of standard input that
 /// still blocks is left behind.
-fn in_runtime<T>(work: impl FnOnce(&Runtime, Pyro) -> Result<T>) -> Result<T> {
+pub(super) fn in_runtime<T>(work: impl FnOnce(&Runtime, Pyro) -> Result<T>) -> Result<T> {
     let pyro = Pyro::new(Config::from_environment()?);
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -91,7 +91,7 @@ fn in_runtime<T>(work: impl FnOnce(&Runtime, Pyro) -> Result<T>) -> Result<T> {
     ended
 }
 
-fn listen() -> Result<Interrupts> {
+pub(super) fn listen() -> Result<Interrupts> {
     Interrupts::listen().map_err(|error| Error::io("cannot listen to signals", error))
 }
 

@@ -1,5 +1,6 @@
 //! The tree of commands.
 
+use super::attach;
 use super::man;
 use super::render::Format;
 use crate::mcp::install::{Client, Registration};
@@ -16,6 +17,8 @@ use std::path::PathBuf;
 /// Where the commands stand that are no operations.
 pub(super) const MCP_SERVE: &[&str] = &["mcp", "serve"];
 pub(super) const MCP_INSTALL: &[&str] = &["mcp", "install"];
+pub(super) const ATTACH: &[&str] = &["workspace", "attach"];
+pub(super) const SHELL_ATTACH: &[&str] = &["workspace", "shell", "attach"];
 const COMPLETIONS: &str = "completions";
 
 const SHELL: &str = "shell";
@@ -32,6 +35,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("port", "Servers of a workspace, reached from the host"),
     ("process", "What runs in a workspace without its caller"),
     ("service", "What is kept going in a workspace under a name"),
+    ("shell", "Terminals in a workspace that stay"),
     ("file", "Files of a workspace"),
     ("patch", "Changes of files, into a workspace"),
     ("sync", "Files of the host, into a workspace"),
@@ -46,6 +50,8 @@ const WIDTH_MAX: usize = 100;
 #[must_use]
 pub fn command(table: &[Entry]) -> Command {
     let root = table.iter().fold(root(), |tree, entry| graft(tree, entry.path, operation(entry)));
+    let root = graft(root, ATTACH, attach::new_command());
+    let root = graft(root, SHELL_ATTACH, attach::command());
     let root = graft(root, MCP_SERVE, mcp_serve());
     let root = graft(root, MCP_INSTALL, mcp_install());
     root.subcommand(completions_command()).subcommand(man::command())

@@ -250,6 +250,15 @@ impl Encoding {
         }
     }
 
+    /// The bytes that a text of ours spells.
+    pub(super) fn bytes(self, text: &str) -> Vec<u8> {
+        match self {
+            Self::Utf8 => text.as_bytes().to_vec(),
+            // We have spelled it.
+            Self::Base64 => STANDARD.decode(text).unwrap_or_default(),
+        }
+    }
+
     /// How many bytes a text spells.
     pub(super) fn bytes_of(self, text: &str) -> usize {
         match self {

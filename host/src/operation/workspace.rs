@@ -18,6 +18,7 @@ mod process;
 mod reset;
 mod resume;
 mod service;
+mod shell;
 mod start;
 mod status;
 mod stop;
@@ -59,6 +60,11 @@ pub use service::{
     ReadinessReport, RestartPolicy, ServiceList, ServiceListAnswer, ServiceLogs, ServiceLogsAnswer,
     ServiceRemove, ServiceRemoved, ServiceReport, ServiceReportState, ServiceRestart, ServiceStart,
     ServiceStartAnswer, ServiceStatus, ServiceStop, StopReason,
+};
+pub use shell::{
+    ShellClose, ShellCloseAnswer, ShellCondition, ShellFacts, ShellList, ShellListAnswer,
+    ShellOpen, ShellRead, ShellReadAnswer, ShellResize, ShellSignal, ShellSignalAnswer, ShellWrite,
+    ShellWriteAnswer,
 };
 pub use start::WorkspaceStart;
 pub use status::{MachineStatus, WorkspaceStatus, WorkspaceStatusAnswer};

@@ -79,6 +79,10 @@ impl Bench {
         self.home.path("guest").join(name)
     }
 
+    pub fn home(&self) -> PathBuf {
+        self.home.path("")
+    }
+
     pub fn directory(&self) -> PathBuf {
         self.home.workspaces().remove(0)
     }

@@ -19,6 +19,10 @@ use pyro_protocol::service::{
 use pyro_protocol::push::{
     Push, PushChange, PushCompared, PushContent, PushEnd, PushEntry,
 };
+use pyro_protocol::shell::{
+    OpenShell, ReadShell, ShellAttached, ShellClosed, ShellList, ShellOpened, ShellRead,
+    ShellResized, ShellSignaled, ShellWritten, TerminalSize, WriteShell,
+};
 use pyro_protocol::{AgentError, ByteString, Call, GuestPath, Hello, Welcome, codec};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -38,6 +42,8 @@ fuzz_target!(|bytes: &[u8]| {
         FileReading, FileReadEnd, FileWrite, FileWritten, FileEdit, FileEdited, FileMove,
         FileSearch, FileSearched, Export, Exporting, ExportEntry, ExportEnd, Push, PushEntry,
         PushCompared, PushContent, PushChange, PushEnd, Diff,
-        Vec<DiffRecord>, DiffSummary, ApplyPatch, PatchApplied, AgentError, ByteString, GuestPath
+        Vec<DiffRecord>, DiffSummary, ApplyPatch, PatchApplied, OpenShell,
+        ReadShell, WriteShell, TerminalSize, ShellOpened, ShellList, ShellRead, ShellWritten,
+        ShellSignaled, ShellResized, ShellClosed, ShellAttached, AgentError, ByteString, GuestPath
     );
 });

@@ -2,11 +2,16 @@
 
 mod diff;
 mod service;
+mod shell;
 
 pub use diff::{apply_patch, diff, diff_records, diff_summary, patch_applied};
 pub use service::{
     http_url, log_chunk, readiness, service, service_call, service_counts, service_list,
     service_logging, service_name, tcp_address,
+};
+pub use shell::{
+    shell_attached, shell_call, shell_closed, shell_id, shell_list, shell_opened, shell_read,
+    shell_resized, shell_signaled, shell_written, terminal_size,
 };
 
 use proptest::collection::vec;
@@ -501,5 +506,6 @@ pub fn call() -> impl Strategy<Value = Call> {
         any::<i64>().prop_map(|offset_ns| Call::ShiftClock(ShiftClock { offset_ns })),
         service_call(),
         open_gateway().prop_map(Call::OpenGateway),
+        shell_call(),
     ]
 }

@@ -26,6 +26,10 @@ use pyro_protocol::push::{Push, PushChange, PushCompared, PushContent, PushEnd, 
 use pyro_protocol::service::{
     LogChunk, Service, ServiceCounts, ServiceList, ServiceLogging, StartService,
 };
+use pyro_protocol::shell::{
+    OpenShell, ReadShell, ShellAttached, ShellClosed, ShellList, ShellOpened, ShellRead,
+    ShellResized, ShellSignaled, ShellWritten, TerminalSize, WriteShell,
+};
 use pyro_protocol::{
     AgentError, ByteString, Call, FrameReader, GuestPath, Hello, Lost, Welcome, codec,
 };
@@ -104,6 +108,18 @@ fn decode_all(bytes: &[u8]) {
         DiffSummary,
         ApplyPatch,
         PatchApplied,
+        OpenShell,
+        ReadShell,
+        WriteShell,
+        TerminalSize,
+        ShellOpened,
+        ShellList,
+        ShellRead,
+        ShellWritten,
+        ShellSignaled,
+        ShellResized,
+        ShellClosed,
+        ShellAttached,
         AgentError,
         ByteString,
         GuestPath

@@ -31,6 +31,11 @@ use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess
 use pyro_protocol::push::{
     Push, PushAction, PushChange, PushCompared, PushContent, PushEnd, PushEntry, PushKind,
 };
+use pyro_protocol::shell::{
+    AttachShell, CloseShell, ListShells, OpenShell, ReadShell, ReadUntil, ResizeShell, Shell,
+    ShellAttached, ShellClosed, ShellId, ShellList, ShellOpened, ShellRead, ShellResized,
+    ShellSignaled, ShellState, ShellWritten, SignalShell, TerminalSize, WriteShell,
+};
 use pyro_protocol::{
     AgentError, AgentErrorKind, ByteString, Call, FrameKind, Generation, GuestPath, Hello, Welcome,
     codec,
@@ -70,6 +75,7 @@ fn headers() {
         "Data 65536 1700000000000100",
         "DataEnd 65536 1800000000000100",
         "Skipped 16 1900000010000000",
+        "Resize 8 1a00000008000000",
     ];
     assert_eq!(golden, expected);
 }
@@ -386,6 +392,65 @@ fn replies_about_kept_processes() {
     assert_eq!(encoded(&ProcessForgotten { state: ProcessState::Lost }), "02");
     assert_eq!(encoded(&FollowEnd { state: ended }), "01000309");
     assert_eq!(encoded(&Skipped { stream: OutputStream::Stderr, bytes: 5 }), "0105");
+}
+
+#[test]
+fn calls_about_shells() {
+    let id = ShellId([1, 2, 3, 4, 5, 6]);
+    let size = TerminalSize { cols: 120, rows: 30 };
+    let open = OpenShell {
+        argv: vec!["sh".into()],
+        cwd: Some(GuestPath::new("src").expect("a path")),
+        env: vec![("A".into(), "1".into())],
+        user: Some("dev".to_owned()),
+        size,
+    };
+    let read = |until| ReadShell { id, cursor: 7, max_bytes: 16, wait_ms: 45_000, until };
+    let write = WriteShell { id, data: "hi".into(), wait_ms: 10 };
+    let cases = [
+        (Call::OpenShell(open), "180102736801037372630101410131010364657678 1e"),
+        (Call::ListShells(ListShells), "19"),
+        (Call::ReadShell(read(ReadUntil::Output)), "1a 010203040506 07 10 fbc8af 00"),
+        (Call::ReadShell(read(ReadUntil::Idle { ms: 9 })), "1a 010203040506 07 10 fbc8af 01 09"),
+        (Call::WriteShell(write), "1b 010203040506 026869 0a"),
+        (Call::SignalShell(SignalShell { id, number: 9 }), "1c 010203040506 09"),
+        (Call::ResizeShell(ResizeShell { id, size }), "1d 010203040506 78 1e"),
+        (Call::CloseShell(CloseShell { id }), "1e 010203040506"),
+        (
+            Call::AttachShell(AttachShell { id, cursor: 5, size: Some(size) }),
+            "1f 010203040506 05 01 78 1e",
+        ),
+    ];
+    for (call, expected) in cases {
+        assert_eq!(encoded(&call), expected.replace(' ', ""), "{}", call.name());
+    }
+}
+
+#[test]
+fn replies_about_shells() {
+    let state = ShellState::Running { pid: 5 };
+    let shell = |state| Shell {
+        id: ShellId([1, 2, 3, 4, 5, 6]),
+        cwd: GuestPath::new("/").expect("a path"),
+        size: TerminalSize { cols: 120, rows: 30 },
+        started_at_ns: 1,
+        state,
+        output_bytes: 6,
+    };
+    let exit = Exit { outcome: Outcome::Exited { code: 3 }, took_us: 9 };
+    let running = "010203040506 012f 78 1e 02 00 05 06".replace(' ', "");
+    let ended = "010203040506 012f 78 1e 02 01 00 03 09 04 06".replace(' ', "");
+    assert_eq!(encoded(&ShellOpened { shell: shell(state) }), running);
+    assert_eq!(encoded(&ShellSignaled { shell: shell(state) }), running);
+    assert_eq!(encoded(&ShellResized { shell: shell(state) }), running);
+    assert_eq!(encoded(&ShellAttached { shell: shell(state) }), running);
+    let over = ShellState::Ended { exit, ended_at_ns: 2 };
+    assert_eq!(encoded(&ShellClosed { shell: shell(over) }), ended);
+    assert_eq!(encoded(&ShellList { shells: vec![shell(over)] }), format!("01{ended}"));
+    assert_eq!(encoded(&ShellWritten { shell: shell(state), taken: 3 }), format!("{running}03"));
+    let output = Slice { oldest: 1, start: 2, data: "hi".into(), end: 4 };
+    let read = ShellRead { shell: shell(state), output, idle: true };
+    assert_eq!(encoded(&read), format!("{running}010202686904 01").replace(' ', ""));
 }
 
 #[test]

@@ -94,6 +94,16 @@ there_and_back!(
     push_content,
     push_change,
     push_end,
+    shell_id,
+    terminal_size,
+    shell_opened,
+    shell_list,
+    shell_read,
+    shell_written,
+    shell_signaled,
+    shell_resized,
+    shell_closed,
+    shell_attached,
     call
 );
 

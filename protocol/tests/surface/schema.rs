@@ -9,6 +9,7 @@ use pyro_protocol::handshake::Announcement;
 use pyro_protocol::kept::Skipped;
 use pyro_protocol::process::{Exit, STDIN_WINDOW, Signal, StdinTaken};
 use pyro_protocol::push::{PushChange, PushContent, PushEnd, PushEntry};
+use pyro_protocol::shell::TerminalSize;
 use pyro_protocol::{
     ANNOUNCE_PORT, AgentError, CALL_PORT, Call, ECHO_PORT, FrameKind, GENERATION, Hello, SINK_PORT,
     SOURCE_PORT, Welcome,
@@ -30,6 +31,7 @@ fn payload(kind: FrameKind) -> Value {
         FrameKind::Signal => json!(schema_for!(Signal)),
         FrameKind::StdinTaken => json!(schema_for!(StdinTaken)),
         FrameKind::Skipped => json!(schema_for!(Skipped)),
+        FrameKind::Resize => json!(schema_for!(TerminalSize)),
         FrameKind::DataEnd => json!("what the call says"),
         FrameKind::Stdin
         | FrameKind::StdinEnd

@@ -25,6 +25,9 @@ pub struct SignalRef(u8);
 pub struct NoSignal;
 
 impl SignalRef {
+    /// The one that Ctrl-C sends.
+    pub const INTERRUPT: Self = Self(2);
+
     /// Its number in the guest.
     #[must_use]
     pub fn number(self) -> u8 {

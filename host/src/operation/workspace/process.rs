@@ -7,9 +7,11 @@ mod wait;
 mod write;
 
 pub use list::{ProcessList, ProcessListAnswer};
+pub(super) use poll::{Piece, PollSeconds};
 pub use poll::{ProcessPoll, ProcessPollAnswer};
 pub use signal::{ProcessSignal, ProcessSignalAnswer};
 pub use wait::{ProcessWait, ProcessWaitAnswer};
+pub(super) use write::WriteSeconds;
 pub use write::{ProcessWrite, ProcessWriteAnswer};
 
 use crate::operation::output::ending;

@@ -133,18 +133,18 @@ impl Operation for ProcessPoll {
 }
 
 /// A slice as a string.
-struct Piece {
-    text: String,
-    encoding: Encoding,
-    start: u64,
-    next: u64,
-    end: u64,
+pub(in crate::operation::workspace) struct Piece {
+    pub(in crate::operation::workspace) text: String,
+    pub(in crate::operation::workspace) encoding: Encoding,
+    pub(in crate::operation::workspace) start: u64,
+    pub(in crate::operation::workspace) next: u64,
+    pub(in crate::operation::workspace) end: u64,
 }
 
 impl Piece {
     /// A character that is not complete yet is left for the next time, unless
     /// nothing more will come or there is nothing else.
-    fn of(slice: Slice, is_running: bool) -> Self {
+    pub(in crate::operation::workspace) fn of(slice: Slice, is_running: bool) -> Self {
         let (start, end) = (slice.start, slice.end);
         let mut bytes = slice.data.0;
         let may_grow = is_running || start.saturating_add(bytes.len() as u64) < end;

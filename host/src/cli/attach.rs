@@ -1,0 +1,247 @@
+//! `pyro workspace attach` and `pyro workspace shell attach`: the caller's
+//! terminal, joined to one in a guest.
+//!
+//! ```text
+//! keyboard ──▶ detach keys? ──▶ shell        window size, signals ──▶ shell
+//! screen   ◀── what comes out ◀── shell
+//! ```
+//!
+//! The caller's terminal is in raw mode meanwhile, and as it was before however
+//! this ends: the shell exits, the caller detaches or is told to stop, the guest
+//! is lost, something panics.
+
+mod keys;
+mod raw;
+mod words;
+
+pub(super) use words::{asked, command, new_command};
+
+use super::interrupt::Interrupts;
+use super::render::{self, Format};
+use super::session::{in_runtime, listen};
+use super::streams::{Stdin, write_stderr, write_stdout};
+use crate::agent::shell::Act;
+use crate::context::Caller;
+use crate::event_log::Happening;
+use crate::operation::Context;
+use crate::operation::argument::{ShellRef, Variable, Variables, WorkspaceRef};
+use crate::workspace::Live;
+use crate::workspace::history::exit_code;
+use crate::workspace::screen::Modes;
+use crate::workspace::shell::{OpenRequest, Seat, open};
+use crate::{Error, ErrorKind, Pyro, Result};
+use keys::{DetachKeys, Pressed};
+use pyro_protocol::GuestPath;
+use pyro_protocol::process::Exit;
+use pyro_protocol::shell::{ShellId, TerminalSize};
+use raw::Raw;
+use rustix::process::Signal;
+use std::io;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+/// What the caller did and the guest was not told.
+const ACTS_MAX: usize = 4;
+
+/// Pieces of output on their way to the screen; then the guest waits.
+const PIECES_MAX: usize = 4;
+
+/// What is read from the keyboard at once; a paste is read in pieces.
+const KEYS_MAX: usize = 4096;
+
+/// How long the last output may take to be written.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What to attach to.
+#[derive(Debug)]
+pub(super) struct Asked {
+    workspace: WorkspaceRef,
+    target: Target,
+    keys: DetachKeys,
+}
+
+/// Which shell.
+#[derive(Debug)]
+enum Target {
+    /// One that is there.
+    Shell(ShellRef),
+    /// A new one, which is closed once it has ended.
+    New {
+        /// None is an interactive shell.
+        argv: Vec<Vec<u8>>,
+        cwd: Option<GuestPath>,
+        env: Vec<Variable>,
+        user: Option<String>,
+    },
+}
+
+/// How a session at a terminal ended.
+enum Left {
+    Ended(Exit),
+    Detached,
+    /// The caller was told to stop.
+    Stopped(Signal),
+}
+
+/// Attaches, until the shell ends or the caller leaves it.
+pub(super) fn run(asked: Asked) -> ExitCode {
+    let ended = in_runtime(|runtime, pyro| runtime.block_on(attach(&pyro, asked)));
+    match ended {
+        Ok(Left::Ended(exit)) => exit_code(exit.outcome).0.into(),
+        Ok(Left::Detached) => ExitCode::SUCCESS,
+        Ok(Left::Stopped(signal)) => render::by_signal(signal),
+        Err(error) => render::failure(&error, Format::Text),
+    }
+}
+
+async fn attach(pyro: &Pyro, asked: Asked) -> Result<Left> {
+    let size = raw::size().ok_or_else(|| {
+        Error::new(ErrorKind::InvalidInput, "standard input and output are no terminal").hint(
+            "attach from a terminal; programs use `pyro workspace shell write` and \
+             `pyro workspace shell read`",
+        )
+    })?;
+    let context = Context { caller: Caller::Cli, ..Context::default() };
+    let live = Live::open(pyro, asked.workspace.as_str(), &context).await?;
+    let started = Instant::now();
+    // Signals may come as soon as there is something to leave.
+    let interrupts = listen()?;
+    let (id, seat, is_new) = match asked.target {
+        Target::Shell(ShellRef(id)) => (id, Seat::take(&live, id, size, &context).await?, false),
+        Target::New { argv, cwd, env, user } => {
+            let env = Variables::resolve(env, &pyro.config);
+            let request = OpenRequest { argv, cwd, env, user, size };
+            let id = open(pyro, &live, request, &context).await?.id;
+            (id, Seat::first(&live, id, &context).await?, true)
+        }
+    };
+    let left = sit(seat, size, asked.keys, interrupts).await;
+    note(&live, id, started, &left);
+    match &left {
+        // What came out of it was seen.
+        Ok(Left::Ended(_)) if is_new => drop(live.agent().close_shell(id).await),
+        Ok(Left::Detached | Left::Stopped(_)) => {
+            let back = format!("`pyro workspace shell attach {} {id}` comes back", live.id());
+            say(&format!("pyro: detached from shell {id}, which goes on; {back}\n"));
+        }
+        Ok(Left::Ended(_)) | Err(_) => {}
+    }
+    left
+}
+
+fn note(live: &Live, id: ShellId, started: Instant, left: &Result<Left>) {
+    let result = match left {
+        Ok(_) => "ok".into(),
+        Err(error) => error.kind().to_string(),
+    };
+    let happening = Happening::Operation {
+        operation: "workspace shell attach".into(),
+        caller: Caller::Cli.as_str().into(),
+        what: Some(id.to_string()),
+        result,
+        duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    };
+    live.place().note(happening, true);
+}
+
+/// From the first byte on the screen to the last; then the caller's terminal is
+/// as it was.
+async fn sit(
+    seat: Seat,
+    size: TerminalSize,
+    keys: DetachKeys,
+    interrupts: Interrupts,
+) -> Result<Left> {
+    let (pieces, mut shown) = show().map_err(|error| Error::io("cannot start a thread", error))?;
+    let (acts, receiver) = mpsc::channel(ACTS_MAX);
+    let raw = Raw::enter().map_err(|error| Error::io("cannot set the terminal up", error))?;
+    let mut modes = Modes::new(size);
+    modes.pass(&seat.repaint);
+    // Nobody shows it only if nobody can, and then the other branch tells.
+    drop(pieces.send(seat.repaint.clone()).await);
+    let sitting = seat.sit(receiver, |bytes| {
+        modes.pass(&bytes);
+        let pieces = pieces.clone();
+        async move { drop(pieces.send(bytes).await) }
+    });
+    let left = tokio::select! {
+        // An end that has come is told.
+        biased;
+        ended = sitting => ended.map(|exit| exit.map_or(Left::Detached, Left::Ended)),
+        left = hands(&acts, keys, interrupts) => left,
+        // The terminal has gone.
+        _ = &mut shown => Ok(Left::Detached),
+    };
+    drop(pieces.send(modes.undo()).await);
+    drop(pieces);
+    // Whoever has stopped the output keeps nobody here.
+    drop(timeout(LAST_WORDS, shown).await);
+    drop(raw);
+    left
+}
+
+/// Does what the caller does, until they leave.
+async fn hands(
+    acts: &mpsc::Sender<Act>,
+    keys: DetachKeys,
+    mut interrupts: Interrupts,
+) -> Result<Left> {
+    let unheard = |error| Error::io("cannot listen to signals", error);
+    let mut resized = signal(SignalKind::window_change()).map_err(unheard)?;
+    let mut quit = signal(SignalKind::quit()).map_err(unheard)?;
+    let mut keyboard = Stdin::open().ok_or_else(|| {
+        Error::new(ErrorKind::Conflict, "the terminal belongs to another program now")
+            .hint("bring this one to the foreground: `fg`")
+    })?;
+    let mut watcher = keys.watcher();
+    let mut buffer = [0; KEYS_MAX];
+    loop {
+        let act = tokio::select! {
+            read = keyboard.read(&mut buffer) => match read {
+                Ok(0) => return Ok(Left::Detached),
+                Ok(length) => match watcher.press(&buffer[..length]) {
+                    Pressed::Passed(keys) => Act::Type(keys),
+                    Pressed::Detach => return Ok(Left::Detached),
+                },
+                // A terminal that was hung up.
+                Err(_) => return Ok(Left::Detached),
+            },
+            _ = resized.recv() => match raw::size() {
+                Some(size) => Act::Resize(size),
+                None => return Ok(Left::Detached),
+            },
+            _ = quit.recv() => return Ok(Left::Stopped(Signal::QUIT)),
+            signal = interrupts.next() => return Ok(Left::Stopped(signal)),
+        };
+        if acts.send(act).await.is_err() {
+            // The other side has left, and says how.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Where pieces of output go, and the end of those that show them: a screen that
+/// is stopped, as by Ctrl-S, stops neither the keyboard nor signals.
+fn show() -> io::Result<(mpsc::Sender<Vec<u8>>, oneshot::Receiver<()>)> {
+    let (sender, mut pieces) = mpsc::channel::<Vec<u8>>(PIECES_MAX);
+    let (done, shown) = oneshot::channel();
+    std::thread::Builder::new().name("screen".into()).spawn(move || {
+        while let Some(piece) = pieces.blocking_recv() {
+            if write_stdout(&piece).is_err() {
+                break;
+            }
+        }
+        // Whoever waited may have left.
+        let _ = done.send(());
+    })?;
+    Ok((sender, shown))
+}
+
+fn say(text: &str) {
+    // There may be nobody left to hear it.
+    drop(write_stderr(text.as_bytes()));
+}

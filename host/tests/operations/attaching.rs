@@ -1,0 +1,199 @@
+//! The built `pyro` at a terminal, attached to a shell.
+
+use crate::exec::Bench;
+use crate::tty::Tty;
+use pyro::operation::{ShellList, ShellOpen, ShellRead, ShellWrite, WorkspaceStop};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use tokio::task::spawn_blocking;
+
+/// `pyro` at home there.
+fn pyro(home: &PathBuf, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pyro"));
+    command.env("PYRO_HOME", home).env("TERM", "xterm-256color").args(words);
+    command
+}
+
+fn user() -> String {
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    format!("{}:{}", user.as_raw(), group.as_raw())
+}
+
+/// Sits at a new shell; `work` is one who does not wait for the runtime.
+async fn at_new(bench: &Bench, work: impl FnOnce(Tty) + Send + 'static) {
+    let home = bench.home();
+    let sitting = move || {
+        let words = ["workspace", "attach", "w", "--user", &user()];
+        work(Tty::start(pyro(&home, &words), 100, 20));
+    };
+    spawn_blocking(sitting).await.unwrap();
+}
+
+async fn shells(bench: &Bench) -> Vec<String> {
+    let list = bench.ask::<ShellList>(json!({})).await.unwrap();
+    list.shells.into_iter().map(|shell| shell.shell_id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_is_sat_at_and_left_by_its_exit() {
+    let bench = Bench::new().await;
+    at_new(&bench, |mut tty| {
+        tty.sees("pyro$");
+        assert!(tty.is_raw());
+        tty.types(b"echo $(stty size) rows-and-cols\r");
+        tty.sees("20 100 rows-and-cols");
+        tty.resize(120, 33);
+        tty.types(b"sleep 0.3; echo $(stty size) are-there-now\r");
+        tty.sees("33 120 are-there-now");
+        // Keys reach the job, not pyro.
+        tty.types(b"echo rea''dy; cat\r");
+        tty.sees("ready");
+        tty.types(b"some text\r");
+        tty.sees("some text\nsome text");
+        tty.types(b"\x03");
+        tty.sees("^C\npyro$");
+        tty.types(b"exit 42\r");
+        assert_eq!(tty.ends().code(), Some(42));
+        assert!(!tty.is_raw());
+    })
+    .await;
+    assert_eq!(shells(&bench).await, Vec::<String>::new());
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r17_detaching_leaves_the_shell_and_restores_the_terminal() {
+    let bench = Bench::new().await;
+    at_new(&bench, |mut tty| {
+        tty.sees("pyro$");
+        tty.types(b"NAME=kept; printf '\\033[?1049h\\033[2J\\033[Hfull scr''een\\033[?25l'; cat\r");
+        tty.sees("full screen");
+        tty.types(b"\x10\x11");
+        assert_eq!(tty.ends().code(), Some(0));
+        assert!(!tty.is_raw());
+        let screen = tty.screen();
+        assert!(
+            screen.contains("detached from shell") && !screen.contains("full screen"),
+            "{screen}"
+        );
+    })
+    .await;
+    let id = shells(&bench).await.remove(0);
+    let home = bench.home();
+    let sitting = move || {
+        let words = ["workspace", "shell", "attach", "w", &id, "--detach-keys", "ctrl-],q"];
+        let mut tty = Tty::start(pyro(&home, &words), 90, 25);
+        // The screen is there again, as it was.
+        tty.sees("full screen");
+        tty.types(b"\x03");
+        tty.sees("pyro$");
+        tty.types(b"printf '\\033[?1049l'; echo $NAME\r");
+        tty.sees("kept");
+        tty.types(b"\x1dq");
+        assert_eq!(tty.ends().code(), Some(0));
+    };
+    spawn_blocking(sitting).await.unwrap();
+    assert_eq!(shells(&bench).await.len(), 1);
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_told_to_leave_leaves_the_terminal_as_it_was() {
+    let bench = Bench::new().await;
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT, Signal::QUIT] {
+        at_new(&bench, move |mut tty| {
+            tty.sees("pyro$");
+            assert!(tty.is_raw());
+            let pid = Pid::from_child(&tty.child);
+            kill_process(pid, signal).unwrap();
+            assert_eq!(tty.ends().code(), Some(128 + signal.as_raw()));
+            assert!(!tty.is_raw());
+        })
+        .await;
+    }
+    assert_eq!(shells(&bench).await.len(), 4);
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_is_lost_is_told_and_the_terminal_is_as_it_was() {
+    let bench = Bench::new().await;
+    let (sat, has_sat) = tokio::sync::oneshot::channel();
+    let home = bench.home();
+    let sitting = spawn_blocking(move || {
+        let words = ["workspace", "attach", "w", "--user", &user()];
+        let mut tty = Tty::start(pyro(&home, &words), 100, 20);
+        tty.sees("pyro$");
+        sat.send(()).unwrap();
+        let status = tty.ends();
+        assert!(!tty.is_raw());
+        assert_ne!(status.code(), Some(0), "{}", tty.screen());
+    });
+    has_sat.await.unwrap();
+    bench.ask::<WorkspaceStop>(json!({ "force": true })).await.unwrap();
+    sitting.await.unwrap();
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_terminal_nothing_is_attached() {
+    let bench = Bench::new().await;
+    let home = bench.home();
+    let asking = spawn_blocking(move || {
+        let mut command = pyro(&home, &["workspace", "attach", "w"]);
+        command.stdin(Stdio::null()).output().unwrap()
+    });
+    let output = asking.await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("no terminal") && said.contains("shell write"), "{said}");
+    assert_eq!(shells(&bench).await, Vec::<String>::new());
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_is_sat_at_as_a_shell_is() {
+    let bench = Bench::new().await;
+    let home = bench.home();
+    let sitting = spawn_blocking(move || {
+        let script = "stty size; read line; echo \"got $line\"; exit 9";
+        let user = user();
+        let words = ["workspace", "attach", "w", "--user", &user, "--", "sh", "-c", script];
+        let mut tty = Tty::start(pyro(&home, &words), 70, 10);
+        tty.sees("10 70");
+        tty.types(b"a line\r");
+        tty.sees("got a line");
+        assert_eq!(tty.ends().code(), Some(9));
+        let words = ["workspace", "attach", "w", "--user", &user, "--", "no-such-program"];
+        let mut tty = Tty::start(pyro(&home, &words), 70, 10);
+        assert_eq!(tty.ends().code(), Some(127));
+        assert!(!tty.is_raw() && tty.screen().contains("no-such-program"), "{}", tty.screen());
+    });
+    sitting.await.unwrap();
+    assert_eq!(shells(&bench).await, Vec::<String>::new());
+    bench.end().await;
+}
+
+/// A reader that dies in the middle takes nothing along.
+#[tokio::test(flavor = "multi_thread")]
+async fn r17_a_reader_that_is_killed_leaves_the_shell() {
+    let bench = Bench::new().await;
+    let shell = bench.ask::<ShellOpen>(json!({})).await.unwrap();
+    let id = shell.shell_id;
+    let words = ["workspace", "shell", "read", "w", &id, "--wait-seconds", "300", "--json"];
+    let silence = ["--wait-for-idle-ms", "10000"];
+    for more in [&[][..], &silence[..]] {
+        let mut command = pyro(&bench.home(), &[&words[..], more].concat());
+        let mut reader = command.stdout(Stdio::null()).spawn().unwrap();
+        let write = json!({ "shell_id": id, "input": "echo still there" });
+        bench.ask::<ShellWrite>(write).await.unwrap();
+        reader.kill().unwrap();
+        reader.wait().unwrap();
+    }
+    let read = json!({ "shell_id": id, "plain": true, "wait_for_idle_ms": 300 });
+    let read = bench.ask::<ShellRead>(read).await.unwrap();
+    assert_eq!(read.output.matches("\nstill there\n").count(), 2, "{}", read.output);
+    bench.end().await;
+}

@@ -1,0 +1,181 @@
+//! Shells in a real guest: an editor at an attached one, driven as a person
+//! drives it, and what all of them leave behind.
+
+#![allow(clippy::unwrap_used, reason = "a story that cannot go on fails")]
+
+#[path = "../../host/tests/support/tty.rs"]
+mod tty;
+
+use pyro::operation::{Operation, ShellClose, ShellOpen, ShellWrite};
+use pyro::{Config, Pyro};
+use pyro_smoke::{Home, pyro_executable, scaled, stdout};
+use serde_json::{Value, json};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tty::Tty;
+
+fn succeed(home: &Home, words: &[&str]) -> String {
+    stdout(&home.pyro(words).output().expect("pyro starts"))
+}
+
+fn create(home: &Home) {
+    succeed(home, &["workspace", "create", "debian:12", "--name", "w"]);
+}
+
+fn delete(home: &Home) {
+    succeed(home, &["workspace", "delete", "w"]);
+    home.expect_clean_within(Duration::from_secs(5));
+}
+
+fn in_guest(home: &Home, line: &str) -> String {
+    succeed(home, &["workspace", "exec", "w", "--shell", line])
+}
+
+/// `pyro workspace attach w`; in tmux, where there is one: then two terminals lie
+/// between the one who types and the guest.
+fn attached(home: &Home) -> Tty {
+    let version = Command::new("tmux").arg("-V").stdout(Stdio::null()).status();
+    let mut command = if version.is_ok_and(|status| status.success()) {
+        let socket = home.path().join("tmux.sock");
+        let mut command = Command::new("tmux");
+        command.arg("-f").arg("/dev/null").arg("-S").arg(socket).arg("new-session");
+        command.arg(pyro_executable()).args(["workspace", "attach", "w"]);
+        command
+    } else {
+        let mut command = Command::new(pyro_executable());
+        command.args(["workspace", "attach", "w"]);
+        command
+    };
+    command.env("PYRO_HOME", home.path()).env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8");
+    Tty::start(command, 100, 30)
+}
+
+/// An editor of a few lines, on Python's curses: it takes the whole screen, knows
+/// keys and sizes, and saves with Ctrl-G.
+const EDITOR: &str = r#"
+import curses, curses.textpad, sys
+def main(screen):
+    curses.raw()
+    screen.addstr(0, 0, "editing " + sys.argv[1])
+    screen.refresh()
+    rows, cols = screen.getmaxyx()
+    window = curses.newwin(rows - 2, cols - 1, 1, 0)
+    text = curses.textpad.Textbox(window, insert_mode=True).edit()
+    open(sys.argv[1], "w").write(text)
+curses.wrapper(main)
+"#;
+
+#[test]
+fn r17_r22_an_editor_is_used_in_an_attached_shell() {
+    let home = Home::new();
+    create(&home);
+    let write = ["workspace", "file", "write", "w", "editor.py", "--text", EDITOR];
+    succeed(&home, &write);
+    let mut tty = attached(&home);
+    tty.sees("pyro$");
+    tty.types(b"python3 editor.py note; echo le''ft\r");
+    tty.sees("editing note");
+    // Text, a mistake that is rubbed out, a line above.
+    tty.types(b"second lime\x08\x08ne");
+    tty.sees("second line");
+    tty.types(b"\x01\x0ffirst line");
+    tty.sees("first line");
+    // The same screen, for who reads it from outside.
+    let list = succeed(&home, &["workspace", "shell", "list", "w", "--json"]);
+    let list: Value = serde_json::from_str(&list).expect("JSON");
+    let id = list["shells"][0]["shell_id"].as_str().expect("an id").to_owned();
+    let read = ["workspace", "shell", "read", "w", &id, "--plain"];
+    let plain = succeed(&home, &read);
+    assert!(plain.starts_with("editing note\n") && plain.contains("\nfirst line"), "{plain}");
+    tty.types(b"\x07");
+    tty.sees("left");
+    assert!(!tty.screen().contains("editing note"), "{}", tty.screen());
+    let note = in_guest(&home, "cat note");
+    assert!(note.contains("first line") && note.contains("second line"), "{note}");
+    // A job that is stopped by a key, and what a window's size comes to.
+    tty.types(b"echo be''gun; sleep 1000\r");
+    tty.sees("begun");
+    tty.types(b"\x03");
+    tty.sees("^C\npyro$");
+    tty.resize(80, 25);
+    tty.types(b"sleep 1; echo cols $(stty size | cut -d' ' -f2).\r");
+    tty.sees("cols 80.");
+    tty.types(b"exit\r");
+    tty.ends();
+    assert_eq!(succeed(&home, &["workspace", "shell", "list", "w"]), "No shells.\n");
+    delete(&home);
+}
+
+#[test]
+fn r17_a_caller_that_is_killed_leaves_its_shell() {
+    let home = Home::new();
+    create(&home);
+    let mut command = Command::new(pyro_executable());
+    command.args(["workspace", "attach", "w"]).env("PYRO_HOME", home.path());
+    let mut tty = Tty::start(command, 100, 30);
+    tty.sees("pyro$");
+    tty.types(b"NAME=kept; echo rea''dy\r");
+    tty.sees("ready");
+    tty.child.kill().unwrap();
+    tty.ends();
+    let list = succeed(&home, &["workspace", "shell", "list", "w", "--json"]);
+    let list: Value = serde_json::from_str(&list).expect("JSON");
+    let id = list["shells"][0]["shell_id"].as_str().expect("an id").to_owned();
+    let mut command = Command::new(pyro_executable());
+    command.args(["workspace", "shell", "attach", "w", &id]).env("PYRO_HOME", home.path());
+    let mut tty = Tty::start(command, 100, 30);
+    tty.sees("ready");
+    tty.types(b"echo $NAME-still; exit 3\r");
+    tty.sees("kept-still");
+    assert_eq!(tty.ends().code(), Some(3));
+    succeed(&home, &["workspace", "shell", "close", "w", &id]);
+    delete(&home);
+}
+
+/// As a program would, but in the story's home.
+fn library(home: &Home) -> Pyro {
+    let mut config = Config::from_environment().expect("a home directory");
+    config.cache_dir = home.path().join("cache");
+    config.state_dir = home.path().join("state");
+    config.executable = pyro_executable();
+    config.agent = config.executable.with_file_name("pyro-agent");
+    Pyro::new(config)
+}
+
+fn asked<O: Operation>(arguments: Value) -> O {
+    serde_json::from_value(arguments).expect("arguments")
+}
+
+/// What shells may leave in a guest: processes, cgroups, terminals, descriptors
+/// of the agent's.
+const COUNT: &str = "ls /sys/fs/cgroup/process | grep -c '^[0-9a-f]*$'; ls /dev/pts | wc -l; \
+     ps -e -o comm= | grep -cE '^(bash|sleep|cat)$'; \
+     ls /proc/$(pgrep -o pyro-agent)/fd | wc -l";
+
+#[tokio::test]
+async fn r17_a_thousand_shells_leave_nothing_in_the_guest() {
+    const AT_ONCE: u32 = 4;
+    let home = Home::new();
+    create(&home);
+    let pyro = library(&home);
+    let open_and_close = async || {
+        let open = json!({ "workspace_id": "w" });
+        let id = pyro.call(asked::<ShellOpen>(open)).await.expect("it opens").shell_id;
+        let input = "sleep 1000 & nohup sleep 1000 >/dev/null & cat";
+        let write = json!({ "workspace_id": "w", "shell_id": id, "input": input });
+        pyro.call(asked::<ShellWrite>(write)).await.expect("it types");
+        let close = json!({ "workspace_id": "w", "shell_id": id });
+        pyro.call(asked::<ShellClose>(close)).await.expect("it closes");
+    };
+    let round = async || {
+        let (a, b, c, d) = (open_and_close(), open_and_close(), open_and_close(), open_and_close());
+        tokio::join!(a, b, c, d);
+    };
+    round().await;
+    let before = in_guest(&home, COUNT);
+    for _ in 0..scaled(1000, 100) / AT_ONCE {
+        round().await;
+    }
+    assert_eq!(in_guest(&home, COUNT), before);
+    delete(&home);
+}
