@@ -127,6 +127,9 @@ fn tools_that_can_destroy_say_so() {
     let can = [
         "workspace_exec",
         "process_signal",
+        "shell_write",
+        "shell_signal",
+        "shell_close",
         "workspace_file_write",
         "workspace_file_delete",
         "workspace_file_move",
