@@ -206,10 +206,14 @@ fn words_and_json_have_the_same_bounds() {
 
 /// An object in which the required arguments are there, and this one.
 fn one_argument(schema: &Map<String, Value>, name: &str, value: Value) -> Map<String, Value> {
-    // The only pattern there is, is that of a process id.
-    let filler = |name: &str| match properties(schema)[name].get("pattern") {
-        Some(_) => json!("0123456789ab"),
-        None => json!("x"),
+    // The only pattern there is, is that of an id.
+    let filler = |name: &str| {
+        let property = &properties(schema)[name];
+        match (property.get("pattern"), property.get("minimum")) {
+            (Some(_), _) => json!("0123456789ab"),
+            (None, Some(minimum)) => minimum.clone(),
+            (None, None) => json!("x"),
+        }
     };
     let mut object: Map<_, _> =
         required_of(schema).map(|name| (name.to_owned(), filler(name))).collect();

@@ -116,6 +116,7 @@ fn r17_a_caller_that_is_killed_leaves_its_shell() {
     tty.sees("pyro$");
     tty.types(b"NAME=kept; echo rea''dy\r");
     tty.sees("ready");
+    assert!(tty.is_raw());
     tty.child.kill().unwrap();
     tty.ends();
     let list = succeed(&home, &["workspace", "shell", "list", "w", "--json"]);

@@ -12,8 +12,8 @@ use serde::Deserialize;
 /// Open a shell: an interactive terminal that stays.
 ///
 /// It keeps its directory, variables and programs from one call to the next,
-/// until it is closed or the workspace stops. It is `bash` without start-up
-/// files, or `sh`, with the prompt `pyro$ `. Read its greeting, write to it,
+/// until it is closed or the workspace stops. It is bash without start-up
+/// files, or sh, with the prompt `pyro$ `. Read its greeting, write to it,
 /// read on. For one command use exec.
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
 #[command(after_help = EXAMPLES)]
