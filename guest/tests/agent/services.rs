@@ -128,7 +128,19 @@ impl Connection {
                 None
             }
             FrameKind::DataEnd => Some(frame.decode(frame.kind).expect("a service")),
-            kind => panic!("{kind:?} in a log"),
+            kind @ (FrameKind::Hello
+            | FrameKind::Welcome
+            | FrameKind::Call
+            | FrameKind::Reply
+            | FrameKind::Error
+            | FrameKind::Announcement
+            | FrameKind::Stdin
+            | FrameKind::StdinEnd
+            | FrameKind::Stdout
+            | FrameKind::Stderr
+            | FrameKind::Exit
+            | FrameKind::Signal
+            | FrameKind::StdinTaken) => panic!("{kind:?} in a log"),
         }
     }
 }
