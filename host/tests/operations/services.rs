@@ -118,7 +118,7 @@ async fn r10_a_start_that_fails_says_how_and_why() {
     let text = failed.to_text(Ink::Plain);
     assert!(text.contains("process_exited_before_ready") && text.contains("no database"), "{text}");
     // To whoever reads standard error: it is no answer.
-    let heard = std::mem::take(&mut *heard.lock().unwrap());
+    let heard = heard.lock().unwrap().clone();
     assert!(heard.iter().all(|(stream, _)| *stream == Stream::Stderr));
     let words: Vec<u8> = heard.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
     assert!(String::from_utf8(words).unwrap().contains("no database"));
