@@ -173,7 +173,8 @@ impl<S: AsyncRead + AsyncWrite> Log<S> {
                 | FrameKind::Stderr
                 | FrameKind::Exit
                 | FrameKind::Signal
-                | FrameKind::StdinTaken) => {
+                | FrameKind::StdinTaken
+                | FrameKind::Resize) => {
                     return Err(lost(Lost::OutOfPlace { got, wanted: "a log or its end" }));
                 }
             }
