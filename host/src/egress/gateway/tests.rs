@@ -6,7 +6,7 @@ use super::selftest;
 use super::{Action, Cause, Limit};
 use crate::egress::policy::range::Range;
 use crate::egress::policy::{Effect, Policy, Reason, RuleId};
-use guest::{Loopback, policy, story};
+use guest::{Loopback, Random, policy, story};
 use pyro_protocol::egress::Packets;
 use smoltcp::socket::tcp::RecvError;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -278,18 +278,6 @@ fn s7_the_self_test_knows_whether_a_policy_holds() {
     }
 }
 
-/// Anything like xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end.max(1)
-    }
-}
-
 #[tokio::test]
 async fn s4_mutated_packets_do_no_harm() {
     const COUNT: usize = 200_000;
@@ -323,4 +311,42 @@ async fn s4_mutated_packets_do_no_harm() {
         }
     }
     assert!(gateway.flow_count() <= 512);
+}
+
+#[tokio::test]
+async fn s4_mangled_segments_of_a_connection_do_no_harm_to_the_next() {
+    let host = Loopback::default();
+    let listener = server(&host, &[SITE]).await;
+    let serve = async {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    };
+    let ask = story(&host, Policy::open(), async |guest, _| {
+        for _ in 0..40 {
+            let handle = guest.connect(at(SITE));
+            assert!(guest.established(handle).await);
+            guest.mangled = 20;
+            for _ in 0..30 {
+                // It may have been reset by what looks like its own wish.
+                let _ = guest.socket(handle).send_slice(&[7; 700]);
+                guest.until(|_| Some(())).await;
+            }
+            guest.mangled = 0;
+            guest.socket(handle).abort();
+            guest.until(|_| Some(())).await;
+        }
+        let handle = guest.connect(at(SITE));
+        assert!(guest.established(handle).await);
+        guest.send_all(handle, b"still there").await;
+        assert_eq!(guest.receive_all(handle).await.unwrap(), b"still there");
+    });
+    tokio::select! {
+        () = serve => {}
+        () = ask => {}
+    }
 }

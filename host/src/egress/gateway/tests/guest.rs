@@ -13,7 +13,7 @@ use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{RecvError, Socket, SocketBuffer, State};
 use smoltcp::time::Instant as Moment;
-use smoltcp::wire::{HardwareAddress, IpCidr};
+use smoltcp::wire::{HardwareAddress, IpCidr, TcpPacket};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -158,6 +158,21 @@ pub struct Guest {
     /// Datagrams that have come, and ICMP errors as empty ones.
     pub datagrams: VecDeque<(SocketAddr, Vec<u8>)>,
     pub prohibited: usize,
+    /// Sends each packet with so many others that are almost the same.
+    pub mangled: usize,
+    random: Random,
+}
+
+/// Anything like xorshift64*.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end.max(1)
+    }
 }
 
 /// Tells a story of a guest with a gateway of this policy.
@@ -212,7 +227,27 @@ impl Guest {
             next_port: 50_000,
             datagrams: VecDeque::new(),
             prohibited: 0,
+            mangled: 0,
+            random: Random(0x5eed_0f9a_c7e7),
         }
+    }
+
+    /// A TCP segment that is almost the same, with a checksum that is right.
+    fn mangle(&mut self, packet: &[u8]) -> Vec<u8> {
+        const HEADER: usize = 20;
+        let mut packet = packet.to_vec();
+        for _ in 0..=self.random.below(3) {
+            // After the ports, mostly in the header.
+            let end = if self.random.below(4) == 0 { packet.len() } else { 2 * HEADER };
+            let place = HEADER + 4 + self.random.below(end - HEADER - 4);
+            packet[place] = self.random.below(256) as u8;
+        }
+        let to = packet::parse(&packet).map(|parsed| parsed.destination);
+        let mut segment = TcpPacket::new_unchecked(&mut packet[HEADER..]);
+        if let Some(to) = to {
+            segment.fill_checksum(&IpAddr::from(GUEST_V4).into(), &to.into());
+        }
+        packet
     }
 
     /// Begins a connection.
@@ -268,6 +303,10 @@ impl Guest {
         let mut frame = Vec::new();
         for packet in Packets::of(&leaving) {
             let packet = packet.unwrap();
+            for _ in 0..self.mangled {
+                let mangled = self.mangle(packet);
+                self.writer.send_raw(FrameKind::Data, &mangled).await.unwrap();
+            }
             if frame.len() + packet.len() > 32 * 1024 && !frame.is_empty() {
                 self.writer.send_raw(FrameKind::Data, &frame).await.unwrap();
                 frame.clear();
