@@ -285,6 +285,24 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_kept_is_said_to_be_gone() {
+        let log = log();
+        log.write(OutputStream::Stdout, &bytes(0, 10_000, 0));
+        // As a failing disk: the file is no file any more.
+        log.journal.remove();
+        log.write(OutputStream::Stdout, b"more");
+        let (gone, seen, end) = log.rest(Position::default());
+        assert_eq!((gone, seen), ([10_004, 0], [Vec::new(), Vec::new()]));
+        // The disk is well again; a record that begins in the same block is lost.
+        let flags = OFlags::CREATE | OFlags::WRONLY;
+        log.journal.shelf.open("0", flags, Mode::from_raw_mode(0o600)).expect("a file");
+        log.write(OutputStream::Stderr, &bytes(0, 20_000, 1));
+        log.write(OutputStream::Stderr, b"next");
+        let (gone, seen, _) = log.rest(end);
+        assert_eq!((gone, seen), ([0, 20_000], [Vec::new(), b"next".to_vec()]));
+    }
+
+    #[test]
     fn what_is_not_a_record_is_no_record() {
         let log = log();
         log.write(OutputStream::Stdout, b"abc");

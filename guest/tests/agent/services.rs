@@ -84,6 +84,13 @@ impl Host {
         }
     }
 
+    /// A FIFO of the workspace's, for a script to wait at.
+    fn fifo(&self, at: &str) {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let mode = Mode::RUSR | Mode::WUSR;
+        mknodat(CWD, self.at(at), FileType::Fifo, mode, 0).expect("a FIFO");
+    }
+
     /// Asks until it is so: what is waited for is told to nobody.
     async fn until(&self, of: &str, mut is_so: impl FnMut(&Service) -> bool) -> Service {
         soon("the state", async {

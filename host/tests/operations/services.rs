@@ -243,8 +243,8 @@ fn assert_no_canary(directory: &std::path::Path) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             assert_no_canary(&path);
-        // The disk's file is as large as the disk, and nobody has written to it.
-        } else if path.is_file() && path.extension().is_none_or(|of| of != "ext4") {
+        // Records and logs; a disk's file is as large as the disk, and empty.
+        } else if path.is_file() && path.metadata().unwrap().len() < 1 << 20 {
             let bytes = fs::read(&path).unwrap();
             assert!(!bytes.windows(8).any(|word| word == b"canary-8"), "{}", path.display());
         }

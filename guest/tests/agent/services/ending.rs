@@ -65,14 +65,7 @@ async fn r9_no_child_outlives_a_service_however_it_ends() {
     host.stop("stopped", 50).await;
     child.dies().await;
     // It ends by itself, and leaves one behind that holds its pipes.
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        host.at("fifo"),
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-        0,
-    )
-    .expect("a FIFO");
+    host.fifo("fifo");
     let call = service("crashed", &format!("{deaf}; read x < fifo; exit 4"));
     let child = Bystander::hold(&host.serve_and_hear(call).await);
     host.script("echo now > fifo").await;

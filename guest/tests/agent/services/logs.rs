@@ -68,14 +68,7 @@ async fn s4_a_log_is_bounded_and_says_what_is_gone() {
 async fn p3_a_slow_follower_misses_bytes_and_is_told_how_many() {
     let host = Host::new();
     let script = "read x < go; head -c 30000000 /dev/zero | tr '\\0' x; echo end";
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        host.at("go"),
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-        0,
-    )
-    .expect("a FIFO");
+    host.fifo("go");
     host.serve(service("web", script)).await;
     let (_, mut slow) = host.log("web", None, true).await;
     host.script("echo > go").await;

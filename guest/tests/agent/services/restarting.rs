@@ -129,10 +129,13 @@ async fn what_is_gone_cannot_be_started_again() {
 #[tokio::test]
 async fn one_that_was_ready_is_restarted_although_it_then_is_not() {
     let host = Host::new();
-    let mut call = service("web", "[ -e once ] && exit 5; touch once ready; sleep 0.05; exit 4");
+    host.fifo("go");
+    let script = "[ -e once ] && exit 5; touch once ready; read x < go; exit 4";
+    let mut call = service("web", script);
     call.readiness = ready(Probe::File(crate::host::guest_path("ready")));
     call.restart = Restart::OnFailure { limit: 2 };
     host.serve(call).await;
+    host.script("echo > go").await;
     let ended = host.until("web", |service| service.state.is_over()).await;
     let ServiceState::Failed { reason, exit, .. } = ended.state else { panic!("{ended:?}") };
     assert_eq!((reason, exit.map(code)), (ServiceFailure::RestartLimit, Some(5)));
