@@ -67,11 +67,15 @@ fn dispatch(table: &'static [Entry], mut matches: ArgMatches) -> ExitCode {
     if path == tree::MCP_SERVE {
         return session::serve(Tools::of(table, tree::profile(&matches)), &tree::roots(&matches));
     }
-    if path == tree::ATTACH || path == tree::SHELL_ATTACH {
-        return match attach::asked(&matches) {
-            Ok(asked) => attach::run(asked),
-            Err(error) => render::parser_verdict(&error, Format::Text),
-        };
+    let attachment = match path.as_slice() {
+        path if path == tree::ATTACH => Some(attach::new_asked(&matches)),
+        path if path == tree::SHELL_ATTACH => Some(attach::asked(&matches)),
+        _ => None,
+    };
+    match attachment {
+        Some(Ok(asked)) => return attach::run(asked),
+        Some(Err(error)) => return render::parser_verdict(&error, Format::Text),
+        None => {}
     }
     if path == tree::MCP_INSTALL {
         return install::run(&matches);

@@ -14,7 +14,7 @@ mod keys;
 mod raw;
 mod words;
 
-pub(super) use words::{asked, command, new_command};
+pub(super) use words::{asked, command, new_asked, new_command};
 
 use super::interrupt::Interrupts;
 use super::render::{self, Format};

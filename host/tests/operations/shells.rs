@@ -90,7 +90,7 @@ async fn r22_raw_output_is_whole_and_plain_output_is_seen() {
     bench
         .type_in(id, r"stty -echo; printf '10%%\r50%%\r\033[32m100%%\033[0m done\n\377\n'; exit 4")
         .await;
-    let (seen, _) = bench.sees(id, start, "done").await;
+    let (seen, _) = bench.sees(id, start, "100% done").await;
     assert!(seen.contains("\n100% done\n"), "{seen:?}");
     let (mut cursor, mut raw) = (0, Vec::new());
     loop {

@@ -82,19 +82,22 @@ pub(in crate::cli) fn command() -> Command {
     There::augment_args(Command::new("attach"))
 }
 
-/// What the words of either ask for.
+/// What the words of `workspace attach` ask for.
 ///
 /// # Errors
 /// When words that passed the parser do not fit together.
-pub(in crate::cli) fn asked(matches: &ArgMatches) -> Result<Asked, clap::Error> {
-    let is_there = matches.try_contains_id("shell").is_ok();
-    if is_there {
-        let There { workspace, shell, leaving } = There::from_arg_matches(matches)?;
-        let target = Target::Shell(shell);
-        return Ok(Asked { workspace, target, keys: leaving.detach_keys });
-    }
+pub(in crate::cli) fn new_asked(matches: &ArgMatches) -> Result<Asked, clap::Error> {
     let New { workspace, cwd, env, user, leaving, argv } = New::from_arg_matches(matches)?;
     let argv = argv.into_iter().map(OsString::into_vec).collect();
     let target = Target::New { argv, cwd: cwd.map(|PathInGuest(path)| path), env, user };
     Ok(Asked { workspace, target, keys: leaving.detach_keys })
+}
+
+/// What the words of `workspace shell attach` ask for.
+///
+/// # Errors
+/// As [`new_asked`].
+pub(in crate::cli) fn asked(matches: &ArgMatches) -> Result<Asked, clap::Error> {
+    let There { workspace, shell, leaving } = There::from_arg_matches(matches)?;
+    Ok(Asked { workspace, target: Target::Shell(shell), keys: leaving.detach_keys })
 }
