@@ -337,9 +337,10 @@ impl Guest {
 
     /// Waits until a connection is there, or is not to be.
     pub async fn established(&mut self, handle: SocketHandle) -> bool {
-        self.until(|guest| match guest.socket(handle).state() {
-            State::SynSent | State::SynReceived => None,
-            _ => Some(guest.socket(handle).state() != State::Closed),
+        self.until(|guest| {
+            let state = guest.socket(handle).state();
+            let underway = [State::SynSent, State::SynReceived].contains(&state);
+            (!underway).then_some(state != State::Closed)
         })
         .await
     }
