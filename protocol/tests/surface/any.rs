@@ -1,10 +1,12 @@
 //! Any value of each type that crosses the wire.
 
 mod diff;
+mod egress;
 mod service;
 mod shell;
 
 pub use diff::{apply_patch, diff, diff_records, diff_summary, patch_applied};
+pub use egress::open_gateway;
 pub use service::{
     http_url, log_chunk, readiness, service, service_call, service_counts, service_list,
     service_logging, service_name, tcp_address,
@@ -17,7 +19,6 @@ pub use shell::{
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use pyro_protocol::egress::OpenGateway;
 use pyro_protocol::export::{Export, ExportEnd, ExportEntry, ExportKind, Exporting};
 use pyro_protocol::file::{
     Disposition, Edit, FileDelete, FileEdit, FileEdited, FileEntry, FileList, FileListed, FileMove,
@@ -80,20 +81,6 @@ pub fn activate() -> impl Strategy<Value = Activate> {
             hostname,
             machine_id,
             seeded,
-        },
-    )
-}
-
-pub fn open_gateway() -> impl Strategy<Value = OpenGateway> {
-    let v4 = || any::<[u8; 4]>().prop_map(Into::into);
-    let v6 = || any::<[u8; 16]>().prop_map(Into::into);
-    (v4(), v6(), v4(), v6(), any::<u16>()).prop_map(
-        |(guest_v4, guest_v6, gateway_v4, gateway_v6, mtu)| OpenGateway {
-            guest_v4,
-            guest_v6,
-            gateway_v4,
-            gateway_v6,
-            mtu,
         },
     )
 }

@@ -408,17 +408,17 @@ fn calls_about_shells() {
     let read = |until| ReadShell { id, cursor: 7, max_bytes: 16, wait_ms: 45_000, until };
     let write = WriteShell { id, data: "hi".into(), wait_ms: 10 };
     let cases = [
-        (Call::OpenShell(open), "180102736801037372630101410131010364657678 1e"),
-        (Call::ListShells(ListShells), "19"),
-        (Call::ReadShell(read(ReadUntil::Output)), "1a 010203040506 07 10 fbc8af 00"),
-        (Call::ReadShell(read(ReadUntil::Idle { ms: 9 })), "1a 010203040506 07 10 fbc8af 01 09"),
-        (Call::WriteShell(write), "1b 010203040506 026869 0a"),
-        (Call::SignalShell(SignalShell { id, number: 9 }), "1c 010203040506 09"),
-        (Call::ResizeShell(ResizeShell { id, size }), "1d 010203040506 78 1e"),
-        (Call::CloseShell(CloseShell { id }), "1e 010203040506"),
+        (Call::OpenShell(open), "220102736801037372630101410131010364657678 1e"),
+        (Call::ListShells(ListShells), "23"),
+        (Call::ReadShell(read(ReadUntil::Output)), "24 010203040506 07 10 fbc8af 00"),
+        (Call::ReadShell(read(ReadUntil::Idle { ms: 9 })), "24 010203040506 07 10 fbc8af 01 09"),
+        (Call::WriteShell(write), "25 010203040506 026869 0a"),
+        (Call::SignalShell(SignalShell { id, number: 9 }), "26 010203040506 09"),
+        (Call::ResizeShell(ResizeShell { id, size }), "27 010203040506 78 1e"),
+        (Call::CloseShell(CloseShell { id }), "28 010203040506"),
         (
             Call::AttachShell(AttachShell { id, cursor: 5, size: Some(size) }),
-            "1f 010203040506 05 01 78 1e",
+            "29 010203040506 05 01 78 1e",
         ),
     ];
     for (call, expected) in cases {
