@@ -157,7 +157,8 @@ async fn a_listener_who_does_not_listen_stops_the_program() {
     }
     let answer = running.await.unwrap().unwrap();
     assert_eq!((heard, answer.exit_code), (WRITTEN, 0));
-    assert!(footprint.grown_mib() < 16, "{} MiB", footprint.grown_mib());
+    // The pages of this program that are touched for the first time count too.
+    assert!(footprint.grown_mib() < 24, "{} MiB", footprint.grown_mib());
 }
 
 #[tokio::test]
