@@ -8,6 +8,7 @@ use crate::server::Connection;
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::egress::{BATCH, GatewayOpened, MTU_MAX, OpenGateway, Packets};
 use pyro_protocol::{AgentError, AgentErrorKind, FrameKind, FrameReader, FrameWriter, Lost};
+use resolver::Resolver;
 use std::io;
 use std::net::Ipv4Addr;
 use tun::Tun;
@@ -22,13 +23,18 @@ pub(crate) async fn run<R: Fetch, W: Carry>(
         Ok(tun) => tun,
         Err(error) => return connection.reply::<GatewayOpened>(Err(error)).await,
     };
-    resolver::point_to(&[call.gateway_v4.into(), call.gateway_v6.into()]);
+    let names = match &guest.machine {
+        Machine::Virtual { .. } => {
+            Some(Resolver::point_to(&[call.gateway_v4.into(), call.gateway_v6.into()]))
+        }
+        Machine::InProcess { .. } => None,
+    };
     connection.reply(Ok(GatewayOpened)).await?;
     let carried = tokio::select! {
         ended = to_guest(&mut connection.reader, &tun) => ended,
         ended = to_host(&tun, &mut connection.writer) => ended,
     };
-    resolver::point_nowhere();
+    drop(names);
     // The host's end is how a network ends.
     match carried {
         Err(Lost::Closed) => Ok(()),
@@ -51,7 +57,12 @@ fn open(guest: &Guest, call: OpenGateway) -> Result<Tun, AgentError> {
             let kind = if busy { AgentErrorKind::WrongState } else { AgentErrorKind::System };
             AgentError::new(kind, format!("the network cannot be opened: {error}"))
         }),
-        Machine::InProcess { .. } => {
+        Machine::InProcess { wire: Some(wire), .. } => {
+            wire.open().and_then(Tun::over).map_err(|error| {
+                AgentError::new(AgentErrorKind::System, format!("the wire is cut: {error}"))
+            })
+        }
+        Machine::InProcess { wire: None, .. } => {
             let text = "a guest without a machine has no network of its own";
             Err(AgentError::new(AgentErrorKind::Unsupported, text))
         }

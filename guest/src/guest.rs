@@ -19,6 +19,7 @@ use pyro_protocol::{AgentError, AgentErrorKind, GuestPath};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -77,7 +78,31 @@ pub(crate) enum Machine {
         disk: Arc<Scratch>,
         /// What the workspace is made of, if it is an overlay.
         layers: Option<LayerPaths>,
+        /// What stands for the kernel's network.
+        wire: Option<Wire>,
     },
+}
+
+/// What stands for the network interface of a guest without a machine: a socket
+/// that keeps packets apart, a new one each time that a network is opened.
+#[derive(Clone)]
+pub struct Wire(Arc<dyn Fn() -> io::Result<OwnedFd> + Send + Sync>);
+
+impl Wire {
+    /// The agent's ends of sockets come from here.
+    pub fn new(open: impl Fn() -> io::Result<OwnedFd> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(open))
+    }
+
+    pub(crate) fn open(&self) -> io::Result<OwnedFd> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wire")
+    }
 }
 
 /// Where the layers of an overlay are.
@@ -106,7 +131,16 @@ impl Guest {
     /// in its own process group; `workspace` stands for `/workspace`; `Activate`
     /// only checks its arguments; power-off is [`Guest::powered_off`].
     pub fn in_process(workspace: impl Into<PathBuf>, phase: Phase) -> Arc<Self> {
-        Self::in_process_on(workspace, None, phase)
+        Self::in_process_on(workspace, None, None, phase)
+    }
+
+    /// [`Guest::in_process`] that can have a network.
+    pub fn in_process_with_wire(
+        workspace: impl Into<PathBuf>,
+        wire: Wire,
+        phase: Phase,
+    ) -> Arc<Self> {
+        Self::in_process_on(workspace, None, Some(wire), phase)
     }
 
     /// [`Guest::in_process`] of a workspace that is an overlay, so that it has
@@ -116,16 +150,17 @@ impl Guest {
         layers: LayerPaths,
         phase: Phase,
     ) -> Arc<Self> {
-        Self::in_process_on(workspace, Some(layers), phase)
+        Self::in_process_on(workspace, Some(layers), None, phase)
     }
 
     fn in_process_on(
         workspace: impl Into<PathBuf>,
         layers: Option<LayerPaths>,
+        wire: Option<Wire>,
         phase: Phase,
     ) -> Arc<Self> {
         let (workspace, disk) = (workspace.into(), Arc::default());
-        let machine = Machine::InProcess { workspace, disk, layers };
+        let machine = Machine::InProcess { workspace, disk, layers, wire };
         let state = match phase {
             Phase::Waiting => State::Waiting,
             Phase::Activated => State::Activated(None),
@@ -138,10 +173,10 @@ impl Guest {
     pub fn restarted(&self) -> Option<Arc<Self>> {
         match &self.machine {
             Machine::Virtual { .. } => None,
-            Machine::InProcess { workspace, disk, layers } => {
+            Machine::InProcess { workspace, disk, layers, wire } => {
                 let (workspace, disk) = (workspace.clone(), disk.clone());
-                let layers = layers.clone();
-                let machine = Machine::InProcess { workspace, disk, layers };
+                let (layers, wire) = (layers.clone(), wire.clone());
+                let machine = Machine::InProcess { workspace, disk, layers, wire };
                 Some(Arc::new(Self::new(machine, State::Activated(None))))
             }
         }

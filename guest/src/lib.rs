@@ -56,7 +56,7 @@ mod shell;
 mod tunnel;
 mod work;
 
-pub use guest::{Guest, LayerPaths, Phase};
+pub use guest::{Guest, LayerPaths, Phase, Wire};
 pub use listen::serve_machine;
 #[doc(hidden)]
 pub use patch::fuzz as fuzz_patch;

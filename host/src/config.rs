@@ -56,6 +56,8 @@ pub struct Config {
     pub cache_dir: PathBuf,
     /// What cannot: workspaces.
     pub state_dir: PathBuf,
+    /// The user's settings, a TOML file that need not be there.
+    pub settings: PathBuf,
     /// The QEMU to run, when the user named one.
     pub qemu: Option<PathBuf>,
     /// The Firecracker to run, when the user named one.
@@ -125,10 +127,10 @@ impl Config {
     /// # Errors
     /// When there is neither `PYRO_HOME` nor a home directory.
     pub fn from_environment() -> Result<Self> {
-        let (cache_dir, state_dir) = match variable(variables::PYRO_HOME) {
+        let (cache_dir, state_dir, config_dir) = match variable(variables::PYRO_HOME) {
             Some(home) => {
                 let home = absolute(Path::new(&home))?;
-                (home.join("cache"), home.join("state"))
+                (home.join("cache"), home.join("state"), home.join("config"))
             }
             None => {
                 let xdg = Xdg::new().map_err(|error| {
@@ -137,7 +139,8 @@ impl Config {
                         .because(error)
                 })?;
                 let state = xdg.state_dir().unwrap_or_else(|| xdg.data_dir());
-                (xdg.cache_dir().join("pyro"), state.join("pyro"))
+                let named = |directory: PathBuf| directory.join("pyro");
+                (named(xdg.cache_dir()), named(state), named(xdg.config_dir()))
             }
         };
         let executable = variable(variables::PYRO_EXECUTABLE)
@@ -155,6 +158,7 @@ impl Config {
         Ok(Self {
             cache_dir,
             state_dir,
+            settings: config_dir.join("config.toml"),
             qemu: variable(variables::PYRO_QEMU).map(PathBuf::from),
             firecracker: variable(variables::PYRO_FIRECRACKER).map(PathBuf::from),
             agent,
@@ -277,6 +281,7 @@ impl Config {
         Self {
             cache_dir: home.join("cache"),
             state_dir: home.join("state"),
+            settings: home.join("config/config.toml"),
             qemu: None,
             firecracker: None,
             agent: PathBuf::new(),

@@ -7,10 +7,13 @@
 
 pub mod gateway;
 pub mod policy;
+pub mod set;
 
+use policy::Policy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 /// What a workspace's network may do.
@@ -26,6 +29,40 @@ pub enum NetworkPolicy {
     /// The same, and ports of the guest may be published on the host.
     #[serde(rename = "egress+published-ports")]
     EgressAndPublishedPorts,
+}
+
+/// Connections and datagram flows at the same time, at most. Without a limit, a
+/// flood of SYNs takes gigabytes.
+pub const FLOWS_MAX: u32 = 512;
+
+/// How much of a network a machine may use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NetworkLimits {
+    /// Connections and datagram flows at the same time; [`FLOWS_MAX`] if not said.
+    pub connections: Option<NonZeroU32>,
+    /// KiB of packets from the guest in a second; no limit if not said.
+    pub up_kib_per_second: Option<NonZeroU32>,
+    /// KiB of packets to it in a second; no limit if not said.
+    pub down_kib_per_second: Option<NonZeroU32>,
+}
+
+impl NetworkLimits {
+    /// Connections and datagram flows at the same time.
+    #[must_use]
+    pub fn flows_max(self) -> u32 {
+        self.connections.map_or(FLOWS_MAX, |count| count.get().min(FLOWS_MAX))
+    }
+}
+
+/// All that is said of a machine's network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// What it may do.
+    pub policy: NetworkPolicy,
+    /// Where it may go, with a policy other than `off`.
+    pub rules: Policy,
+    /// How much of it.
+    pub limits: NetworkLimits,
 }
 
 /// A word that names no such policy.

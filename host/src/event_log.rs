@@ -110,6 +110,18 @@ pub enum Happening {
         /// How many decisions are missing.
         count: u64,
     },
+    /// Its guest has no network: what carries it broke, and cannot be made again
+    /// yet.
+    NetworkLost {
+        /// What broke, and why it is not there again.
+        why: String,
+    },
+    /// What carries its network broke and is there again. Connections that there
+    /// were are not.
+    NetworkReopened {
+        /// What broke.
+        why: String,
+    },
 }
 
 /// Why a guest was powered off.

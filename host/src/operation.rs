@@ -29,10 +29,10 @@ pub use run::Run;
 pub use setup::Setup;
 pub use workspace::{
     FileDelete, FileEdit, FileList, FileMove, FileRead, FileSearch, FileStat, FileWrite,
-    NetworkAllow, NetworkDeny, NetworkExplain, NetworkStatus, PatchApply, PortList, PortPublish,
-    PortUnpublish, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite, ServiceList,
-    ServiceLogs, ServiceRemove, ServiceRestart, ServiceStart, ServiceStatus, ServiceStop,
-    ShellClose, ShellList, ShellOpen, ShellRead, ShellResize, ShellSignal, ShellWrite,
+    NetworkAllow, NetworkDeny, NetworkExplain, NetworkRemove, NetworkStatus, PatchApply, PortList,
+    PortPublish, PortUnpublish, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite,
+    ServiceList, ServiceLogs, ServiceRemove, ServiceRestart, ServiceStart, ServiceStatus,
+    ServiceStop, ShellClose, ShellList, ShellOpen, ShellRead, ShellResize, ShellSignal, ShellWrite,
     WorkspaceCreate, WorkspaceDelete, WorkspaceDiff, WorkspaceEvents, WorkspaceExec,
     WorkspaceExport, WorkspaceList, WorkspaceLogs, WorkspacePause, WorkspaceReset, WorkspaceResume,
     WorkspaceStart, WorkspaceStatus, WorkspaceStop, WorkspaceSyncPush, WorkspaceUpdate,
@@ -95,6 +95,7 @@ pub const OPERATIONS: &[Entry] = &[
     Entry::of::<NetworkStatus>(),
     Entry::of::<NetworkAllow>(),
     Entry::of::<NetworkDeny>(),
+    Entry::of::<NetworkRemove>(),
     Entry::of::<NetworkExplain>(),
     Entry::of::<WorkspaceReset>(),
     Entry::of::<WorkspaceDelete>(),

@@ -29,6 +29,7 @@ pub mod ttl;
 mod way;
 
 use crate::deadlines::Deadlines;
+use crate::egress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::WorkspaceId;
 use crate::store::discard_dir;
@@ -55,8 +56,9 @@ use way::Way;
 /// The hidden first argument that makes `pyro` a supervisor.
 pub const ARGUMENT: &str = "__supervise";
 
-/// The longest assignment or report, in bytes.
-const LINE_MAX: u64 = 64 * 1024;
+/// The longest assignment or report, in bytes: most of it would be rules of the
+/// network.
+const LINE_MAX: u64 = 512 * 1024;
 
 /// How long a failing VMM gets to end by itself, and its last lines to arrive.
 const LAST_BREATH: Duration = Duration::from_millis(100);
@@ -77,6 +79,9 @@ pub struct Assignment {
     pub machine: Machine,
     /// With what.
     pub vmm: Installed,
+    /// The network of a guest that has no record.
+    #[serde(default)]
+    pub network: egress::Network,
     /// Who resolves names for the guest; the host's own servers if nobody is named.
     #[serde(default)]
     pub resolvers: Vec<SocketAddr>,
@@ -241,13 +246,9 @@ async fn hold(
         // Nothing is to be said yet: it is the lease's end.
         _ = &mut word => return Ok(None),
     };
-    match assignment.lifetime {
-        // It has no record, and no network.
-        Lifetime::Lease => {}
-        Lifetime::Made | Lifetime::Kept => tokio::select! {
-            opened = guest.open_network(assignment) => opened?,
-            _ = &mut word => return Ok(None),
-        },
+    tokio::select! {
+        opened = guest.open_network(assignment) => opened?,
+        _ = &mut word => return Ok(None),
     }
     // Who finds the workspace the moment it is official has somebody to order:
     // the socket moves with its directory.
@@ -301,11 +302,17 @@ impl Guest {
         Self { process, endpoint, ready, way, network: None }
     }
 
-    /// Opens the network that the workspace's record says, and keeps it open.
+    /// Opens the network that it is to have, and keeps it open.
     async fn open_network(&mut self, assignment: &Assignment) -> Result<()> {
+        let Assignment { directory, resolvers, .. } = assignment;
+        let wanted = match assignment.lifetime {
+            // It has no record.
+            Lifetime::Lease => assignment.network.clone(),
+            Lifetime::Made | Lifetime::Kept => network::read(directory)?,
+        };
         let way = self.way.clone();
         let opened = tokio::select! {
-            opened = network::open(&way, &assignment.directory, &assignment.resolvers) => opened?,
+            opened = network::open(&way, wanted, directory, resolvers) => opened?,
             how = self.run_until_end() => {
                 let message = format!("the VMM {how} while the guest's network was opened");
                 return Err(Error::new(ErrorKind::BootFailed, message));

@@ -178,6 +178,8 @@ const SLEEPS: &[(&str, &str)] = &[
     ("host/src/vsock/endpoint.rs", "from_millis(10)"),
     // How long a guest may take to let go of a caller that has gone.
     ("host/src/vsock/endpoint.rs", "LEAVING_DEADLINE"),
+    // A guest that breaks its network again and again is to wait.
+    ("host/src/supervisor/network.rs", "pause"),
     // A guest that answers at once what it was to wait for is not asked at once.
     ("host/src/workspace/process.rs", "pace"),
 ];

@@ -19,19 +19,27 @@ const NOWHERE: &str = "# pyro: names are not resolved without a network policy\n
 /// The most of a file that is looked at.
 const FILE_MAX: u64 = 64 * 1024;
 
-/// Has programs ask these.
-pub(super) fn point_to(servers: &[IpAddr]) {
-    let mut content = format!("{OURS}: names are resolved as the network policy allows\n");
-    for server in servers {
-        // Writing to a string does not fail.
-        let _ = writeln!(content, "nameserver {server}");
+/// Has programs ask somebody, for as long as this lives; then nobody.
+#[derive(Debug)]
+pub(super) struct Resolver(());
+
+impl Resolver {
+    /// Has programs ask these.
+    pub(super) fn point_to(servers: &[IpAddr]) -> Self {
+        let mut content = format!("{OURS}: names are resolved as the network policy allows\n");
+        for server in servers {
+            // Writing to a string does not fail.
+            let _ = writeln!(content, "nameserver {server}");
+        }
+        write(Path::new(PATH), &content);
+        Self(())
     }
-    write(Path::new(PATH), &content);
 }
 
-/// Has programs ask nobody.
-pub(super) fn point_nowhere() {
-    write(Path::new(PATH), NOWHERE);
+impl Drop for Resolver {
+    fn drop(&mut self) {
+        write(Path::new(PATH), NOWHERE);
+    }
 }
 
 fn write(path: &Path, content: &str) {

@@ -44,6 +44,11 @@ impl Tun {
         ioctl(&device, libc::TUNSETIFF as _, &raw mut request)
             .map_err(|error| named("making it", error))?;
         configure(network)?;
+        Self::over(device)
+    }
+
+    /// What moves packets through a descriptor that keeps them apart.
+    pub(super) fn over(device: OwnedFd) -> io::Result<Self> {
         // SAFETY: an OwnedFd names the same open descriptor for as long as it lives.
         Ok(Self(unsafe { AsyncFd::register(device) }?))
     }
@@ -60,7 +65,7 @@ impl Tun {
             let mut ready = self.0.readable().await?;
             let read = ready.try_io(|device| Ok(rustix::io::read(device.get_ref(), &mut *into)?));
             if let Ok(read) = read {
-                return read;
+                return read.and_then(whole);
             }
         }
     }
@@ -68,10 +73,18 @@ impl Tun {
     /// The next packet, if there is one.
     pub(super) fn pending(&self, into: &mut [u8]) -> io::Result<Option<usize>> {
         match rustix::io::read(self.0.get_ref(), into) {
-            Ok(length) => Ok(Some(length)),
+            Ok(length) => whole(length).map(Some),
             Err(rustix::io::Errno::AGAIN) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
+    }
+}
+
+/// A packet's length: none is empty, so that is the end.
+fn whole(length: usize) -> io::Result<usize> {
+    match length {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        length => Ok(length),
     }
 }
 

@@ -23,6 +23,8 @@ mod tcp;
 mod tests;
 mod udp;
 
+use super::NetworkLimits;
+use super::policy::name::DomainName;
 use super::policy::{Destination, Policy, Protocol, Verdict};
 use dns::binding::Bindings;
 use futures::future::LocalBoxFuture;
@@ -31,7 +33,7 @@ use host::Host;
 use journal::Journal;
 pub use journal::{Action, Cause, Decision, Told};
 pub use limit::Limit;
-use limit::Limits;
+use limit::{Limits, Way};
 use packet::{Key, Packet, Payload};
 use pyro_protocol::egress::{GUEST_V4, GUEST_V6, Packets};
 use pyro_protocol::{FrameKind, FrameReader, FrameWriter, Lost};
@@ -80,6 +82,9 @@ struct Shared {
 struct Flow {
     /// Ends it when it is cancelled.
     end: CancellationToken,
+    /// What its other end was called when it began: a name that is forgotten
+    /// since is no reason to end it.
+    names: Vec<DomainName>,
     carrier: Carrier,
 }
 
@@ -95,18 +100,21 @@ enum Carrier {
 
 impl Gateway {
     /// A gateway that nobody uses yet. Whatever is decided is told.
-    pub fn new(policy: Policy, host: impl Host + 'static, tell: impl Fn(Told) + 'static) -> Self {
-        let mut seed = [0; 8];
-        crate::id::fill_random(&mut seed);
+    pub fn new(
+        policy: Policy,
+        limits: NetworkLimits,
+        host: impl Host + 'static,
+        tell: impl Fn(Told) + 'static,
+    ) -> Self {
         let now = Instant::now();
         Self(Rc::new(Gate {
             host: Box::new(host),
             shared: RefCell::new(Shared {
-                stack: Stack::new(u64::from_le_bytes(seed)),
+                stack: Stack::new(seed(), limits.unsent_max()),
                 policy,
                 bindings: Bindings::default(),
                 flows: HashMap::new(),
-                limits: Limits::new(now),
+                limits: Limits::new(limits, now),
                 journal: Journal::new(Box::new(tell), now),
                 starting: Vec::new(),
                 scratch: vec![0; u16::MAX.into()],
@@ -121,13 +129,11 @@ impl Gateway {
     /// when it is underway.
     pub fn set_policy(&self, policy: Policy) {
         let gate = &self.0;
-        gate.shared.borrow_mut().policy = policy;
-        let keys: Vec<_> = gate.shared.borrow().flows.keys().copied().collect();
-        for key in keys {
-            let (verdict, _) = gate.decide(&key);
-            if !verdict.allowed()
-                && let Some(flow) = gate.shared.borrow().flows.get(&key)
-            {
+        let mut shared = gate.shared.borrow_mut();
+        shared.policy = policy;
+        for (key, flow) in &shared.flows {
+            let is_host = gate.host.is_own(key.remote.ip());
+            if !shared.policy.decide(&key.destination(&flow.names, is_host)).allowed() {
                 flow.end.cancel();
             }
         }
@@ -139,13 +145,16 @@ impl Gateway {
         self.0.shared.borrow().flows.len()
     }
 
-    /// Carries packets over a connection until it is lost. All flows end then.
+    /// Carries packets over a connection until it is lost. All flows end then, by
+    /// a reset: nobody is to take for whole what was cut off. What the guest was
+    /// told of names, and how often it asked, is known to the next run.
     pub async fn run<R, W>(&self, mut reader: FrameReader<R>, mut writer: FrameWriter<W>) -> Lost
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
         let gate = &self.0;
+        let _end = EndAll(gate);
         tokio::select! {
             lost = gate.receive(&mut reader) => lost,
             lost = gate.transmit(&mut writer) => lost,
@@ -163,6 +172,33 @@ impl Gateway {
     }
 }
 
+/// Ends all flows of a run, however it ends.
+struct EndAll<'a>(&'a Gate);
+
+impl Drop for EndAll<'_> {
+    fn drop(&mut self) {
+        let shared = &mut *self.0.shared.borrow_mut();
+        shared.flows.clear();
+        shared.starting.clear();
+        shared.limits.none_in_use();
+        shared.stack = Stack::new(seed(), shared.limits.unsent_max());
+    }
+}
+
+/// Waits; not at all for nothing, which a timer takes for its shortest time.
+async fn rest(wait: Duration) {
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// What nobody can guess sequence numbers by.
+fn seed() -> u64 {
+    let mut seed = [0; 8];
+    crate::id::fill_random(&mut seed);
+    u64::from_le_bytes(seed)
+}
+
 impl Gate {
     async fn receive<R: AsyncRead + Unpin>(self: &Rc<Self>, reader: &mut FrameReader<R>) -> Lost {
         loop {
@@ -176,6 +212,9 @@ impl Gate {
             if let Err(error) = self.take_all(&frame.payload) {
                 return Lost::Io(std::io::Error::other(error));
             }
+            let wait = self.shared.borrow_mut().limits.pass(Way::Up, frame.payload.len());
+            // Meanwhile the guest's packets wait where they are, and it slows down.
+            rest(wait).await;
         }
     }
 
@@ -187,6 +226,8 @@ impl Gate {
                     if let Err(lost) = writer.send_raw(FrameKind::Data, &batch).await {
                         return lost;
                     }
+                    let wait = self.shared.borrow_mut().limits.pass(Way::Down, batch.len());
+                    rest(wait).await;
                     // There may be room where there was none.
                     self.stirred.notify_one();
                 }
@@ -310,12 +351,12 @@ impl Gate {
             true => shared.limits.admit(count, now).err(),
             false => None,
         };
-        shared.journal.note_flow(&key, names, &verdict, limited, now);
+        shared.journal.note_flow(&key, &names, &verdict, limited, now);
         match (verdict.allowed(), limited) {
             (true, None) if syn.len() <= SYN_MAX => {
                 shared.limits.connecting += 1;
                 let end = CancellationToken::new();
-                let flow = Flow { end: end.clone(), carrier: Carrier::Connecting };
+                let flow = Flow { end: end.clone(), names, carrier: Carrier::Connecting };
                 shared.flows.insert(key, flow);
                 drop(shared);
                 let work = tcp::carry(Rc::clone(self), key, syn.to_vec(), end);
@@ -329,21 +370,20 @@ impl Gate {
     }
 
     /// What the policy says of a flow, and the names it goes by.
-    fn decide(&self, key: &Key) -> (Verdict, Vec<super::policy::name::DomainName>) {
+    fn decide(&self, key: &Key) -> (Verdict, Vec<DomainName>) {
         let address = key.remote.ip();
         let is_host = self.host.is_own(address);
         let mut shared = self.shared.borrow_mut();
         let names = shared.bindings.names(address, Instant::now());
-        let (port, protocol) = (key.remote.port(), key.protocol);
-        let to = Destination { address, port, protocol, names: &names, is_host };
-        (shared.policy.decide(&to), names)
+        (shared.policy.decide(&key.destination(&names, is_host)), names)
     }
 }
 
 /// Takes frames as a hostile guest sends them, on a host where nothing is.
 #[doc(hidden)]
 pub fn fuzz(frames: &[Vec<u8>]) {
-    let gateway = Gateway::new(Policy::open(), selftest::Watch::default(), |_| {});
+    let watch = selftest::Watch::default();
+    let gateway = Gateway::new(Policy::open(), NetworkLimits::default(), watch, |_| {});
     for frame in frames {
         let _ = gateway.take(frame);
         let mut shared = gateway.0.shared.borrow_mut();
@@ -351,6 +391,14 @@ pub fn fuzz(frames: &[Vec<u8>]) {
         while let Some(batch) = shared.stack.leaving() {
             assert!(Packets::of(&batch).all(|packet| packet.is_ok()));
         }
+    }
+}
+
+impl Key {
+    /// Where it leads, as a policy decides on it.
+    fn destination<'a>(&self, names: &'a [DomainName], is_host: bool) -> Destination<'a> {
+        let (address, port) = (self.remote.ip(), self.remote.port());
+        Destination { address, port, protocol: self.protocol, names, is_host }
     }
 }
 

@@ -15,7 +15,7 @@ mod tests;
 use ipnet::IpNet;
 use name::DomainName;
 use range::Range;
-pub use rule::{BadRule, Effect, Matcher, Rule, RuleId, Target};
+pub use rule::{BadRule, Effect, Matcher, Rule, RuleId, RuleRef, Said, Target};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -127,40 +127,67 @@ impl Policy {
         Self { rules: Vec::new(), otherwise: Effect::Deny, next: 1 }
     }
 
-    /// Adds a rule after all others.
+    /// Adds rules after all others, in their order.
     ///
     /// # Errors
-    /// When there are [`RULES_MAX`] already.
-    pub fn append(&mut self, effect: Effect, matcher: Matcher) -> Result<RuleId, TooManyRules> {
-        let rule = self.number(effect, matcher)?;
-        let id = rule.id;
-        self.rules.push(rule);
-        Ok(id)
+    /// When there would be more than [`RULES_MAX`]; then none is added.
+    pub fn append(
+        &mut self,
+        said: impl IntoIterator<Item = Said>,
+    ) -> Result<Vec<RuleId>, TooManyRules> {
+        self.put(said.into_iter().collect(), self.rules.clone(), Vec::new())
     }
 
-    /// Adds a rule before all others, so that what was said last holds. One that
-    /// matches the very same is replaced.
+    /// Adds rules before all others, in their order, so that what was said last
+    /// holds. One that matches the very same is replaced, and so is what there was
+    /// of the same set.
     ///
     /// # Errors
-    /// When there are [`RULES_MAX`] already.
-    pub fn put_first(&mut self, effect: Effect, matcher: Matcher) -> Result<RuleId, TooManyRules> {
-        let there = self.rules.iter().position(|rule| rule.matcher == matcher);
-        if let Some(there) = there {
-            self.rules.remove(there);
-        }
-        let rule = self.number(effect, matcher)?;
-        let id = rule.id;
-        self.rules.insert(0, rule);
-        Ok(id)
+    /// When there would be more than [`RULES_MAX`]; then none is added.
+    pub fn put_first(
+        &mut self,
+        said: impl IntoIterator<Item = Said>,
+    ) -> Result<Vec<RuleId>, TooManyRules> {
+        let said: Vec<_> = said.into_iter().collect();
+        let mut others = self.rules.clone();
+        others.retain(|rule| {
+            let again = |new: &Said| {
+                new.matcher == rule.matcher || new.set.is_some() && new.set == rule.set
+            };
+            !said.iter().any(again)
+        });
+        self.put(said, Vec::new(), others)
     }
 
-    fn number(&mut self, effect: Effect, matcher: Matcher) -> Result<Rule, TooManyRules> {
-        if self.rules.len() >= RULES_MAX {
+    fn put(
+        &mut self,
+        said: Vec<Said>,
+        before: Vec<Rule>,
+        after: Vec<Rule>,
+    ) -> Result<Vec<RuleId>, TooManyRules> {
+        if before.len() + said.len() + after.len() > RULES_MAX {
             return Err(TooManyRules);
         }
-        let id = RuleId(self.next);
-        self.next = self.next.saturating_add(1);
-        Ok(Rule { id, effect, matcher })
+        let mut ids = Vec::new();
+        self.rules = before;
+        for Said { effect, matcher, set } in said {
+            let id = RuleId(self.next);
+            self.next = self.next.saturating_add(1);
+            self.rules.push(Rule { id, effect, matcher, set });
+            ids.push(id);
+        }
+        self.rules.extend(after);
+        Ok(ids)
+    }
+
+    /// Takes rules out; gives their ids.
+    pub fn remove(&mut self, which: &RuleRef) -> Vec<RuleId> {
+        let is_meant = |rule: &Rule| match which {
+            RuleRef::Id(id) => rule.id == *id,
+            RuleRef::Matcher(matcher) => rule.matcher == *matcher,
+            RuleRef::Set(name) => rule.set.as_ref() == Some(name),
+        };
+        self.rules.extract_if(.., |rule| is_meant(rule)).map(|rule| rule.id).collect()
     }
 
     /// Says whether a destination may be reached, and why.

@@ -64,6 +64,7 @@ impl Lab {
         let config = Config {
             cache_dir: home.path().join("cache"),
             state_dir: home.path().join("state"),
+            settings: home.path().join("config.toml"),
             qemu: None,
             firecracker: None,
             agent: home.path().join("pyro-agent"),

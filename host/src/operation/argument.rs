@@ -4,6 +4,7 @@
 mod command_line;
 mod host_path;
 mod label;
+mod network;
 mod number;
 mod path;
 mod patience;
@@ -19,16 +20,17 @@ mod workspace;
 pub use command_line::CommandLine;
 pub use host_path::HostPath;
 pub use label::{Label, Labels};
+pub use network::WantedNetwork;
 pub use number::{
-    DiskMib, DiskMibPerSecond, DiskOpsPerSecond, MemMib, Number, OutOfBounds, OutputLimit,
-    TimeoutSeconds, TtlSeconds, VcpuCount,
+    DiskMib, DiskMibPerSecond, DiskOpsPerSecond, MemMib, NetworkConnections, NetworkKibPerSecond,
+    Number, OutOfBounds, OutputLimit, TimeoutSeconds, TtlSeconds, VcpuCount,
 };
 pub(crate) use number::{maybe_count, whole};
 pub use path::PathInGuest;
 pub use patience::Patience;
 pub use port::{NoPort, PortMapping};
 pub use process::{NoProcess, ProcessRef};
-pub use rule::NetworkRule;
+pub use rule::{NetworkRule, NetworkRuleRef, NoRule};
 pub use service::ServiceRef;
 pub use shell::{Cols, NoShell, Rows, ShellRef, terminal_size};
 pub use signal::{NoSignal, SignalRef};

@@ -1,10 +1,12 @@
 //! One program in a fresh machine.
 
 use super::argument::{
-    CommandLine, MemMib, OutputLimit, PathInGuest, TimeoutSeconds, Variable, Variables, VcpuCount,
+    CommandLine, MemMib, NetworkConnections, NetworkKibPerSecond, NetworkRule, OutputLimit,
+    PathInGuest, TimeoutSeconds, Variable, Variables, VcpuCount, WantedNetwork,
 };
 use super::output::{Collector, HEADINGS, Output, ending};
 use super::{Answer, Context, Effect, Operation, Page, Streams};
+use crate::egress::NetworkPolicy;
 use crate::vmm::{RateLimit, Rung};
 use crate::workspace::history::exit_code;
 use crate::workspace::{self, Program, Ran, RunRequest, Shape};
@@ -16,8 +18,8 @@ use std::time::Duration;
 
 /// Run a program in a fresh microVM, then remove the machine.
 ///
-/// Nothing of the host is visible to the program, it has no network, and nothing
-/// of what it writes is kept. A program that fails is an answer, not an error:
+/// Nothing of the host is visible to the program, it has no network unless asked
+/// for, and nothing of what it writes is kept. A program that fails is an answer, not an error:
 /// look at its exit code, which is 124 after a time-out and 128+N after signal
 /// N. Errors mean that the program never ran or that the machine was lost.
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
@@ -64,6 +66,32 @@ pub struct Run {
     #[serde(default)]
     #[schemars(with = "Rung")]
     pub vmm: Option<Rung>,
+    /// What its network may do. `egress`: it reaches the public Internet, or what
+    /// `--allow` names; never the host or its network unless named.
+    #[arg(long, value_name = "off|egress", default_value_t)]
+    #[serde(default)]
+    pub network_policy: NetworkPolicy,
+    /// Let its network reach this, and nothing that no rule allows:
+    /// `pypi.org:443`, `*.debian.org`, `10.0.0.0/8:5432`; `@NAME` is a set of rules
+    /// of your configuration.
+    #[arg(long, value_name = "RULE")]
+    #[serde(default)]
+    pub allow: Vec<NetworkRule>,
+    /// How many connections and datagram flows its network has at the same time, 1
+    /// to 512.
+    #[arg(long, value_name = "N", default_value_t)]
+    #[serde(default)]
+    pub network_connections: NetworkConnections,
+    /// How many KiB leave it in a second at most; no limit if not given.
+    #[arg(long, value_name = "N")]
+    #[serde(default)]
+    #[schemars(with = "NetworkKibPerSecond")]
+    pub network_up_kib_per_second: Option<NetworkKibPerSecond>,
+    /// How many KiB reach it in a second at most; no limit if not given.
+    #[arg(long, value_name = "N")]
+    #[serde(default)]
+    #[schemars(with = "NetworkKibPerSecond")]
+    pub network_down_kib_per_second: Option<NetworkKibPerSecond>,
     /// How many bytes of stdout, and of stderr, an answer in JSON holds: the
     /// first half and the last half of what was written.
     #[arg(long, value_name = "N", default_value_t)]
@@ -90,6 +118,7 @@ Examples:
   pyro run debian:12 -- git --version
   pyro run debian:12 --shell 'ls /etc | wc -l'
   tar c . | pyro run debian:12-build --mem-mib 2048 -- sh -c 'tar x && make test'
+  pyro run debian:12 --network-policy egress --allow '*.debian.org' -- apt-get update
   pyro run debian:12 --json -- python3 -c 'print(6 * 7)'
 
 Exit codes: the program's own; 124 timed out, 125 pyro failed, 126 not
@@ -108,6 +137,11 @@ impl Run {
             vcpu_count: VcpuCount::default(),
             mem_mib: MemMib::default(),
             vmm: None,
+            network_policy: NetworkPolicy::default(),
+            allow: Vec::new(),
+            network_connections: NetworkConnections::default(),
+            network_up_kib_per_second: None,
+            network_down_kib_per_second: None,
             output_limit_bytes: OutputLimit::default(),
         }
     }
@@ -134,6 +168,9 @@ pub struct RunAnswer {
     pub duration_ms: u64,
     /// How long the machine took until it could run anything, in milliseconds.
     pub boot_ms: u64,
+    /// What its network was refused: to `connect`, `send` or `resolve` what, and by
+    /// which rule; the first few, each once.
+    pub network_refused: Vec<String>,
     /// The machine's id.
     pub vm_id: String,
     /// What became of the machine.
@@ -160,6 +197,13 @@ impl Operation for Run {
 
     async fn run(self, pyro: &Pyro, mut context: Context) -> Result<RunAnswer> {
         let collector = Collector::tap(&mut context.events, self.output_limit_bytes.get());
+        let network = WantedNetwork {
+            policy: self.network_policy,
+            allow: self.allow,
+            connections: self.network_connections,
+            up: self.network_up_kib_per_second,
+            down: self.network_down_kib_per_second,
+        };
         let request = RunRequest {
             environment: self.environment.clone(),
             shape: Shape {
@@ -169,6 +213,7 @@ impl Operation for Run {
                 disk_limit: RateLimit::NONE,
             },
             vmm: self.vmm,
+            network: network.resolve(&pyro.config)?,
             program: Program {
                 argv: self.command.clone().into_argv(),
                 cwd: self.cwd.map(|PathInGuest(path)| path),
@@ -193,14 +238,21 @@ impl Answer for RunAnswer {
         if self.timed_out {
             writeln!(page, "give it more `timeout_seconds`, or a workspace, where it can go on")?;
         }
+        for refused in &self.network_refused {
+            writeln!(page, "the network policy refused to {refused}")?;
+        }
         let room = page.room().saturating_sub(HEADINGS);
         self.output.render(page, room).map(drop)
     }
 
     fn note(&self) -> Option<String> {
-        self.timed_out.then(|| {
+        let over = self.timed_out.then(|| {
             format!("the time was over after {} ms; everything was killed", self.duration_ms)
-        })
+        });
+        let refused = (!self.network_refused.is_empty())
+            .then(|| format!("the network policy refused to {}", self.network_refused.join(", ")));
+        let notes: Vec<_> = [over, refused].into_iter().flatten().collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
     }
 
     fn exit_code(&self) -> u8 {
@@ -220,6 +272,7 @@ impl RunAnswer {
             output,
             duration_ms: milliseconds(ran.took),
             boot_ms: milliseconds(ran.boot),
+            network_refused: ran.refused,
             vm_id: ran.id.to_string(),
             cleanup: Cleanup {
                 vm_id: ran.id.to_string(),
@@ -244,6 +297,7 @@ mod tests {
         collected.push(Stream::Stderr, stderr);
         let ran = Ran {
             removed: true,
+            refused: vec!["resolve evil.org by otherwise".into()],
             id: "0123456789ab".parse().unwrap(),
             outcome,
             boot: Duration::from_millis(412),

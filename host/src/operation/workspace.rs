@@ -43,8 +43,8 @@ pub use last_command::LastCommand;
 pub use list::{WorkspaceList, WorkspaceListAnswer};
 pub use logs::{LogEntry, LogState, WorkspaceLogs, WorkspaceLogsAnswer};
 pub use network::{
-    NetworkAllow, NetworkDeny, NetworkExplain, NetworkExplainAnswer, NetworkRuleEntry,
-    NetworkStatus, NetworkStatusAnswer,
+    NetworkAllow, NetworkDeny, NetworkExplain, NetworkExplainAnswer, NetworkRemove,
+    NetworkRuleEntry, NetworkStatus, NetworkStatusAnswer,
 };
 pub use patch_apply::{PatchApply, PatchApplyAnswer, PatchSummary, PatchedEntry};
 pub use pause::WorkspacePause;

@@ -111,7 +111,7 @@ pub(super) fn settle(
     let running = Running { since, ready, rung: Some(rung), paused_at: None };
     let told = Told::new(&directory, running)?;
     if let Some(network) = &guest.network {
-        network.settle(&directory);
+        network.settle(&directory)?;
     }
     note(&log, Happening::Started { boot_ms: guest.ready.boot_ms() });
     // What is written later is told: the socket is there.
@@ -171,6 +171,9 @@ impl Settled {
                 () = terminate.told() => break End::Signalled,
             }
         };
+        if let Some(network) = &guest.network {
+            network.expect_end();
+        }
         // Nobody else is to find it; and one that somebody ends has not crashed.
         // Whatever cannot be removed, the guest still goes off in good order.
         if !matches!(end, End::Crashed(_)) {

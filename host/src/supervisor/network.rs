@@ -1,27 +1,47 @@
 //! A guest's network: its gateway runs here, as long as the guest does.
+//!
+//! ```text
+//! open ──▶ carrying ── the connection is lost ──▶ cut off ── after a while ──┐
+//!             ▲                                      ▲    └─── no answer ────┤
+//!             └────────────── opened again ──────────┴───────────────────────┘
+//! ```
+//!
+//! A guest that is cut off has no way out.
 
-use super::way::Way;
+use super::way::{Duplex, Way};
 use super::{Endpoint, ttl};
-use crate::egress::NetworkPolicy;
+use crate::agent::Connection;
 use crate::egress::gateway::dns::resolve::Resolver;
 use crate::egress::gateway::host::ThisHost;
 use crate::egress::gateway::{Gateway, Told, selftest};
 use crate::egress::policy::Policy;
+use crate::egress::{self, NetworkLimits, NetworkPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event_log::{EventLog, Happening};
 use crate::store::record;
 use pyro_protocol::egress::OpenGateway;
 use serde::Deserialize;
-use std::cell::RefCell;
-use std::future::pending;
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long a guest may take to make its network interface.
 const OPEN_MAX: Duration = Duration::from_secs(30);
+
+/// How long to wait before a network that was lost is opened again: an agent that
+/// was killed is there again in less, and has let go of its interface.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// And how long at most, however often it was lost: a guest that breaks it again
+/// and again is not to keep its host busy, or to fill its event log.
+const AGAIN_MAX: Duration = Duration::from_secs(30);
+
+/// A network that held for so long was not lost again and again.
+const STEADY: Duration = Duration::from_secs(60);
 
 /// What a supervisor reads of a record.
 #[derive(Deserialize)]
@@ -29,76 +49,131 @@ struct Networked {
     network_policy: NetworkPolicy,
     #[serde(default)]
     network_rules: Policy,
+    #[serde(default)]
+    network_limits: NetworkLimits,
 }
 
-/// What the record in a workspace's directory says its network may do; `None` is
-/// nothing.
+/// What the record in a workspace's directory says of its network.
 ///
 /// # Errors
 /// When it cannot be read.
-fn read(directory: &Path) -> Result<Option<Policy>> {
-    let Networked { network_policy, network_rules } =
+pub(super) fn read(directory: &Path) -> Result<egress::Network> {
+    let Networked { network_policy, network_rules, network_limits } =
         record::read_part(&directory.join(ttl::RECORD_NAME))?;
-    Ok(match network_policy {
-        NetworkPolicy::Off => None,
-        NetworkPolicy::Egress | NetworkPolicy::EgressAndPublishedPorts => Some(network_rules),
-    })
+    Ok(egress::Network { policy: network_policy, rules: network_rules, limits: network_limits })
 }
 
 /// A guest's network.
 pub(super) struct Network {
     gateway: Gateway,
-    /// That of the directory where the workspace is now.
-    log: Rc<RefCell<EventLog>>,
+    notes: Rc<Notes>,
 }
 
-/// Gives the guest of a workspace the network that its record says, once it is
-/// proved that the policy holds. With it comes what carries packets; when that
-/// is lost, the guest has no network any more.
+/// Where it is noted what became of it.
+struct Notes {
+    /// That of the directory where the workspace is now.
+    log: RefCell<EventLog>,
+    /// The guest is about to go off, and its network with it.
+    over: Cell<bool>,
+}
+
+impl Notes {
+    fn note(&self, happening: Happening) {
+        // What cannot be written down has happened all the same.
+        drop(self.log.borrow().append(happening));
+    }
+}
+
+/// Gives a guest the network that it is to have, once it is proved that the policy
+/// holds. With it comes what carries packets for as long as it is polled.
 ///
 /// # Errors
 /// When the policy does not hold, or the guest cannot have a network.
 pub(super) async fn open(
     way: &Way,
+    wanted: egress::Network,
     directory: &Path,
     servers: &[SocketAddr],
 ) -> Result<Option<(Network, Endpoint)>> {
-    let Some(policy) = read(directory)? else { return Ok(None) };
-    selftest::run(&policy)?;
+    let egress::Network { policy, rules, limits } = wanted;
+    if policy == NetworkPolicy::Off {
+        return Ok(None);
+    }
+    selftest::run(&rules)?;
+    let connection = connect(way).await?;
+    let log = RefCell::new(EventLog::within(directory));
+    let notes = Rc::new(Notes { log, over: Cell::new(false) });
+    let noted = Rc::clone(&notes);
+    let tell = move |told| noted.note(happening(told));
+    let resolver = match servers {
+        [] => Resolver::of_this_host(),
+        servers => Resolver::new(servers.to_vec()),
+    };
+    let gateway = Gateway::new(rules, limits, ThisHost::new(resolver), tell);
+    let network = Network { gateway: gateway.clone(), notes: Rc::clone(&notes) };
+    let way = way.clone();
+    let carrying: Endpoint =
+        Box::pin(async move { match carry(&way, &gateway, &notes, connection).await {} });
+    Ok(Some((network, carrying)))
+}
+
+async fn connect(way: &Way) -> Result<Connection<Box<dyn Duplex>>> {
     let opening = async {
         let mut connection = way.greet().await?;
         connection.call(OpenGateway::usual(), Duration::MAX).await?;
         Ok(connection)
     };
-    let connection = timeout(OPEN_MAX, opening).await.unwrap_or_else(|_| {
+    timeout(OPEN_MAX, opening).await.unwrap_or_else(|_| {
         let message = format!("the guest made no network within {} s", OPEN_MAX.as_secs());
         Err(Error::new(ErrorKind::BootFailed, message))
-    })?;
-    let log = Rc::new(RefCell::new(EventLog::within(directory)));
-    let noted = Rc::clone(&log);
-    let tell = move |told| {
-        // What cannot be written down was decided all the same.
-        drop(noted.borrow().append(happening(told)));
-    };
-    let resolver = match servers {
-        [] => Resolver::of_this_host(),
-        servers => Resolver::new(servers.to_vec()),
-    };
-    let gateway = Gateway::new(policy, ThisHost::new(resolver), tell);
-    let network = Network { gateway: gateway.clone(), log };
-    let (reader, writer) = connection.into_frames();
-    let carrying: Endpoint = Box::pin(async move {
-        // The guest's other calls go on, without a network.
-        drop(gateway.run(reader, writer).await);
-        pending().await
-    });
-    Ok(Some((network, carrying)))
+    })
+}
+
+/// Carries packets over one connection after another: the agent may die, and
+/// whoever is root in the guest may take its interface away.
+async fn carry(
+    way: &Way,
+    gateway: &Gateway,
+    notes: &Notes,
+    mut connection: Connection<Box<dyn Duplex>>,
+) -> Infallible {
+    let mut pause = AGAIN;
+    loop {
+        let opened = Instant::now();
+        let (reader, writer) = connection.into_frames();
+        let lost = gateway.run(reader, writer).await;
+        let why = Error::new(ErrorKind::GuestLost, "its connection is lost").because(lost).chain();
+        if opened.elapsed() >= STEADY {
+            pause = AGAIN;
+        }
+        let mut noted = false;
+        connection = loop {
+            sleep(pause).await;
+            pause = (pause * 2).min(AGAIN_MAX);
+            match connect(way).await {
+                Ok(connection) => break connection,
+                // One that goes off loses it too.
+                Err(error) if !noted && !notes.over.get() => {
+                    noted = true;
+                    let why = format!("{why}; {}", error.chain());
+                    notes.note(Happening::NetworkLost { why });
+                }
+                Err(_) => {}
+            }
+        };
+        notes.note(Happening::NetworkReopened { why });
+    }
 }
 
 impl Network {
-    /// Notes what is decided in the log of a directory from now on.
-    pub(super) fn settle(&self, directory: &Path) {
-        *self.log.borrow_mut() = EventLog::within(directory);
+    /// Notes what is decided in the log of a directory from now on, and decides by
+    /// what the record there says: it may have changed before anybody could tell.
+    ///
+    /// # Errors
+    /// As [`Network::read`].
+    pub(super) fn settle(&self, directory: &Path) -> Result<()> {
+        *self.notes.log.borrow_mut() = EventLog::within(directory);
+        self.read(directory)
     }
 
     /// Decides by what the record says now.
@@ -106,11 +181,17 @@ impl Network {
     /// # Errors
     /// When it cannot be read, or would not hold; then all is as before.
     pub(super) fn read(&self, directory: &Path) -> Result<()> {
-        if let Some(policy) = read(directory)? {
-            selftest::run(&policy)?;
-            self.gateway.set_policy(policy);
+        let egress::Network { policy, rules, .. } = read(directory)?;
+        if policy != NetworkPolicy::Off {
+            selftest::run(&rules)?;
+            self.gateway.set_policy(rules);
         }
         Ok(())
+    }
+
+    /// The guest is about to go off: that its network is lost then is no news.
+    pub(super) fn expect_end(&self) {
+        self.notes.over.set(true);
     }
 }
 

@@ -7,12 +7,12 @@ use super::label;
 use super::machine::{self, Attempt, Caller, Plan};
 use super::place::{Place, SEED_NAME};
 use super::power;
-use super::record::{self, NetworkPolicy, Record, Seed, SeedMode, Ttl, TtlAction};
+use super::record::{self, Record, Seed, SeedMode, Ttl, TtlAction};
 use super::shape::Shape;
 use crate::blocking::blocking;
 use crate::context::Context;
 use crate::disk;
-use crate::egress::policy::Policy;
+use crate::egress::Network;
 use crate::environment::{Bootable, Environments};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -47,10 +47,8 @@ pub struct NewWorkspace {
     pub name: Option<String>,
     /// How it is marked.
     pub labels: BTreeMap<String, String>,
-    /// What its network may do.
-    pub network_policy: NetworkPolicy,
-    /// Where it may go.
-    pub network_rules: Policy,
+    /// Its network.
+    pub network: Network,
     /// When it is to end by itself: seconds from its start, and how.
     pub ttl: Option<(u32, TtlAction)>,
 }
@@ -88,8 +86,9 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
         disk_mib: wanted.shape.disk_mib,
         disk_limit: wanted.shape.disk_limit,
         vmm: wanted.vmm,
-        network_policy: wanted.network_policy,
-        network_rules: wanted.network_rules.clone(),
+        network_policy: wanted.network.policy,
+        network_rules: wanted.network.rules.clone(),
+        network_limits: wanted.network.limits,
         created_at: Timestamp::now(),
         ttl: wanted.ttl.map(|(seconds, action)| Ttl::from_now(seconds, action)),
         seed,
@@ -111,6 +110,8 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
         disk,
         seed: Some(path.join(SEED_NAME)),
         lifetime: Lifetime::Made,
+        // Its record says it.
+        network: Network::default(),
     };
     // What the record names is to be on the host's disk before it is official.
     let (lease, written) = tokio::join!(

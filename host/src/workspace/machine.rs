@@ -6,6 +6,7 @@ use super::shape::Shape;
 use crate::blocking::blocking;
 use crate::context::{Context, unless_cancelled};
 use crate::disk;
+use crate::egress;
 use crate::environment::Bootable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
@@ -32,6 +33,8 @@ pub(super) struct Plan<'a> {
     /// The seed's image; `None` without one.
     pub seed: Option<PathBuf>,
     pub lifetime: Lifetime,
+    /// The network of a guest without a record.
+    pub network: egress::Network,
 }
 
 /// Measuring takes a while, once per boot of the host.
@@ -106,6 +109,7 @@ pub(super) async fn launch(pyro: &Pyro, plan: &Plan<'_>, rung: Rung) -> Result<L
             verbose: false,
         },
         vmm: vmm::find(&pyro.config, rung, gather(pyro).await?.tsc_khz)?,
+        network: plan.network.clone(),
         resolvers: pyro.config.resolvers.clone(),
         boot_deadline: if rung.needs_kvm() {
             pyro.deadlines.kvm_boot

@@ -6,7 +6,9 @@ use crate::egress::gateway::dns::resolve::Resolver;
 use crate::egress::gateway::host::{Host, ThisHost};
 use crate::egress::policy::name::DomainName;
 use crate::egress::policy::range::Range;
-use crate::egress::policy::{Destination, Effect, Matcher, Protocol, Reason, RuleId, Verdict};
+use crate::egress::policy::{
+    Destination, Effect, Policy, Protocol, Reason, Rule, RuleId, RuleRef, Said, Verdict,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::supervisor::control::{Answer, Order, order};
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,13 +21,43 @@ const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
 /// resolved it.
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(1, 1, 1, 1);
 
-/// Puts a rule before all others. A running workspace decides by it at once, also
+/// Puts rules before all others. A running workspace decides by them at once, also
 /// on connections that are underway.
 ///
 /// # Errors
 /// `Conflict` when the workspace has no network, or too many rules.
-pub async fn change(place: &Place, effect: Effect, matcher: Matcher) -> Result<(Record, RuleId)> {
-    let mut given = None;
+pub async fn add(place: &Place, said: Vec<Said>) -> Result<(Record, Vec<RuleId>)> {
+    change(place, |rules| {
+        rules.put_first(said).map_err(|error| {
+            Error::new(ErrorKind::Conflict, error.to_string())
+                .hint("one rule can stand for many: `*.example.org`, `10.0.0.0/8`")
+        })
+    })
+    .await
+}
+
+/// Takes rules back; at once, as [`add`].
+///
+/// # Errors
+/// `NotFound` when there is none such; `Conflict` when the workspace has no
+/// network.
+pub async fn remove(place: &Place, which: &RuleRef) -> Result<(Record, Vec<RuleId>)> {
+    change(place, |rules| {
+        let removed = rules.remove(which);
+        match removed.is_empty() {
+            true => Err(Error::new(ErrorKind::NotFound, format!("there is no rule {which}"))
+                .hint(format!("`pyro workspace network status {}` lists them", place.id()))),
+            false => Ok(removed),
+        }
+    })
+    .await
+}
+
+async fn change(
+    place: &Place,
+    change: impl FnOnce(&mut Policy) -> Result<Vec<RuleId>>,
+) -> Result<(Record, Vec<RuleId>)> {
+    let mut changed = Vec::new();
     let record = place
         .change(|record| {
             if record.network_policy == NetworkPolicy::Off {
@@ -34,15 +66,10 @@ pub async fn change(place: &Place, effect: Effect, matcher: Matcher) -> Result<(
                 return Err(Error::new(ErrorKind::Conflict, message)
                     .hint("create one with `--network-policy egress`"));
             }
-            let rule = record.network_rules.put_first(effect, matcher);
-            given = Some(rule.map_err(|error| {
-                Error::new(ErrorKind::Conflict, error.to_string())
-                    .hint("one rule can stand for many: `*.example.org`, `10.0.0.0/8`")
-            })?);
+            changed = change(&mut record.network_rules)?;
             Ok(())
         })
         .await?;
-    let id = given.ok_or_else(|| Error::new(ErrorKind::Internal, "the rule got no id"))?;
     // One that does not run reads it when it starts.
     match order(place.path(), Order::ReadNetwork, CHANGE_DEADLINE).await? {
         Some(Answer::Failed(failure)) => Err(failure.into()),
@@ -56,7 +83,7 @@ pub async fn change(place: &Place, effect: Effect, matcher: Matcher) -> Result<(
             | Answer::Unpublished(_)
             | Answer::Ports(_),
         )
-        | None => Ok((record, id)),
+        | None => Ok((record, changed)),
     }
 }
 
@@ -89,7 +116,10 @@ pub fn reason(record: &Record, verdict: &Verdict) -> String {
     match &verdict.reason {
         Reason::Rule(id) => {
             let rule = record.network_rules.rules.iter().find(|rule| rule.id == *id);
-            rule.map_or_else(String::new, |rule| format!("{} {}", rule.effect, rule.matcher))
+            rule.map_or_else(String::new, |Rule { effect, matcher, set, .. }| match set {
+                Some(name) => format!("{effect} {matcher} of {name}"),
+                None => format!("{effect} {matcher}"),
+            })
         }
         Reason::Range(Range::Host) => {
             "it is an address of the host's own, which no rule names".into()

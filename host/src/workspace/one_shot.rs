@@ -9,19 +9,27 @@ use super::shape::Shape;
 use crate::agent::AgentClient;
 use crate::context::Context;
 use crate::disk;
+use crate::egress::Network;
 use crate::environment::Bootable;
 use crate::error::{ErrorKind, Result};
 use crate::event::Event;
+use crate::event_log::{EventLog, Happening};
 use crate::id::WorkspaceId;
 use crate::pyro::Pyro;
 use crate::supervisor::launch::Lease;
 use crate::supervisor::{Lifetime, Ready};
 use crate::vmm::{Durability, Rung};
 use pyro_protocol::process::{Exit, Outcome};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+/// The most of a network's refusals that are told.
+const REFUSED_MAX: usize = 16;
+
+/// The newest events that they are looked for in.
+const EVENTS_READ: usize = 1000;
 
 /// One program in a guest of its own that is gone afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +40,8 @@ pub struct RunRequest {
     pub shape: Shape,
     /// How to run it; the best way if not said.
     pub vmm: Option<Rung>,
+    /// Its network.
+    pub network: Network,
     /// What to run.
     pub program: Program,
 }
@@ -49,6 +59,8 @@ pub struct Ran {
     pub boot: Duration,
     /// From the program's start to its end, as the guest measured it.
     pub took: Duration,
+    /// What its network was refused, each once.
+    pub refused: Vec<String>,
 }
 
 /// Runs one program in a guest of its own. Nothing of it is left afterwards,
@@ -59,13 +71,15 @@ pub async fn run(pyro: &Pyro, request: RunRequest, context: Context) -> Result<R
     let mut attempt = Attempt::first(pyro, request.vmm).await?;
     let (mut guest, ready) = loop {
         let rung = attempt.rung();
-        let up = bring_up(pyro, &request.environment, request.shape, rung, &caller).await;
+        let RunRequest { environment, shape, network, .. } = &request;
+        let up = bring_up(pyro, environment, *shape, network.clone(), rung, &caller).await;
         if let Some(up) = attempt.judge(pyro, up, &events).await {
             break up?;
         }
     };
     caller.stage("running", guest.id.to_string()).await;
     let ran = caller.unless_cancelled(guest.run(pyro, request.program, context)).await;
+    let refused = refused(&guest.directory);
     let released = guest.lease.release().await;
     let exit = ran?;
     // What the program came to is not undone by what became of its machine.
@@ -79,7 +93,27 @@ pub async fn run(pyro: &Pyro, request: RunRequest, context: Context) -> Result<R
         outcome: exit.outcome,
         boot: Duration::from_micros(ready.boot_us + ready.activate_us),
         took: Duration::from_micros(exit.took_us),
+        refused,
     })
+}
+
+/// What a guest's network was refused, as its log has it: that is gone with the
+/// guest, and whoever wonders why a program failed is to be told.
+fn refused(directory: &Path) -> Vec<String> {
+    let mut refused = Vec::new();
+    for line in EventLog::within(directory).newest(EVENTS_READ).unwrap_or_default() {
+        if let Happening::Network { action, destination, names, allowed: false, rule } =
+            line.happening
+        {
+            let known =
+                if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
+            let told = format!("{action} {destination}{known} by {rule}");
+            if refused.len() < REFUSED_MAX && !refused.contains(&told) {
+                refused.push(told);
+            }
+        }
+    }
+    refused
 }
 
 /// Boots a guest, looks at its VMM while it lives, and ends it.
@@ -91,7 +125,8 @@ pub async fn trial<T>(
     look: impl FnOnce(&Ready) -> T,
 ) -> Result<(Ready, T)> {
     let caller = Caller { events: &crate::Events::discard(), cancel };
-    let (guest, ready) = bring_up(pyro, environment, Shape::TRIAL, rung, &caller).await?;
+    let trial = bring_up(pyro, environment, Shape::TRIAL, Network::default(), rung, &caller);
+    let (guest, ready) = trial.await?;
     let seen = look(&ready);
     guest.lease.release().await?;
     Ok((ready, seen))
@@ -110,6 +145,7 @@ async fn bring_up(
     pyro: &Pyro,
     environment: &str,
     shape: Shape,
+    network: Network,
     rung: Rung,
     caller: &Caller<'_>,
 ) -> Result<(OneShot, Ready)> {
@@ -127,6 +163,7 @@ async fn bring_up(
         disk,
         seed: None,
         lifetime: Lifetime::Lease,
+        network,
     };
     caller.stage("booting", environment).await;
     let (lease, ready) = machine::boot(pyro, &plan, rung, caller).await?;

@@ -2,6 +2,7 @@
 
 use super::shape::Shape;
 use crate::digest::Digest;
+use crate::egress::NetworkLimits;
 pub use crate::egress::NetworkPolicy;
 use crate::egress::policy::Policy;
 use crate::id::WorkspaceId;
@@ -44,6 +45,9 @@ pub struct Record {
     /// Where it may go, with a policy other than `off`.
     #[serde(default)]
     pub network_rules: Policy,
+    /// How much of it.
+    #[serde(default)]
+    pub network_limits: NetworkLimits,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it is stopped by itself, if ever.

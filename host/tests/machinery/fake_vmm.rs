@@ -4,7 +4,7 @@
 use futures::future::{BoxFuture, pending};
 use pyro::vmm::{Link, Machine, Metrics, Place, Started, Vmm, VmmProcess};
 use pyro::{Error, ErrorKind, Result};
-use pyro_agent::{Guest, Phase, serve_connection};
+use pyro_agent::{Guest, Phase, Wire, serve_connection};
 use pyro_protocol::channel::{self, Acceptor, Opener, Side, Stream};
 use pyro_protocol::handshake::{Announcement, MAGIC};
 use pyro_protocol::{ANNOUNCE_PORT, CALL_PORT, FrameKind, FrameReader, FrameWriter, GENERATION};
@@ -67,6 +67,16 @@ impl FakeVmm {
     pub fn honest(workspace: impl Into<PathBuf>) -> Self {
         let workspace = workspace.into();
         Self::new(move |inside| serve_agent(inside.channel, workspace.clone()))
+    }
+
+    /// Such machines that can have a network.
+    pub fn networked(workspace: impl Into<PathBuf>, wire: Wire) -> Self {
+        let workspace = workspace.into();
+        Self::new(move |inside| {
+            let guest =
+                Guest::in_process_with_wire(workspace.clone(), wire.clone(), Phase::Waiting);
+            serve_guest(inside.channel, guest)
+        })
     }
 
     /// The same that do not obey when they are asked to stand still.

@@ -74,6 +74,7 @@ impl Home {
         Config {
             cache_dir: self.path("cache"),
             state_dir: self.path("state"),
+            settings: self.path("config/config.toml"),
             // Any file: the VMM is a fake one.
             qemu: Some("/proc/self/exe".into()),
             firecracker: None,

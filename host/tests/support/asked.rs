@@ -53,6 +53,7 @@ const ASKED: &[(&str, &str)] = &[
     ("workspace network status", "nobody"),
     ("workspace network allow", "nobody example.org"),
     ("workspace network deny", "nobody example.org"),
+    ("workspace network remove", "nobody r1"),
     ("workspace network explain", "nobody example.org"),
     ("workspace reset", "nobody"),
     ("workspace delete", "nobody"),

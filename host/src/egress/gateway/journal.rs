@@ -77,7 +77,7 @@ impl Journal {
     pub fn note_flow(
         &mut self,
         key: &Key,
-        names: Vec<DomainName>,
+        names: &[DomainName],
         verdict: &Verdict,
         limited: Option<Limit>,
         now: Instant,

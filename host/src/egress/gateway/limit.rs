@@ -1,12 +1,10 @@
 //! What a guest may have at the same time, and how fast it may ask for more.
 
-use super::rate::Rate;
+use super::rate::{Bandwidth, Rate};
+use crate::egress::NetworkLimits;
 use std::fmt;
-use std::time::Instant;
-
-/// Connections and datagram flows at the same time. Without a limit, a flood of
-/// SYNs takes gigabytes.
-const FLOWS_MAX: usize = 512;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
 
 /// Connections that the host has not made yet.
 const CONNECTING_MAX: usize = 64;
@@ -38,6 +36,13 @@ const SHARE: usize = 32;
 
 const _: () = assert!(ROOM / SHARE == BUFFER_MAX);
 
+/// What waits for a guest that takes nothing: enough to keep the channel busy.
+const UNSENT_MAX: usize = 1 << 20;
+
+/// The least of it: two of the longest packets, so that answers have room beside a
+/// download.
+const UNSENT_MIN: usize = 128 << 10;
+
 /// What there was too much of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
@@ -49,6 +54,24 @@ pub enum Limit {
     Rate,
 }
 
+/// Which way bytes pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From the guest.
+    Up,
+    /// To it.
+    Down,
+}
+
+impl NetworkLimits {
+    /// How much may wait for the guest: with a limit on what passes a second,
+    /// answers would wait behind a queue for long.
+    pub(super) fn unsent_max(self) -> usize {
+        let quarter = |kib: NonZeroU32| usize::try_from(kib.get()).unwrap_or(usize::MAX) << 8;
+        self.down_kib_per_second.map_or(UNSENT_MAX, quarter).clamp(UNSENT_MIN, UNSENT_MAX)
+    }
+}
+
 /// What is in use.
 pub(super) struct Limits {
     pub connecting: usize,
@@ -56,11 +79,20 @@ pub(super) struct Limits {
     room: usize,
     new: Rate,
     names: Rate,
+    up: Option<Bandwidth>,
+    down: Option<Bandwidth>,
+    wanted: NetworkLimits,
 }
 
 impl Limits {
-    pub fn new(now: Instant) -> Self {
+    pub fn new(wanted: NetworkLimits, now: Instant) -> Self {
+        let bandwidth = |limit: Option<NonZeroU32>| {
+            limit.map(|kib| Bandwidth::new(kib, tokio::time::Instant::now()))
+        };
         Self {
+            up: bandwidth(wanted.up_kib_per_second),
+            down: bandwidth(wanted.down_kib_per_second),
+            wanted,
             connecting: 0,
             lookups: 0,
             room: ROOM,
@@ -69,9 +101,31 @@ impl Limits {
         }
     }
 
+    /// Lets bytes pass; gives how long the next are to wait.
+    pub fn pass(&mut self, way: Way, bytes: usize) -> Duration {
+        let bandwidth = match way {
+            Way::Up => &mut self.up,
+            Way::Down => &mut self.down,
+        };
+        match bandwidth {
+            Some(bandwidth) => bandwidth.pass(bytes, tokio::time::Instant::now()),
+            None => Duration::ZERO,
+        }
+    }
+
+    /// See [`NetworkLimits::unsent_max`].
+    pub fn unsent_max(&self) -> usize {
+        self.wanted.unsent_max()
+    }
+
+    /// Everything has ended at once. What was asked for is not forgotten.
+    pub fn none_in_use(&mut self) {
+        (self.connecting, self.lookups, self.room) = (0, 0, ROOM);
+    }
+
     /// Whether there may be one flow more than so many.
     pub fn admit(&mut self, flows: usize, now: Instant) -> Result<(), Limit> {
-        if flows >= FLOWS_MAX {
+        if flows >= self.wanted.flows_max() as usize {
             return Err(Limit::Flows);
         }
         if self.connecting >= CONNECTING_MAX {
@@ -112,14 +166,15 @@ impl fmt::Display for Limit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::egress::FLOWS_MAX;
 
     #[test]
     fn however_many_flows_there_are_their_buffers_stay_small() {
-        let mut limits = Limits::new(Instant::now());
-        let buffers: Vec<_> = (0..FLOWS_MAX).map(|_| limits.take_room()).collect();
+        let mut limits = Limits::new(NetworkLimits::default(), Instant::now());
+        let buffers: Vec<_> = (0..FLOWS_MAX as usize).map(|_| limits.take_room()).collect();
         assert_eq!(buffers[0], BUFFER_MAX);
         let of = |count: usize| buffers[..count].iter().map(|buffer| 2 * buffer).sum::<usize>();
         assert!(of(200) < 14 << 20, "{}", of(200));
-        assert!(of(FLOWS_MAX) < 24 << 20, "{}", of(FLOWS_MAX));
+        assert!(of(FLOWS_MAX as usize) < 24 << 20, "{}", of(FLOWS_MAX as usize));
     }
 }

@@ -4,6 +4,8 @@
 use super::Gateway;
 use super::dns::wire::{Answer, Kind};
 use super::host::Host;
+use super::packet::{Payload, datagram, parse};
+use crate::egress::NetworkLimits;
 use crate::egress::policy::name::DomainName;
 use crate::egress::policy::{Destination, Policy, Protocol};
 use crate::error::{Error, ErrorKind, Result};
@@ -23,20 +25,23 @@ use tokio::net::{TcpStream, UdpSocket};
 /// From where it asks.
 const PORT: u16 = 40_000;
 
-/// Where a guest must not come unless a rule says so: the host, its network, its
-/// cloud, and the same in disguise; and a public address, as closed policies
-/// refuse it.
-const PROBES: &[(IpAddr, u16)] = &[
+/// Where a guest must not come unless a rule names it by a network: the host, its
+/// network, its cloud, and the same in disguise.
+const INSIDE: &[(IpAddr, u16)] = &[
     (IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80),
     (IpAddr::V4(Ipv4Addr::LOCALHOST), 22),
     (IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 80),
     (IpAddr::V4(Ipv4Addr::new(192, 168, 0, 1)), 80),
     (IpAddr::V4(Ipv4Addr::new(100, 64, 0, 1)), 443),
-    (IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)), 25),
     (IpAddr::V6(Ipv6Addr::LOCALHOST), 22),
     (IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)), 80),
     (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)), 80),
     (IpAddr::V6(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0xa9fe, 0xa9fe)), 80),
+];
+
+/// Where the public is, which closed policies refuse.
+const OUTSIDE: &[(IpAddr, u16)] = &[
+    (IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)), 25),
     (IpAddr::V6(Ipv6Addr::new(0x2600, 0, 0, 0, 0, 0, 0, 1)), 25),
 ];
 
@@ -69,54 +74,74 @@ impl Host for Watch {
 /// # Errors
 /// When a packet got through that must not; then no guest may have the network.
 pub fn run(policy: &Policy) -> Result<()> {
-    for (address, port) in PROBES {
+    for (address, port) in INSIDE.iter().chain(OUTSIDE) {
         let remote = SocketAddr::new(*address, *port);
-        let to = Destination {
-            address: *address,
-            port: *port,
-            protocol: Protocol::Tcp,
-            names: &[],
-            is_host: false,
-        };
-        let allowed = policy.decide(&to).allowed();
-        let watch = Watch::default();
-        let gateway = Gateway::new(policy.clone(), watch.clone(), |_| {});
-        let failed = |what: &str| {
-            let message = format!("the network policy does not hold: {what} {remote}");
-            Error::new(ErrorKind::Internal, message)
-        };
-        let syn = syn(remote).ok_or_else(|| failed("no packet can be made for"))?;
-        gateway.take(&syn).map_err(|_| failed("the gateway does not understand a packet to"))?;
-        let (asked, answered) = gateway.settle();
-        let refused = asked.is_empty() && watch.0.borrow().is_empty() && answered;
-        match (allowed, refused) {
-            (false, false) => return Err(failed("a guest would have reached")),
-            (true, true) => return Err(failed("a guest is kept from")),
-            (false, true) | (true, false) => {}
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            probe(policy, remote, protocol).map_err(|what| {
+                let message =
+                    format!("the network policy does not hold: {what} {protocol}:{remote}");
+                Error::new(ErrorKind::Internal, message)
+            })?;
         }
     }
     Ok(())
 }
 
-impl Gateway {
-    /// What has been begun, and whether the guest was answered by a reset.
-    fn settle(&self) -> (Vec<SocketAddr>, bool) {
-        let mut shared = self.0.shared.borrow_mut();
-        shared.stack.poll();
-        let begun = shared.flows.keys().map(|key| key.remote).collect();
-        let mut answered = false;
-        while let Some(batch) = shared.stack.leaving() {
-            answered |= Packets::of(&batch).flatten().any(is_reset);
-        }
-        (begun, answered)
+fn probe(policy: &Policy, remote: SocketAddr, protocol: Protocol) -> Result<(), &'static str> {
+    let address = remote.ip();
+    let to = Destination { address, port: remote.port(), protocol, names: &[], is_host: false };
+    let allowed = policy.decide(&to).allowed();
+    // Without asking what decides.
+    let named = policy.rules.iter().any(|rule| rule.matcher.names(address));
+    if allowed && !named && INSIDE.iter().any(|(inside, _)| *inside == address) {
+        return Err("no rule names, and yet it allows,");
+    }
+    let watch = Watch::default();
+    let limits = NetworkLimits::default();
+    let gateway = Gateway::new(policy.clone(), limits, watch.clone(), |_| {});
+    let packet = match protocol {
+        Protocol::Tcp => syn(remote),
+        Protocol::Udp => datagram(SocketAddr::new(own_address(address), PORT), remote, b"?"),
+    };
+    let packet = packet.ok_or("no packet can be made for")?;
+    gateway.take(&packet).map_err(|_| "the gateway does not understand a packet to")?;
+    let (begun, answered) = gateway.settle();
+    let refused = !begun && watch.0.borrow().is_empty() && answered;
+    match (allowed, refused) {
+        (false, false) => Err("a guest would have reached"),
+        (true, true) => Err("a guest is kept from"),
+        (false, true) | (true, false) => Ok(()),
     }
 }
 
-fn is_reset(packet: &[u8]) -> bool {
-    use super::packet::{Payload, parse};
+impl Gateway {
+    /// Whether a flow has been begun, and whether the guest was told that there
+    /// is none.
+    fn settle(&self) -> (bool, bool) {
+        let mut shared = self.0.shared.borrow_mut();
+        shared.stack.poll();
+        let mut answered = false;
+        while let Some(batch) = shared.stack.leaving() {
+            answered |= Packets::of(&batch).flatten().any(refuses);
+        }
+        (!shared.flows.is_empty(), answered)
+    }
+}
+
+/// The guest's, of the same kind as another.
+fn own_address(other: IpAddr) -> IpAddr {
+    match other {
+        IpAddr::V4(_) => GUEST_V4.into(),
+        IpAddr::V6(_) => GUEST_V6.into(),
+    }
+}
+
+/// Whether a packet resets a connection, or says that something is prohibited.
+fn refuses(packet: &[u8]) -> bool {
     parse(packet).is_some_and(|parsed| match parsed.payload {
         Payload::Tcp { flags, .. } => flags.resets,
-        Payload::Udp { .. } | Payload::Echo | Payload::Other(_) => false,
+        Payload::Other(_) => true,
+        Payload::Udp { .. } | Payload::Echo => false,
     })
 }
 
@@ -153,10 +178,7 @@ pub(super) fn syn(remote: SocketAddr) -> Option<Vec<u8>> {
             (packet, 40)
         }
     };
-    let source = match remote {
-        SocketAddr::V4(_) => IpAddr::V4(GUEST_V4),
-        SocketAddr::V6(_) => IpAddr::V6(GUEST_V6),
-    };
+    let source = own_address(remote.ip());
     let body = packet.get_mut(header..)?;
     let destination = remote.ip().into();
     tcp.emit(&mut TcpPacket::new_unchecked(body), &source.into(), &destination, &checksums);

@@ -11,10 +11,6 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// Nothing more is transmitted while so much waits to be sent to the guest: it
-/// takes nothing, or stands still.
-pub const UNSENT_MAX: usize = 1 << 20;
-
 /// How long the guest may take to complete a connection, and to acknowledge the
 /// end of one.
 const HANDSHAKE: Span = Span::from_secs(60);
@@ -34,6 +30,9 @@ struct Queues {
     /// Packets that travel together.
     leaving: VecDeque<Vec<u8>>,
     unsent: usize,
+    /// Nothing more is transmitted while so much waits to be sent to the guest: it
+    /// takes nothing, or stands still.
+    unsent_max: usize,
 }
 
 struct Arrived(Vec<u8>);
@@ -72,7 +71,7 @@ impl Queues {
     }
 
     fn is_full(&self) -> bool {
-        self.unsent >= UNSENT_MAX
+        self.unsent >= self.unsent_max
     }
 }
 
@@ -99,8 +98,8 @@ impl Device for Queues {
 
 impl Stack {
     /// A stack that speaks for every address.
-    pub fn new(seed: u64) -> Self {
-        let mut device = Queues::default();
+    pub fn new(seed: u64, unsent_max: usize) -> Self {
+        let mut device = Queues { unsent_max, ..Queues::default() };
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut interface = Interface::new(config, &mut device, Moment::ZERO);

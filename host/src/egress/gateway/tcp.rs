@@ -34,6 +34,7 @@ struct Connection {
     /// To it.
     down: Half,
     ending: bool,
+    end: End,
 }
 
 /// How a connection ended.
@@ -98,6 +99,7 @@ async fn relay(gate: &Gate, handle: SocketHandle, stream: TcpStream, end: &Cance
         up: Half::Open,
         down: Half::Open,
         ending: false,
+        end: End::Reset,
     };
     let carrying = poll_fn(|context| {
         let stack = &mut gate.shared.borrow_mut().stack;
@@ -113,13 +115,18 @@ async fn relay(gate: &Gate, handle: SocketHandle, stream: TcpStream, end: &Cance
         () = end.cancelled() => End::Reset,
         ended = carrying => ended,
     };
+    connection.end = ended;
     gate.shared.borrow_mut().stack.remove(handle);
-    match ended {
-        End::Orderly => {}
-        // Closing tells the other end that all was well; this, that it was not.
-        End::Reset => {
-            let at_once = Some(Duration::ZERO);
-            let _ = rustix::net::sockopt::set_socket_linger(&connection.stream, at_once);
+}
+
+impl Drop for Connection {
+    /// Closing tells the other end that all was well; this, that it was not. Also
+    /// of one that is dropped midway.
+    fn drop(&mut self) {
+        match self.end {
+            End::Orderly => {}
+            // Without it, the other end takes what it has for all there was.
+            End::Reset => drop(self.stream.set_zero_linger()),
         }
     }
 }

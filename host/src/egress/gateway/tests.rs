@@ -4,12 +4,14 @@ mod guest;
 
 use super::selftest;
 use super::{Action, Cause, Limit};
+use crate::egress::NetworkLimits;
 use crate::egress::policy::range::Range;
 use crate::egress::policy::{Effect, Policy, Reason, RuleId};
-use guest::{Loopback, Random, policy, story};
+use guest::{Loopback, Random, UNLIMITED, limited_story, policy, story};
 use pyro_protocol::egress::Packets;
 use smoltcp::socket::tcp::RecvError;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
@@ -224,6 +226,90 @@ async fn a_changed_policy_ends_what_it_does_not_allow() {
 }
 
 #[tokio::test]
+async fn what_was_reached_by_name_goes_on_when_the_name_is_forgotten() {
+    let host = Loopback::default();
+    let listener = server(&host, &[SITE]).await;
+    host.0.borrow_mut().names.insert("pypi.org".into(), vec![at(SITE).ip()]);
+    let rules = [(Effect::Allow, "pypi.org")];
+    story(&host, policy(Effect::Deny, &rules), async |guest, gateway| {
+        assert_eq!(guest.lookup("pypi.org", 1).await.0, 0);
+        let handle = guest.connect(at(SITE));
+        assert!(guest.established(handle).await);
+        let (mut stream, _) = listener.accept().await.unwrap();
+        // As after a long time, or many other names.
+        gateway.0.shared.borrow_mut().bindings = Default::default();
+        gateway.set_policy(policy(Effect::Deny, &rules));
+        stream.write_all(b"still here").await.unwrap();
+        drop(stream);
+        assert_eq!(guest.receive_all(handle).await.unwrap(), b"still here");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lost_connection_ends_all_flows_by_a_reset_and_the_next_begins_anew() {
+    let host = Loopback::default();
+    let listener = server(&host, &[SITE]).await;
+    let world = std::rc::Rc::clone(&host.0);
+    let tell = move |told| world.borrow_mut().told.push(told);
+    let gateway = super::Gateway::new(Policy::open(), UNLIMITED, host.clone(), tell);
+    for _ in 0..3 {
+        let mut stream = guest::run(&gateway, async |guest| {
+            let handle = guest.connect(at(SITE));
+            assert!(guest.established(handle).await);
+            guest.send(1000, at("9.9.9.9:123"), b"nobody listens");
+            guest.lookup("pypi.org", 1).await;
+            listener.accept().await.unwrap().0
+        })
+        .await;
+        assert_eq!(gateway.flow_count(), 0);
+        let ended = stream.read(&mut [0]).await.unwrap_err();
+        assert_eq!(ended.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+}
+
+#[tokio::test]
+async fn connections_are_limited_as_wanted() {
+    let host = Loopback::default();
+    let _listener = server(&host, &[SITE]).await;
+    let limits = NetworkLimits { connections: NonZeroU32::new(1), ..UNLIMITED };
+    limited_story(&host, limits, async |guest| {
+        let [one, other] = [guest.connect(at(SITE)), guest.connect(at(SITE))];
+        assert!(guest.established(one).await);
+        assert!(!guest.established(other).await);
+    })
+    .await;
+    assert_eq!(host.decisions()[1].cause, Cause::Limit(Limit::Flows));
+}
+
+/// What is asked of the gateway itself needs no socket, so that time is the
+/// test's own.
+#[tokio::test(start_paused = true)]
+async fn what_passes_is_limited_either_way() {
+    const COUNT: u32 = 150;
+    // A header of IP and one of UDP, the question, and what is told.
+    const QUESTION: u32 = 20 + 8 + 12 + 14;
+    let host = Loopback::default();
+    host.0.borrow_mut().names.insert("pypi.org".into(), vec![at(SITE).ip()]);
+    let one = NonZeroU32::new(1);
+    for (limits, bytes) in [
+        (NetworkLimits { up_kib_per_second: one, ..UNLIMITED }, QUESTION),
+        (NetworkLimits { down_kib_per_second: one, ..UNLIMITED }, QUESTION + 16),
+    ] {
+        let began = tokio::time::Instant::now();
+        limited_story(&host, limits, async |guest| {
+            for _ in 0..COUNT {
+                guest.lookup("pypi.org", 1).await;
+            }
+        })
+        .await;
+        let took = began.elapsed().as_secs_f64();
+        let least = f64::from(COUNT * bytes) / 1024.0 - 0.5;
+        assert!(least < took && took < least + 1.5, "{took} s of {least}");
+    }
+}
+
+#[tokio::test]
 async fn r20_guests_have_the_same_addresses_and_do_not_meet() {
     let hosts = [Loopback::default(), Loopback::default()];
     for (host, said) in hosts.iter().zip(["one", "other"]) {
@@ -249,7 +335,7 @@ async fn s4_a_flood_of_connections_stays_within_its_limits() {
     host.0.borrow_mut().stalls = true;
     let gateway = {
         let world = std::rc::Rc::clone(&host.0);
-        super::Gateway::new(Policy::open(), host.clone(), move |told| {
+        super::Gateway::new(Policy::open(), UNLIMITED, host.clone(), move |told| {
             world.borrow_mut().told.push(told);
         })
     };
@@ -284,7 +370,8 @@ async fn s4_mutated_packets_do_no_harm() {
     let host = Loopback::default();
     host.0.borrow_mut().stalls = true;
     let rules = [(Effect::Allow, "93.184.0.0/16"), (Effect::Allow, "*.org")];
-    let gateway = super::Gateway::new(policy(Effect::Deny, &rules), host.clone(), |_| {});
+    let gateway =
+        super::Gateway::new(policy(Effect::Deny, &rules), UNLIMITED, host.clone(), |_| {});
     let from = at("10.112.121.2:1000");
     let query = b"\xab\xcd\x01\0\0\x01\0\0\0\0\0\0\x04pypi\x03org\0\0\x01\0\x01";
     let seeds = [

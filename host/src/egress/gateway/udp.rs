@@ -54,7 +54,7 @@ fn open(gate: &Rc<Gate>, key: Key) -> Result<Rc<Datagrams>, Refused> {
         true => shared.limits.admit(count, now).err(),
         false => None,
     };
-    shared.journal.note_flow(&key, names, &verdict, limited, now);
+    shared.journal.note_flow(&key, &names, &verdict, limited, now);
     if !verdict.allowed() {
         return Err(Refused::Prohibited);
     }
@@ -65,7 +65,7 @@ fn open(gate: &Rc<Gate>, key: Key) -> Result<Rc<Datagrams>, Refused> {
     let datagrams = Rc::new(Datagrams { socket, last: Cell::new(now) });
     let end = CancellationToken::new();
     let carrier = Carrier::Datagrams(Rc::clone(&datagrams));
-    shared.flows.insert(key, Flow { end: end.clone(), carrier });
+    shared.flows.insert(key, Flow { end: end.clone(), names, carrier });
     drop(shared);
     gate.start(Box::pin(carry(Rc::clone(gate), key, Rc::clone(&datagrams), end)));
     Ok(datagrams)

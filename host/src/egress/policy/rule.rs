@@ -7,6 +7,7 @@
 
 use super::name::{DomainName, NamePattern};
 use super::{Destination, Protocol};
+use crate::egress::set::SetName;
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,31 @@ pub struct Rule {
     pub effect: Effect,
     /// With what.
     pub matcher: Matcher,
+    /// The set that it came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<SetName>,
+}
+
+/// A rule that is to be one of a policy's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// What it is to do.
+    pub effect: Effect,
+    /// With what.
+    pub matcher: Matcher,
+    /// The set that it comes with.
+    pub set: Option<SetName>,
+}
+
+/// Which rules of a policy are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuleRef {
+    /// The one of this id.
+    Id(RuleId),
+    /// Those that speak of the very same.
+    Matcher(Matcher),
+    /// Those that came with a set.
+    Set(SetName),
 }
 
 /// What a rule speaks of; written down as its text.
@@ -280,6 +306,22 @@ impl TryFrom<String> for Matcher {
 impl From<Matcher> for String {
     fn from(matcher: Matcher) -> Self {
         matcher.to_string()
+    }
+}
+
+impl fmt::Display for RuleRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "{id}"),
+            Self::Matcher(matcher) => write!(f, "{matcher}"),
+            Self::Set(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+impl From<(Effect, Matcher)> for Said {
+    fn from((effect, matcher): (Effect, Matcher)) -> Self {
+        Self { effect, matcher, set: None }
     }
 }
 

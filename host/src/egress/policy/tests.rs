@@ -1,7 +1,9 @@
 use super::name::{DomainName, NamePattern};
 use super::range::Range;
 use super::rule::{BadRule, Matcher, Takes};
-use super::{Destination, Effect, Policy, Protocol, RULES_MAX, Reason, RuleId, TooManyRules};
+use super::{
+    Destination, Effect, Policy, Protocol, RULES_MAX, Reason, RuleId, RuleRef, Said, TooManyRules,
+};
 use ipnet::IpNet;
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,13 +16,17 @@ fn rule(text: &str) -> Matcher {
     text.parse().unwrap()
 }
 
+fn said(effect: Effect, text: &str) -> Said {
+    (effect, rule(text)).into()
+}
+
 fn policy(otherwise: Effect, rules: &[(Effect, &str)]) -> Policy {
     let mut policy = match otherwise {
         Effect::Allow => Policy::open(),
         Effect::Deny => Policy::closed(),
     };
     for (effect, text) in rules {
-        policy.append(*effect, rule(text)).unwrap();
+        policy.append([said(*effect, text)]).unwrap();
     }
     policy
 }
@@ -125,19 +131,41 @@ fn the_first_rule_that_matches_decides() {
 fn what_was_said_last_holds_and_replaces_the_same() {
     let mut policy =
         policy(Effect::Allow, &[(Effect::Allow, "1.1.1.1"), (Effect::Deny, "2.2.2.2")]);
-    assert_eq!(policy.put_first(Effect::Deny, rule("*")), Ok(RuleId(3)));
+    assert_eq!(policy.put_first([said(Effect::Deny, "*")]), Ok(vec![RuleId(3)]));
     assert!(!allows(&policy, "1.1.1.1", 80));
-    assert_eq!(policy.put_first(Effect::Allow, rule("*")), Ok(RuleId(4)));
+    assert_eq!(policy.put_first([said(Effect::Allow, "*")]), Ok(vec![RuleId(4)]));
     assert!(allows(&policy, "2.2.2.2", 80));
     assert_eq!(policy.rules.len(), 3);
     for port in 1.. {
-        match policy.append(Effect::Allow, rule(&format!("*:{port}"))) {
+        match policy.append([said(Effect::Allow, &format!("*:{port}"))]) {
             Ok(_) => {}
             Err(TooManyRules) => break,
         }
     }
     assert_eq!(policy.rules.len(), RULES_MAX);
-    assert_eq!(policy.put_first(Effect::Deny, rule("3.3.3.3")), Err(TooManyRules));
+    assert_eq!(policy.put_first([said(Effect::Deny, "3.3.3.3")]), Err(TooManyRules));
+    assert_eq!(policy.rules.len(), RULES_MAX);
+    // The same again needs no room.
+    assert!(policy.put_first([said(Effect::Deny, "2.2.2.2")]).is_ok());
+}
+
+#[test]
+fn rules_are_taken_back_by_id_by_text_and_with_their_set() {
+    let of_set = |effect, text| Said { set: Some("@ours".parse().unwrap()), ..said(effect, text) };
+    let mut policy = policy(Effect::Deny, &[(Effect::Allow, "1.1.1.1"), (Effect::Deny, "a.org")]);
+    let set = [of_set(Effect::Deny, "2.2.2.2"), of_set(Effect::Allow, "2.2.2.0/24")];
+    assert_eq!(policy.put_first(set.clone()), Ok(vec![RuleId(3), RuleId(4)]));
+    assert!(allows(&policy, "2.2.2.3", 80) && !allows(&policy, "2.2.2.2", 80));
+    // What it was before goes, also what it has no more.
+    assert_eq!(policy.put_first(set[1..].to_vec()), Ok(vec![RuleId(5)]));
+    assert!(allows(&policy, "2.2.2.2", 80));
+    let ours = || "@ours".parse().unwrap();
+    assert_eq!(policy.remove(&RuleRef::Set(ours())), [RuleId(5)]);
+    assert_eq!(policy.remove(&RuleRef::Set(ours())), []);
+    assert_eq!(policy.remove(&RuleRef::Matcher(rule("A.org"))), [RuleId(2)]);
+    assert_eq!(policy.remove(&RuleRef::Id(RuleId(1))), [RuleId(1)]);
+    // Nothing is allowed by there being no rules.
+    assert!(policy.rules.is_empty() && !allows(&policy, "1.1.1.1", 80));
 }
 
 #[test]
@@ -318,7 +346,7 @@ proptest! {
             Effect::Deny => Policy::closed(),
         };
         for (effect, text) in &rules {
-            policy.append(*effect, parse_naive(text)).unwrap();
+            policy.append([Said::from((*effect, parse_naive(text)))]).unwrap();
         }
         prop_assert_eq!(
             policy.decide(&to).allowed(),

@@ -1,3 +1,4 @@
+use crate::egress::FLOWS_MAX;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::borrow::Cow;
@@ -21,6 +22,13 @@ pub type DiskMibPerSecond = Number<1, 100, { 1 << 20 }>;
 
 /// How many reads and writes a disk does in a second.
 pub type DiskOpsPerSecond = Number<1, 1000, { 1 << 20 }>;
+
+/// How many connections and datagram flows a network has at the same time.
+pub type NetworkConnections = Number<1, FLOWS_MAX, FLOWS_MAX>;
+
+/// How much passes through a network in a second, in KiB: from what carries one of
+/// the guest's longest packets in four seconds, to what no network does.
+pub type NetworkKibPerSecond = Number<16, 1024, { 1 << 24 }>;
 
 /// How long a workspace lives unless it is renewed: from ten seconds, which is
 /// for trying it out, to a good century.

@@ -1,9 +1,9 @@
 use super::WorkspaceSummary;
 use crate::egress::NetworkPolicy;
-use crate::egress::policy::{Effect as Rules, Policy};
 use crate::operation::argument::{
-    DiskMib, DiskMibPerSecond, DiskOpsPerSecond, HostPath, Label, Labels, MemMib, NetworkRule,
-    Number, TtlSeconds, VcpuCount,
+    DiskMib, DiskMibPerSecond, DiskOpsPerSecond, HostPath, Label, Labels, MemMib,
+    NetworkConnections, NetworkKibPerSecond, NetworkRule, Number, TtlSeconds, VcpuCount,
+    WantedNetwork,
 };
 use crate::operation::{Context, Creates, Effect, Operation};
 use crate::seed::Source;
@@ -83,10 +83,26 @@ pub struct WorkspaceCreate {
     #[serde(default)]
     pub network_policy: NetworkPolicy,
     /// Let its network reach this, and nothing that no rule allows:
-    /// `pypi.org:443`, `*.debian.org`, `10.0.0.0/8:5432`.
+    /// `pypi.org:443`, `*.debian.org`, `10.0.0.0/8:5432`; `@NAME` is a set of rules
+    /// of your configuration.
     #[arg(long, value_name = "RULE")]
     #[serde(default)]
     pub allow: Vec<NetworkRule>,
+    /// How many connections and datagram flows its network has at the same time, 1
+    /// to 512.
+    #[arg(long, value_name = "N", default_value_t)]
+    #[serde(default)]
+    pub network_connections: NetworkConnections,
+    /// How many KiB leave it in a second at most; no limit if not given.
+    #[arg(long, value_name = "N")]
+    #[serde(default)]
+    #[schemars(with = "NetworkKibPerSecond")]
+    pub network_up_kib_per_second: Option<NetworkKibPerSecond>,
+    /// How many KiB reach it in a second at most; no limit if not given.
+    #[arg(long, value_name = "N")]
+    #[serde(default)]
+    #[schemars(with = "NetworkKibPerSecond")]
+    pub network_down_kib_per_second: Option<NetworkKibPerSecond>,
     /// Stop it by itself after so many seconds; no limit if not given. A call
     /// that is running then is waited for, `process wait` included; a detached
     /// process that nobody waits for is not.
@@ -124,6 +140,9 @@ impl WorkspaceCreate {
             vmm: None,
             network_policy: NetworkPolicy::default(),
             allow: Vec::new(),
+            network_connections: NetworkConnections::default(),
+            network_up_kib_per_second: None,
+            network_down_kib_per_second: None,
             ttl_seconds: None,
             ttl_action: TtlAction::default(),
         }
@@ -153,7 +172,13 @@ impl Operation for WorkspaceCreate {
                 );
             }
         };
-        let network_rules = rules(self.network_policy, self.allow)?;
+        let network = WantedNetwork {
+            policy: self.network_policy,
+            allow: self.allow,
+            connections: self.network_connections,
+            up: self.network_up_kib_per_second,
+            down: self.network_down_kib_per_second,
+        };
         let wanted = NewWorkspace {
             environment: self.environment,
             shape: Shape {
@@ -168,32 +193,11 @@ impl Operation for WorkspaceCreate {
             vmm: self.vmm,
             seed,
             name: self.name,
-            network_policy: self.network_policy,
-            network_rules,
+            network: network.resolve(&pyro.config)?,
             labels: Labels::collect(self.labels),
             ttl: self.ttl_seconds.map(|seconds| (seconds.get(), self.ttl_action)),
         };
         let place = workspace::create::create(pyro, wanted, &context).await?;
         WorkspaceSummary::of(&place)
     }
-}
-
-/// The rules of a new workspace: once something is allowed, the rest is not.
-fn rules(policy: NetworkPolicy, allow: Vec<NetworkRule>) -> Result<Policy> {
-    if allow.is_empty() {
-        return Ok(Policy::open());
-    }
-    if policy == NetworkPolicy::Off {
-        let message = "rules allow nothing without a network";
-        return Err(
-            Error::new(ErrorKind::InvalidInput, message).hint("add `--network-policy egress`")
-        );
-    }
-    let mut rules = Policy::closed();
-    for NetworkRule(matcher) in allow {
-        rules
-            .append(Rules::Allow, matcher)
-            .map_err(|error| Error::new(ErrorKind::InvalidInput, error.to_string()))?;
-    }
-    Ok(rules)
 }

@@ -180,6 +180,8 @@ fn shown(line: &Line) -> String {
         Happening::NetworkOmitted { count } => {
             format!("network: {count} more decisions, too fast to be written down")
         }
+        Happening::NetworkLost { why } => format!("network: lost: {why}"),
+        Happening::NetworkReopened { why } => format!("network: opened again: {why}"),
     };
     format!("{} {what}", shown_time(line.at))
 }

@@ -1,11 +1,12 @@
 //! A guest that is a second TCP/IP stack at the other end of a stream, and a host
 //! whose addresses all lie on the loopback device.
 
+use crate::egress::NetworkLimits;
 use crate::egress::gateway::dns::wire::{Answer, Kind};
 use crate::egress::gateway::host::Host;
 use crate::egress::gateway::{Decision, Gateway, Told, packet};
 use crate::egress::policy::name::DomainName;
-use crate::egress::policy::{Effect, Policy};
+use crate::egress::policy::{Effect, Policy, Said};
 use futures::future::{FutureExt, LocalBoxFuture, pending};
 use pyro_protocol::egress::{GATEWAY_V4, GATEWAY_V6, GUEST_V4, GUEST_V6, MTU_MAX, Packets};
 use pyro_protocol::{FrameKind, FrameReader, FrameWriter};
@@ -91,13 +92,16 @@ impl Host for Loopback {
     }
 }
 
+pub const UNLIMITED: NetworkLimits =
+    NetworkLimits { connections: None, up_kib_per_second: None, down_kib_per_second: None };
+
 pub fn policy(otherwise: Effect, rules: &[(Effect, &str)]) -> Policy {
     let mut policy = match otherwise {
         Effect::Allow => Policy::open(),
         Effect::Deny => Policy::closed(),
     };
     for (effect, text) in rules {
-        policy.append(*effect, text.parse().unwrap()).unwrap();
+        policy.append([Said::from((*effect, text.parse().unwrap()))]).unwrap();
     }
     policy
 }
@@ -181,17 +185,34 @@ pub async fn story<T>(
     policy: Policy,
     tell: impl AsyncFnOnce(&mut Guest, &Gateway) -> T,
 ) -> T {
+    let gateway = gateway(host, policy, UNLIMITED);
+    run(&gateway, async |guest| tell(guest, &gateway).await).await
+}
+
+/// Tells a story of a guest that may reach everything public, so much of it.
+pub async fn limited_story<T>(
+    host: &Loopback,
+    limits: NetworkLimits,
+    tell: impl AsyncFnOnce(&mut Guest) -> T,
+) -> T {
+    run(&gateway(host, Policy::open(), limits), tell).await
+}
+
+fn gateway(host: &Loopback, policy: Policy, limits: NetworkLimits) -> Gateway {
+    let world = Rc::clone(&host.0);
+    Gateway::new(policy, limits, host.clone(), move |told| world.borrow_mut().told.push(told))
+}
+
+/// Tells what a guest does while a gateway runs.
+pub async fn run<T>(gateway: &Gateway, tell: impl AsyncFnOnce(&mut Guest) -> T) -> T {
     let (ours, theirs) = tokio::io::duplex(256 * 1024);
     let (read, write) = tokio::io::split(theirs);
-    let world = Rc::clone(&host.0);
-    let gateway =
-        Gateway::new(policy, host.clone(), move |told| world.borrow_mut().told.push(told));
     let mut guest = Guest::new(ours);
     tokio::select! {
         lost = gateway.run(FrameReader::new(read), FrameWriter::new(write)) => {
             panic!("the gateway has ended: {lost}");
         }
-        told = tell(&mut guest, &gateway) => told,
+        told = tell(&mut guest) => told,
         () = tokio::time::sleep(Duration::from_secs(60)) => panic!("nothing happens any more"),
     }
 }

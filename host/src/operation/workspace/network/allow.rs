@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 /// Allow a workspace's network something, from now on.
 ///
-/// The rule goes before all others. A private, link-local or otherwise not
+/// The rule goes before all others; those of a set replace what there was of it. A
+/// private, link-local or otherwise not
 /// public address needs a rule that names it by its network.
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
 #[command(after_help = EXAMPLES)]
@@ -19,7 +20,8 @@ pub struct NetworkAllow {
     #[arg(value_name = "WORKSPACE")]
     pub workspace_id: WorkspaceRef,
     /// What: a name, `*.` and a name, an address, a network, or `*`; after it
-    /// maybe `:` and ports, before it `tcp:` or `udp:`.
+    /// maybe `:` and ports, before it `tcp:` or `udp:`. Or `@NAME`: what your
+    /// configuration says under that name.
     #[arg(value_name = "RULE")]
     pub rule: NetworkRule,
 }
@@ -27,7 +29,8 @@ pub struct NetworkAllow {
 const EXAMPLES: &str = "\
 Examples:
   pyro workspace network allow fix-parser pypi.org:443
-  pyro workspace network allow fix-parser tcp:10.0.0.0/8:5432";
+  pyro workspace network allow fix-parser tcp:10.0.0.0/8:5432
+  pyro workspace network allow fix-parser @python";
 
 impl Operation for NetworkAllow {
     const PATH: &'static [&'static str] = &["workspace", "network", "allow"];
@@ -41,12 +44,14 @@ impl Operation for NetworkAllow {
     }
 
     fn about(&self) -> Option<String> {
-        Some(self.rule.0.to_string())
+        Some(self.rule.to_string())
     }
 
     async fn run(self, pyro: &Pyro, _: Context) -> Result<NetworkStatusAnswer> {
         let place = find(&pyro.config, self.workspace_id.as_str())?;
-        let (record, id) = network::change(&place, Effect::Allow, self.rule.0).await?;
-        Ok(NetworkStatusAnswer { added: Some(id.to_string()), ..NetworkStatusAnswer::of(&record) })
+        let said = self.rule.said(Effect::Allow, &pyro.config)?;
+        let (record, added) = network::add(&place, said).await?;
+        let added = added.iter().map(ToString::to_string).collect();
+        Ok(NetworkStatusAnswer { added, ..NetworkStatusAnswer::of(&record) })
     }
 }

@@ -40,12 +40,14 @@ impl Operation for NetworkDeny {
     }
 
     fn about(&self) -> Option<String> {
-        Some(self.rule.0.to_string())
+        Some(self.rule.to_string())
     }
 
     async fn run(self, pyro: &Pyro, _: Context) -> Result<NetworkStatusAnswer> {
         let place = find(&pyro.config, self.workspace_id.as_str())?;
-        let (record, id) = network::change(&place, Effect::Deny, self.rule.0).await?;
-        Ok(NetworkStatusAnswer { added: Some(id.to_string()), ..NetworkStatusAnswer::of(&record) })
+        let said = self.rule.said(Effect::Deny, &pyro.config)?;
+        let (record, added) = network::add(&place, said).await?;
+        let added = added.iter().map(ToString::to_string).collect();
+        Ok(NetworkStatusAnswer { added, ..NetworkStatusAnswer::of(&record) })
     }
 }

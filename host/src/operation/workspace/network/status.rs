@@ -9,6 +9,7 @@ use pyro_protocol::egress::{GATEWAY_V4, GATEWAY_V6};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
+use std::num::NonZeroU32;
 
 /// Show a workspace's network policy and its rules.
 ///
@@ -39,8 +40,16 @@ pub struct NetworkStatusAnswer {
     pub otherwise: Effect,
     /// Where the guest's names are resolved; none without a network.
     pub name_servers: Vec<String>,
-    /// The rule that was just added.
-    pub added: Option<String>,
+    /// Connections and datagram flows at the same time, at most.
+    pub connections: u32,
+    /// KiB that may leave it in a second; null is no limit.
+    pub up_kib_per_second: Option<u32>,
+    /// KiB that may reach it in a second; null is no limit.
+    pub down_kib_per_second: Option<u32>,
+    /// The rules that were just added.
+    pub added: Vec<String>,
+    /// The ids of those that were just removed.
+    pub removed: Vec<String>,
 }
 
 /// One rule.
@@ -52,6 +61,8 @@ pub struct NetworkRuleEntry {
     pub effect: Effect,
     /// With what.
     pub rule: String,
+    /// The set that it came with; null for none.
+    pub set: Option<String>,
 }
 
 impl NetworkStatusAnswer {
@@ -60,7 +71,9 @@ impl NetworkStatusAnswer {
             id: rule.id.to_string(),
             effect: rule.effect,
             rule: rule.matcher.to_string(),
+            set: rule.set.as_ref().map(ToString::to_string),
         });
+        let limits = record.network_limits;
         Self {
             workspace_id: record.workspace_id.to_string(),
             network_policy: record.network_policy,
@@ -77,7 +90,11 @@ impl NetworkStatusAnswer {
                     vec![GATEWAY_V4.to_string(), GATEWAY_V6.to_string()]
                 }
             },
-            added: None,
+            connections: limits.flows_max(),
+            up_kib_per_second: limits.up_kib_per_second.map(NonZeroU32::get),
+            down_kib_per_second: limits.down_kib_per_second.map(NonZeroU32::get),
+            added: Vec::new(),
+            removed: Vec::new(),
         }
     }
 }
@@ -101,9 +118,17 @@ impl Operation for NetworkStatus {
 impl Answer for NetworkStatusAnswer {
     fn render(&self, page: &mut Page) -> fmt::Result {
         writeln!(page, "policy {}", self.network_policy)?;
-        for NetworkRuleEntry { id, effect, rule } in &self.rules {
-            writeln!(page, "{id} {effect} {rule}")?;
+        for NetworkRuleEntry { id, effect, rule, set } in &self.rules {
+            let of = set.as_deref().map(|name| format!(" of {name}")).unwrap_or_default();
+            writeln!(page, "{id} {effect} {rule}{of}")?;
         }
-        writeln!(page, "otherwise {}", self.otherwise)
+        writeln!(page, "otherwise {}", self.otherwise)?;
+        let limits = [(self.up_kib_per_second, "up"), (self.down_kib_per_second, "down")];
+        for (limit, way) in limits {
+            if let Some(kib) = limit {
+                writeln!(page, "{way} at most {kib} KiB/s")?;
+            }
+        }
+        Ok(())
     }
 }
