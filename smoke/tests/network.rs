@@ -1,119 +1,71 @@
-//! A guest with a network policy reaches what its rules allow, and nothing else.
-//!
-//! The host's world is a pair of network namespaces: pyro runs in one, and the
-//! other has a server at addresses that are public elsewhere, and a DNS server that
-//! tells them for every name. Nothing leaves the two.
+//! A guest with a network policy reaches what its rules allow, and nothing else,
+//! and one that floods its gateway harms nobody else.
 
-use pyro_smoke::{Home, stdout};
-use rustix::thread::{UnshareFlags, gettid, unshare_unsafe};
+#[path = "network/world.rs"]
+mod world;
+
+use pyro_smoke::{Home, is_vmm, parent, scaled, stdout};
 use serde_json::Value;
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::fs;
 use std::process::{Command, Output};
-use std::sync::mpsc;
-use std::thread;
+use world::{PACKAGE, PAGES, PROXY, SITE_V4, SITE_V6, move_in, name_server};
 
-const SITE_V4: &str = "93.184.215.14";
-const SITE_V6: &str = "2606:2800:21f::e";
-const PORT: u16 = 80;
-
-fn address(text: &str) -> IpAddr {
-    text.parse().expect("an address")
-}
-
-fn ip(words: &str) {
-    let done = Command::new("ip").args(words.split(' ')).output().expect("iproute2 is installed");
-    assert!(done.status.success(), "ip {words}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
-/// Puts this thread, and what it starts, into a network of its own.
-fn leave_the_network() {
-    // SAFETY: only the network namespace of this thread changes; no memory is
-    // unshared.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("root may make namespaces");
-    ip("link set lo up");
-}
-
-/// Puts this thread into a network with one neighbour, who serves pages and names.
-fn move_in() {
-    leave_the_network();
-    let (told, hear) = mpsc::channel();
-    let (ready, go) = mpsc::channel::<()>();
-    thread::spawn(move || {
-        leave_the_network();
-        told.send(gettid().as_raw_nonzero()).expect("the story waits");
-        go.recv().expect("the story goes on");
-        ip(&format!("addr add {SITE_V4}/24 dev there"));
-        ip(&format!("addr add {SITE_V6}/64 dev there nodad"));
-        ip("link set there up");
-        let names = UdpSocket::bind((address(SITE_V4), 53)).expect("a port");
-        let sites = [SITE_V4, SITE_V6].map(|site| TcpListener::bind((address(site), PORT)));
-        for site in sites {
-            let site = site.expect("a port");
-            thread::spawn(move || serve(&site));
-        }
-        told.send(gettid().as_raw_nonzero()).expect("the story waits");
-        tell_names(&names);
-    });
-    let there = hear.recv().expect("a neighbour");
-    ip("link add here type veth peer name there");
-    ip(&format!("link set there netns /proc/{}/task/{there}/ns/net", std::process::id()));
-    ip("addr add 93.184.215.1/24 dev here");
-    ip("addr add 2606:2800:21f::1/64 dev here nodad");
-    ip("link set here up");
-    ready.send(()).expect("a neighbour");
-    hear.recv().expect("a neighbour that serves");
-}
-
-/// Answers every request with the same page.
-fn serve(site: &TcpListener) {
-    for stream in site.incoming() {
-        let mut stream = stream.expect("a connection");
-        let mut request = [0; 4096];
-        let _ = stream.read(&mut request);
-        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello");
-    }
-}
-
-/// Tells the site's addresses for every name, and for one a private address.
-fn tell_names(socket: &UdpSocket) {
-    let mut packet = [0; 512];
-    while let Ok((length, from)) = socket.recv_from(&mut packet) {
-        // The question ends where the record begins that says what fits.
-        let question = &packet[..length - 11];
-        let is_v4 = question[question.len() - 3] == 1;
-        let told = match (is_v4, question[12..].starts_with(b"\x07rebound")) {
-            (true, true) => "10.0.0.1",
-            (true, false) => SITE_V4,
-            (false, true) => "::1",
-            (false, false) => SITE_V6,
-        };
-        let (kind, octets) = match address(told) {
-            IpAddr::V4(address) => (1, address.octets().to_vec()),
-            IpAddr::V6(address) => (28, address.octets().to_vec()),
-        };
-        let mut answer = question.to_vec();
-        answer[2] |= 0x80;
-        (answer[7], answer[11]) = (1, 0);
-        answer.extend([0xc0, 0x0c, 0, kind, 0, 1, 0, 0, 0, 60, 0, octets.len() as u8]);
-        answer.extend(octets);
-        let _ = socket.send_to(&answer, from);
-    }
-}
+/// What a flood may add to a supervisor: its buffers and no more.
+const SUPERVISOR_MAX_KIB: u64 = 64 << 10;
 
 struct Story {
     home: Home,
+    /// The workspace.
+    name: &'static str,
+}
+
+/// Whether the network can be made that these stories are told in.
+fn is_tellable() -> bool {
+    let tellable = rustix::process::geteuid().is_root();
+    if !tellable {
+        eprintln!("skipped: only root may make the network that this story is told in");
+    }
+    tellable
+}
+
+#[track_caller]
+fn expect(output: &Output) {
+    assert!(output.status.success(), "{output:?}");
 }
 
 impl Story {
+    fn begin(name: &'static str, allow: &[&str]) -> Self {
+        move_in();
+        let story = Self { home: Home::new(), name };
+        story.create(name, allow);
+        story
+    }
+
+    fn create(&self, name: &str, allow: &[&str]) {
+        let mut words = vec!["workspace", "create", "debian:12", "--name", name];
+        words.extend(["--network-policy", "egress"]);
+        words.extend(allow.iter().flat_map(|rule| ["--allow", rule]));
+        self.well(&words);
+    }
+
     fn pyro(&self, words: &[&str]) -> Output {
         let mut command: Command = self.home.pyro(words);
-        command.env("PYRO_RESOLVERS", SocketAddr::new(address(SITE_V4), 53).to_string());
+        command.env("PYRO_RESOLVERS", name_server().to_string());
         command.output().expect("pyro runs")
     }
 
+    /// What is to go well.
+    #[track_caller]
+    fn well(&self, words: &[&str]) {
+        expect(&self.pyro(words));
+    }
+
+    fn exec(&self, program: &[&str]) -> Output {
+        self.pyro(&[&["workspace", "exec", self.name, "--"], program].concat())
+    }
+
     fn python(&self, script: &str) -> String {
-        stdout(&self.pyro(&["workspace", "exec", "net", "--", "python3", "-c", script]))
+        stdout(&self.exec(&["python3", "-c", script]))
     }
 
     /// Says in one word what comes of connecting to each.
@@ -131,76 +83,232 @@ impl Story {
     }
 
     fn events(&self) -> Vec<Value> {
-        let output = self.pyro(&["workspace", "events", "net", "--json"]);
-        let history: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+        let words = ["workspace", "events", self.name, "--limit", "2000", "--json"];
+        let history: Value = serde_json::from_str(&stdout(&self.pyro(&words))).expect("JSON");
         history["events"].as_array().expect("a list").clone()
+    }
+
+    /// Whether the policy has decided so.
+    #[track_caller]
+    fn expect_decided(&self, action: &str, destination: &str, rule: &str) {
+        let wanted = [("event", "network"), ("action", action), ("rule", rule)];
+        let events = self.events();
+        let decided = events.iter().any(|event| {
+            event["destination"] == destination && wanted.iter().all(|(key, to)| event[*key] == *to)
+        });
+        assert!(decided, "{action} {destination} by {rule}: {events:#?}");
     }
 }
 
 #[test]
 fn s7_r21_r23_a_guest_reaches_what_its_rules_allow_and_nothing_else() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root may make the network that this story is told in");
+    if !is_tellable() {
         return;
     }
-    move_in();
-    let story = Story { home: Home::new() };
-    let devices = || std::fs::read_to_string("/proc/thread-self/net/dev").expect("a network");
-    let devices = || devices().lines().count();
-    let before = devices();
-    let mut create = vec!["workspace", "create", "debian:12", "--name", "net"];
-    create.extend(["--network-policy", "egress", "--allow", "app.test:80"]);
-    create.extend(["--allow", "*.app.test"]);
-    let created = story.pyro(&create);
-    assert!(created.status.success(), "{created:?}");
+    let devices = || fs::read_to_string("/proc/thread-self/net/dev").expect("a network");
+    let story = Story::begin("net", &["app.test:80", "*.app.test"]);
+    // The world's own, and that of the loopback, below two headings; of the guest's
+    // nothing is on the host, so nothing can stay there.
+    assert_eq!(devices().lines().count(), 4, "{}", devices());
 
     let looks = "import os; print(open('/etc/resolv.conf').read(), os.listdir('/sys/class/net'))";
     let looks = story.python(looks);
     assert!(looks.contains("nameserver 10.112.121.1") && looks.contains("pyro0"), "{looks}");
 
-    // Nothing of it is on the host, so nothing can stay there.
-    assert_eq!(devices(), before);
-
     // Before anybody has told what it is called, an address is nobody's.
-    let refused = [(SITE_V4, PORT), ("169.254.169.254", PORT), ("8.8.8.8", PORT)];
+    let (v4, v6) = (SITE_V4.to_string(), SITE_V6.to_string());
+    let refused = [(v4.as_str(), PAGES), ("169.254.169.254", PAGES), ("8.8.8.8", PAGES)];
     assert_eq!(story.connect(&refused), ["ConnectionRefusedError"; 3]);
     // By name over IPv4 and IPv6; then the addresses have that name.
-    let by_name = [("app.test", PORT), (SITE_V4, PORT), (SITE_V6, PORT)];
+    let by_name = [("app.test", PAGES), (v4.as_str(), PAGES), (v6.as_str(), PAGES)];
     assert_eq!(story.connect(&by_name), ["hello"; 3]);
     assert_eq!(story.connect(&[("app.test", 81)]), ["ConnectionRefusedError"]);
     // What is refused by name is refused at once, and so is what leads inside.
-    let unknown = [("other.test", PORT), ("rebound.app.test", PORT)];
+    let unknown = [("other.test", PAGES), ("rebound.app.test", PAGES)];
     assert_eq!(story.connect(&unknown), ["gaierror"; 2]);
 
     // Changed while it runs.
     let denied = story.pyro(&["workspace", "network", "deny", "net", "*"]);
     assert!(stdout(&denied).starts_with("policy egress\nr3 deny *\n"), "{denied:?}");
-    assert_eq!(story.connect(&[("app.test", PORT)]), ["gaierror"]);
-    assert_eq!(story.connect(&[(SITE_V6, PORT)]), ["ConnectionRefusedError"]);
+    assert_eq!(story.connect(&[("app.test", PAGES)]), ["gaierror"]);
+    assert_eq!(story.connect(&[(v6.as_str(), PAGES)]), ["ConnectionRefusedError"]);
 
-    let events = story.events();
-    let decided = |action: &str, destination: &str, rule: &str| {
-        let wanted = [("event", "network"), ("action", action), ("rule", rule)];
-        let decided = events.iter().any(|event| {
-            event["destination"] == destination && wanted.iter().all(|(key, to)| event[*key] == *to)
-        });
-        assert!(decided, "{action} {destination} by {rule}: {events:#?}");
-    };
-    decided("resolve", "app.test", "r1");
-    decided("connect", "93.184.215.14:80", "otherwise");
-    decided("connect", "93.184.215.14:80", "r1");
-    decided("connect", "[2606:2800:21f::e]:80", "r1");
-    decided("connect", "169.254.169.254:80", "built-in:metadata");
-    decided("resolve", "other.test", "otherwise");
-    decided("resolve", "rebound.app.test", "rebinding:private");
-    decided("resolve", "app.test", "r3");
+    story.expect_decided("resolve", "app.test", "r1");
+    story.expect_decided("connect", "93.184.215.14:80", "otherwise");
+    story.expect_decided("connect", "93.184.215.14:80", "r1");
+    story.expect_decided("connect", "[2606:2800:21f::e]:80", "r1");
+    story.expect_decided("connect", "169.254.169.254:80", "built-in:metadata");
+    story.expect_decided("resolve", "other.test", "otherwise");
+    story.expect_decided("resolve", "rebound.app.test", "rebinding:private");
+    story.expect_decided("resolve", "app.test", "r3");
 
     let explained = story.pyro(&["workspace", "network", "explain", "net", "10.0.0.1"]);
     assert_eq!(stdout(&explained), "deny 10.0.0.1 by r3: deny *\n");
+    story.well(&["workspace", "network", "remove", "net", "r3"]);
+    assert_eq!(story.connect(&[("app.test", PAGES)]), ["hello"]);
+
+    // Whoever is root in the guest takes its interface away: it comes back, by the
+    // same rules.
+    let gone = "import fcntl, os, socket, struct, time\n\
+                before = open('/sys/class/net/pyro0/ifindex').read()\n\
+                s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\n\
+                s.send(struct.pack('=IHHIIBxHiII', 32, 17, 1, 1, 0, 0, 0, int(before), 0, 0))\n\
+                while True:\n \
+                try:\n  \
+                if open('/sys/class/net/pyro0/ifindex').read() != before: break\n \
+                except OSError: pass\n \
+                time.sleep(0.05)\n";
+    story.python(gone);
+    // Its addresses come a moment after the interface.
+    let again = "import socket, time\n\
+                 while True:\n \
+                 try: socket.create_connection(('app.test', 80), 20); break\n \
+                 except OSError: time.sleep(0.05)\n";
+    story.python(again);
+    assert_eq!(
+        story.connect(&[("app.test", PAGES), ("8.8.8.8", PAGES)]),
+        ["hello", "ConnectionRefusedError"]
+    );
+    assert!(story.events().iter().any(|event| event["event"] == "network_reopened"));
 
     // It is there again after a start, by the same rules.
-    assert!(story.pyro(&["workspace", "network", "allow", "net", "*.app.test"]).status.success());
-    assert!(story.pyro(&["workspace", "stop", "net"]).status.success());
-    assert!(story.pyro(&["workspace", "start", "net"]).status.success());
-    assert_eq!(story.connect(&[("www.app.test", PORT), ("app.test", PORT)]), ["hello", "gaierror"]);
+    story.well(&["workspace", "network", "deny", "net", "app.test"]);
+    story.well(&["workspace", "stop", "net"]);
+    story.well(&["workspace", "start", "net"]);
+    let told = story.connect(&[("www.app.test", PAGES), ("app.test", PAGES)]);
+    assert_eq!(told, ["hello", "gaierror"]);
+}
+
+#[test]
+fn packages_come_through_a_proxy_that_is_allowed_and_no_other() {
+    if !is_tellable() {
+        return;
+    }
+    let allowed = [format!("four.proxy.test:{PROXY}"), format!("six.proxy.test:{PROXY}")];
+    let story = Story::begin("apt", &allowed.each_ref().map(String::as_str));
+    let sources = "deb [trusted=yes allow-insecure=yes] http://archive.test/ ./\n";
+    story.well(&["workspace", "file", "write", "apt", "sources.list", "--text", sources]);
+    let apt = |proxy: &str, words: &str| {
+        let line = format!(
+            "apt-get -o Dir::Etc::SourceList=/workspace/sources.list -o Dir::Etc::SourceParts=- \
+             -o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Retries=0 \
+             -o Acquire::http::Proxy=http://{proxy}.proxy.test:{PROXY} {words}"
+        );
+        story.exec(&["sh", "-c", &line])
+    };
+    for proxy in ["four", "six"] {
+        expect(&story.exec(&["sh", "-c", "rm -rf /var/lib/apt/lists *.deb"]));
+        expect(&apt(proxy, "update"));
+        expect(&apt(proxy, "download hello"));
+        assert_eq!(stdout(&story.exec(&["sh", "-c", "cat *.deb"])), PACKAGE, "{proxy}");
+    }
+    story.expect_decided("connect", &format!("{SITE_V4}:{PROXY}"), "r1");
+    story.expect_decided("connect", &format!("[{SITE_V6}]:{PROXY}"), "r2");
+
+    // Another proxy, of the same address, is not so much as found.
+    let refused = apt("other", "update");
+    let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
+    assert!(said.contains("Could not resolve 'other.proxy.test'"), "{said}");
+    story.expect_decided("resolve", "other.proxy.test", "otherwise");
+    // And without one there is no way at all.
+    let direct =
+        story.exec(&["python3", "-c", "import socket; socket.getaddrinfo('archive.test', 80)"]);
+    assert!(!direct.status.success());
+
+    // A run for one command says why it did not get there.
+    let words =
+        ["run", "--network-policy", "egress", "--allow", &allowed[0], "--json", "debian:12"];
+    let script = format!(
+        "import socket\n\
+         socket.create_connection(('four.proxy.test', {PROXY})).close()\n\
+         try: socket.getaddrinfo('other.proxy.test', 80)\n\
+         except OSError: print('refused')\n"
+    );
+    let run = stdout(&story.pyro(&[&words[..], &["--", "python3", "-c", &script]].concat()));
+    let run: Value = serde_json::from_str(&run).expect("JSON");
+    assert_eq!(run["stdout"], "refused\n", "{run:#}");
+    assert_eq!(run["network_refused"][0], "resolve other.proxy.test by otherwise", "{run:#}");
+}
+
+/// What a hostile guest does, one after the other and all at once at the end.
+const FLOOD: &str = r#"
+import os, random, socket, sys, threading, time
+until = time.monotonic() + float(sys.argv[1])
+def go_on(): return time.monotonic() < until
+def malformed():
+    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    while go_on():
+        protocol = random.choice([1, 2, 6, 6, 6, 17, 17, 50, 255])
+        body = os.urandom(random.choice([0, 1, 7, 8, 19, 20, 60, 1400, 30000]))
+        head = bytes([0x45 + random.choice([0, 0, 0, 10]), 0]) + (20 + len(body)).to_bytes(2, "big")
+        head += os.urandom(2) + random.choice([b"\0\0", b"\0\0", b"\x20\0", b"\0\x40"])
+        head += bytes([64, protocol, 0, 0, 10, 112, 121, 2]) + bytes([93, 184, 215, random.choice([14, 15])])
+        try: s.sendto(head + body, ("93.184.215.14", 0))
+        except OSError: pass
+def storm():
+    kept = []
+    while go_on():
+        s = socket.socket()
+        s.setblocking(False)
+        try: s.connect(("93.184.215.14", random.choice([80, 81, 3128])))
+        except OSError: pass
+        kept.append(s)
+        if len(kept) > 700:
+            for s in kept: s.close()
+            kept.clear()
+def tunnel():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.setblocking(False)
+    while go_on():
+        labels = [os.urandom(30).hex().encode() for _ in range(random.choice([1, 2, 3]))]
+        name = b"".join(bytes([len(l)]) + l for l in labels + [random.choice([b"app", b"other"]), b"test"])
+        query = os.urandom(2) + b"\1\0\0\1\0\0\0\0\0\0" + name + b"\0\0" + random.choice([b"\1", b"\x10"]) + b"\0\1"
+        try:
+            s.sendto(query, ("10.112.121.1", 53))
+            s.recv(2048)
+        except OSError: pass
+works = [threading.Thread(target=work) for work in (malformed, storm, tunnel)]
+for work in works: work.start()
+for work in works: work.join()
+"#;
+
+#[test]
+fn s4_a_guest_that_floods_its_gateway_harms_nobody_else() {
+    if !is_tellable() {
+        return;
+    }
+    let mut story = Story::begin("flood", &["93.184.215.0/24", "*.app.test"]);
+    story.create("other", &["app.test"]);
+    story.well(&["workspace", "file", "write", "flood", "flood.py", "--text", FLOOD]);
+    let seconds = scaled(20, 5).to_string();
+    let words = ["workspace", "exec", "flood", "--detach", "--id-only", "--"];
+    let flood = [&words[..], &["python3", "/workspace/flood.py", &seconds]].concat();
+    let flood = stdout(&story.pyro(&flood)).trim().to_owned();
+    // Meanwhile the other one has its names and connections.
+    story.name = "other";
+    for _ in 0..3 {
+        assert_eq!(story.connect(&[("app.test", PAGES)]), ["hello"]);
+    }
+    story.well(&["workspace", "process", "wait", "flood", &flood]);
+    let supervisors: Vec<_> = story
+        .home
+        .processes()
+        .iter()
+        .filter(|(_, line)| is_vmm(line))
+        .filter_map(|(vmm, _)| parent(*vmm))
+        .collect();
+    for supervisor in supervisors {
+        let status = fs::read_to_string(format!("/proc/{supervisor}/status")).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        let peak: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+        assert!(peak < SUPERVISOR_MAX_KIB, "{peak} KiB of {supervisor}");
+    }
+    // And so has the flooding one, when it has had enough.
+    story.name = "flood";
+    assert_eq!(story.connect(&[("app.test", PAGES)]), ["hello"]);
+    // There is an end to what is written down.
+    let told = story.events();
+    let of = |name: &str| told.iter().filter(|event| event["event"] == name).count();
+    assert!(of("network") < 1500, "{}", of("network"));
+    assert!(of("network_omitted") > 0);
 }
