@@ -6,7 +6,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+/// The end of an interface that somebody removes is an error, and nothing to read.
+const INTEREST: Interest = Interest::READABLE.add(Interest::ERROR);
 
 const DEVICE: &str = "/dev/net/tun";
 
@@ -50,7 +54,7 @@ impl Tun {
     /// What moves packets through a descriptor that keeps them apart.
     pub(super) fn over(device: OwnedFd) -> io::Result<Self> {
         // SAFETY: an OwnedFd names the same open descriptor for as long as it lives.
-        Ok(Self(unsafe { AsyncFd::register(device) }?))
+        Ok(Self(unsafe { AsyncFd::register_with_interest(device, INTEREST) }?))
     }
 
     /// Hands the kernel a packet that has come.
@@ -62,7 +66,7 @@ impl Tun {
     /// The next packet that is to go; waits for it.
     pub(super) async fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
         loop {
-            let mut ready = self.0.readable().await?;
+            let mut ready = self.0.ready(INTEREST).await?;
             let read = ready.try_io(|device| Ok(rustix::io::read(device.get_ref(), &mut *into)?));
             if let Ok(read) = read {
                 return read.and_then(whole);

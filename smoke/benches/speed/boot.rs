@@ -74,7 +74,7 @@ pub fn measure(home: &Home) -> Result<Vec<Figure>> {
 }
 
 /// All that a bare QEMU needs to be the one that pyro starts.
-struct Blueprint {
+pub struct Blueprint {
     program: PathBuf,
     arguments: Vec<String>,
     channel: RawFd,
@@ -84,6 +84,15 @@ struct Blueprint {
     files: Vec<(File, RawFd)>,
     /// Goes with the copy of the disk.
     _scratch: tempfile::TempDir,
+}
+
+/// A bare QEMU that runs.
+pub struct Machine {
+    pub channel: UnixStream,
+    qemu: children::Kept,
+    /// The console says little, which stays in the socket, and the monitor has
+    /// nothing to do.
+    _others: [UnixStream; 2],
 }
 
 /// How long a bare QEMU took.
@@ -96,7 +105,7 @@ struct Bare {
 
 impl Blueprint {
     /// Looks at a VMM that pyro started.
-    fn of_a_guest(home: &Home) -> Result<Self> {
+    pub fn of_a_guest(home: &Home) -> Result<Self> {
         let guest = Guest::start(home, &["sh", "-c", "echo ready; cat"])?;
         let process = PathBuf::from(format!("/proc/{}", guest.vmm));
         let words = fs::read_to_string(process.join("cmdline"))?;
@@ -133,13 +142,22 @@ impl Blueprint {
 
     /// Boots it once.
     fn boot(&self) -> Result<Bare> {
+        let started = Instant::now();
+        let mut machine = self.start(&[])?;
+        let answered = come_and_go(machine.channel)? - started;
+        machine.qemu.child().wait()?;
+        let whole = started.elapsed();
+        machine.qemu.end();
+        Ok(Bare { answered, whole })
+    }
+
+    /// Starts it, with more arguments.
+    pub fn start(&self, more: &[&str]) -> Result<Machine> {
         let (channel, channel_end) = UnixStream::pair()?;
-        // The console says little; what it says stays in the socket.
-        let (_console, console_end) = UnixStream::pair()?;
-        // And the monitor has nothing to do.
-        let (_monitor, monitor_end) = UnixStream::pair()?;
+        let (console, console_end) = UnixStream::pair()?;
+        let (monitor, monitor_end) = UnixStream::pair()?;
         let mut command = Command::new(&self.program);
-        command.args(&self.arguments).env_clear();
+        command.args(&self.arguments).args(more).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
         let sockets = [
             (channel_end.as_raw_fd(), self.channel),
@@ -148,14 +166,8 @@ impl Blueprint {
         ];
         let files = self.files.iter().map(|(file, number)| (file.as_raw_fd(), *number));
         pass(&mut command, sockets.into_iter().chain(files).collect());
-        let started = Instant::now();
-        let mut qemu = children::start(command, libc::SIGKILL)?;
-        drop((channel_end, console_end, monitor_end));
-        let answered = come_and_go(channel)? - started;
-        qemu.child().wait()?;
-        let whole = started.elapsed();
-        qemu.end();
-        Ok(Bare { answered, whole })
+        let qemu = children::start(command, libc::SIGKILL)?;
+        Ok(Machine { channel, qemu, _others: [console, monitor] })
     }
 }
 

@@ -12,6 +12,7 @@ mod boot;
 mod children;
 mod cost;
 mod diff;
+mod egress;
 mod exec;
 mod export;
 mod firecracker;
@@ -52,6 +53,7 @@ const PARTS: &[Part] = &[
     ("diff", diff::measure),
     ("export", export::measure),
     ("ports", ports::measure),
+    ("egress", egress::measure),
     ("version", version::measure),
 ];
 

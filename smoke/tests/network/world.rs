@@ -42,11 +42,10 @@ pub fn move_in() {
         here.join(&there);
         there.join(&here);
         let names = UdpSocket::bind(name_server()).expect("a port");
-        for site in [IpAddr::from(SITE_V4), SITE_V6.into()] {
-            for port in [PAGES, PROXY] {
-                let listener = TcpListener::bind((site, port)).expect("a port");
-                thread::spawn(move || serve(&listener));
-            }
+        for port in [PAGES, PROXY] {
+            // Of IPv4 too; an address of IPv6 that is new can be bound a moment later.
+            let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).expect("a port");
+            thread::spawn(move || serve(&listener));
         }
         told.send(()).expect("the story waits");
         tell_names(&names);

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 /// Connections that the host has not made yet.
-const CONNECTING_MAX: usize = 64;
+const CONNECTING_MAX: usize = 128;
 
 /// New flows at once, and a second: beyond what a parallel build or a crawler
 /// asks for.

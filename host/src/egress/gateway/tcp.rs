@@ -14,9 +14,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// How long the host may take to connect: the guest's own kernel gives up after
-/// about two minutes.
-const CONNECT_MAX: Duration = Duration::from_secs(60);
+/// How long the host may take to connect: four SYNs without an answer. Connections
+/// to hosts that are not there are in the way of others.
+const CONNECT_MAX: Duration = Duration::from_secs(20);
 
 /// Which directions are still open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

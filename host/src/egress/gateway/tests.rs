@@ -346,7 +346,7 @@ async fn s4_a_flood_of_connections_stays_within_its_limits() {
         gateway.take(&syn).unwrap();
         gateway.take(&syn).unwrap();
     }
-    assert_eq!(gateway.flow_count(), 64);
+    assert_eq!(gateway.flow_count(), 128);
     let decisions = host.decisions();
     assert!(decisions.iter().any(|decision| decision.cause == Cause::Limit(Limit::Connecting)));
     assert!(host.0.borrow().told.len() < 600);
