@@ -39,8 +39,6 @@ for word in "$@"; do
             want_test=yes
             # Whoever has them from elsewhere keeps those.
             python3 -m pip --version >/dev/null 2>&1 || packages+=("${test_packages[@]}")
-            # A story gives a guest a network between two namespaces.
-            command -v ip >/dev/null || packages+=(iproute2)
             command -v npm >/dev/null || packages+=(nodejs npm)
             ;;
         *)      fail "unknown word '$word'; usage: images/setup.sh [kernel] [test]" ;;

@@ -15,12 +15,12 @@ use crate::report::{Figure, Goal, Row};
 use crate::sample::{Pairs, Series};
 use crate::throughput::rate;
 use crate::workspace::Workspace;
+use pyro::egress::NetworkLimits;
 use pyro::egress::gateway::Gateway;
 use pyro::egress::gateway::dns::wire::{Answer, Kind};
 use pyro::egress::gateway::host::Host;
-use pyro::egress::policy::name::DomainName;
 use pyro::egress::policy::Policy;
-use pyro::egress::NetworkLimits;
+use pyro::egress::policy::name::DomainName;
 use pyro_protocol::channel::{self, Opener, Side};
 use pyro_protocol::egress::{GatewayOpened, OpenGateway};
 use pyro_protocol::handshake::Announcement;
@@ -55,8 +55,7 @@ const SITE: Ipv4Addr = Ipv4Addr::new(93, 184, 215, 14);
 /// And by way of slirp: the host itself.
 const SLIRP_HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 
-const SLIRP: &[&str] =
-    &["-netdev", "user,id=slirp", "-device", "virtio-net-device,netdev=slirp"];
+const SLIRP: &[&str] = &["-netdev", "user,id=slirp", "-device", "virtio-net-device,netdev=slirp"];
 
 /// Nothing takes longer.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -123,9 +122,7 @@ pub fn measure(home: &Home) -> Result<Vec<Figure>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let channel = machine.channel.try_clone()?;
     channel.set_nonblocking(true)?;
-    let measuring = async {
-        tokio::time::timeout(DEADLINE, measure_in(channel, port)).await?
-    };
+    let measuring = async { tokio::time::timeout(DEADLINE, measure_in(channel, port)).await? };
     let measured = runtime.block_on(measuring)?;
     drop(machine);
     let mut figures = figures(measured);
@@ -181,10 +178,7 @@ fn figures(measured: Measured) -> Vec<Figure> {
     figures.push(Figure {
         title: "A connection out of the guest, against QEMU's slirp",
         goal: Goal::at_most(connect.ratio_of_medians(), 1.6, ""),
-        rows: vec![
-            Row::new(names[0], "ms", connect.ours),
-            Row::new(names[1], "ms", connect.floor),
-        ],
+        rows: vec![Row::new(names[0], "ms", connect.ours), Row::new(names[1], "ms", connect.floor)],
         notes: vec![note],
     });
     figures
@@ -247,11 +241,7 @@ impl Host for Loopback {
         false
     }
 
-    fn resolve(
-        &self,
-        _: &DomainName,
-        _: Kind,
-    ) -> futures::future::LocalBoxFuture<'static, Answer> {
+    fn resolve(&self, _: &DomainName, _: Kind) -> futures::future::LocalBoxFuture<'static, Answer> {
         Box::pin(async { Answer::NoName })
     }
 }
@@ -416,8 +406,7 @@ fn memory(home: &Home) -> Result<Figure> {
     };
     let port = serve(own.into())?;
     let rule = format!("{own}:{port}");
-    let workspace =
-        Workspace::create(home, &["--network-policy", "egress", "--allow", &rule])?;
+    let workspace = Workspace::create(home, &["--network-policy", "egress", "--allow", &rule])?;
     workspace.ask(&["file", "write"], &["client.py", "--text", CLIENT])?;
     let supervisor = workspace.supervisor()?;
     let before = resident(supervisor)?;
