@@ -120,11 +120,9 @@ async fn a_network_that_is_lost_is_opened_again_by_the_rules_of_then() {
     let again = at(|event| matches!(event, Happening::NetworkReopened { .. })).unwrap();
     assert!(lost < again, "{happened:#?}");
     let decided = |by: &str, to: &str| {
-        happened.iter().any(|event| match event {
-            Happening::Network { destination, allowed, rule, .. } => {
-                !allowed && destination == to && rule == by
-            }
-            _ => false,
+        happened.iter().any(|event| {
+            matches!(event, Happening::Network { destination, allowed: false, rule, .. }
+                if destination == to && rule == by)
         })
     };
     assert!(decided("otherwise", "8.8.8.8:53") && decided("otherwise", "other.org"));

@@ -318,10 +318,10 @@ impl Client {
         let mut line = Vec::new();
         while line.last() != Some(&b'\n') {
             let frame = self.0.0.next().await?;
-            match frame.kind {
-                FrameKind::Stdout => line.extend(frame.payload),
-                FrameKind::StdinTaken => {}
-                _ => return Err(String::from_utf8_lossy(&frame.payload).into_owned().into()),
+            if frame.kind == FrameKind::Stdout {
+                line.extend(frame.payload);
+            } else if frame.kind != FrameKind::StdinTaken {
+                return Err(String::from_utf8_lossy(&frame.payload).into_owned().into());
             }
         }
         Ok(String::from_utf8(line)?.trim().to_owned())
