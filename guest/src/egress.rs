@@ -86,22 +86,23 @@ async fn to_guest<R: Fetch>(reader: &mut FrameReader<R>, tun: &Tun) -> Result<()
 
 /// Sends what the guest's programs say, as many packets at a time as there are.
 async fn to_host<W: Carry>(tun: &Tun, writer: &mut FrameWriter<W>) -> Result<(), Lost> {
-    let mut packet = vec![0; usize::from(MTU_MAX)];
-    let mut batch = Vec::with_capacity(BATCH);
+    const LONGEST: usize = MTU_MAX as usize;
+    // What does not fit any more goes alone, from where it was read to.
+    let mut batch = vec![0; BATCH + LONGEST];
     loop {
-        let mut length = tun.receive(&mut packet).await.map_err(Lost::Io)?;
-        loop {
-            if batch.len() + length > BATCH && !batch.is_empty() {
-                writer.send_raw(FrameKind::Data, &batch).await?;
-                batch.clear();
-            }
-            batch.extend_from_slice(&packet[..length]);
-            match tun.pending(&mut packet).map_err(Lost::Io)? {
-                Some(next) => length = next,
+        let mut filled = tun.receive(&mut batch[..LONGEST]).await.map_err(Lost::Io)?;
+        while filled < BATCH {
+            let room = filled..filled + LONGEST;
+            match tun.pending(&mut batch[room]).map_err(Lost::Io)? {
+                Some(length) if filled + length <= BATCH => filled += length,
+                Some(length) => {
+                    writer.send_raw(FrameKind::Data, &batch[..filled]).await?;
+                    batch.copy_within(filled..filled + length, 0);
+                    filled = length;
+                }
                 None => break,
             }
         }
-        writer.send_raw(FrameKind::Data, &batch).await?;
-        batch.clear();
+        writer.send_raw(FrameKind::Data, &batch[..filled]).await?;
     }
 }

@@ -1,5 +1,6 @@
 //! A guest's network: IP packets over a connection instead of a NIC.
 
+use crate::channel::STREAM_UNIT;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -29,8 +30,11 @@ pub struct GatewayOpened;
 
 /// The longest packet there can be: no wire sets a limit, the length fields of IP
 /// do. Each packet costs both sides the same however long it is, so the longest
-/// are the fastest by far.
-pub const MTU_MAX: u16 = 65_520;
+/// are the fastest by far; but a few bytes more would take a third write to the
+/// channel for each.
+pub const MTU_MAX: u16 = 65_500;
+
+const _: () = assert!(MTU_MAX as usize + crate::frame::HEADER_LEN <= 2 * STREAM_UNIT);
 
 /// Packets that are pending travel together in frames of at most so many bytes,
 /// or alone.

@@ -156,10 +156,13 @@ impl Gateway {
         let gate = &self.0;
         let _end = EndAll(gate);
         tokio::select! {
+            // In the order in which bytes pass, so that what has come is answered
+            // once, after it was taken on. None of these finds work without end.
+            biased;
             lost = gate.receive(&mut reader) => lost,
-            lost = gate.transmit(&mut writer) => lost,
-            () = gate.drive() => Lost::Closed,
             () = gate.flow() => Lost::Closed,
+            () = gate.drive() => Lost::Closed,
+            lost = gate.transmit(&mut writer) => lost,
         }
     }
 
@@ -282,7 +285,7 @@ impl Gate {
             self.take(packet?);
         }
         // At once: a guest that sends without a pause would fill the memory.
-        self.shared.borrow_mut().stack.poll();
+        self.shared.borrow_mut().stack.absorb();
         self.stirred.notify_one();
         Ok(())
     }

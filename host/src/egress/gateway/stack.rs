@@ -134,6 +134,15 @@ impl Stack {
         }
     }
 
+    /// Works on what has come.
+    pub fn absorb(&mut self) {
+        let now = self.now();
+        let Self { interface, device, sockets, .. } = self;
+        while !device.arrived.is_empty() {
+            interface.poll_ingress_single(now, device, sockets);
+        }
+    }
+
     /// Works on what has come, and on what is to go.
     pub fn poll(&mut self) {
         let now = self.now();
