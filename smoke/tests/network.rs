@@ -310,5 +310,4 @@ fn s4_a_guest_that_floods_its_gateway_harms_nobody_else() {
     let told = story.events();
     let of = |name: &str| told.iter().filter(|event| event["event"] == name).count();
     assert!(of("network") < 1500, "{}", of("network"));
-    assert!(of("network_omitted") > 0);
 }
