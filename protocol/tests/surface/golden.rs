@@ -275,7 +275,7 @@ fn of_a_clock() {
 fn of_a_network() {
     let expected = concat!(
         "210a707902fd7079726f0000000000000000000002",
-        "0a707901fd7079726f0000000000000000000001fbf0ff"
+        "0a707901fd7079726f0000000000000000000001fbdcff"
     );
     assert_eq!(encoded(&Call::OpenGateway(OpenGateway::usual())), expected);
     assert_eq!(encoded(&GatewayOpened), "");
