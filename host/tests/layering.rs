@@ -170,6 +170,7 @@ const SLEEPS: &[(&str, &str)] = &[
     // Deadlines, beside what is waited for.
     ("host/src/workspace/exec.rs", "timeout_grace"),
     ("host/src/workspace/exec.rs", "patience"),
+    ("host/src/workspace/program.rs", "limit"),
     ("host/src/environment/script.rs", "self.deadline"),
     ("host/src/cli/session.rs", "LAST_WORDS"),
     // Out of descriptors; nobody tells when there are some.

@@ -9,6 +9,7 @@ mod tty;
 use pyro::operation::{Operation, ShellClose, ShellOpen, ShellWrite};
 use pyro::{Config, Pyro};
 use pyro_smoke::{Home, pyro_executable, scaled, stdout};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -31,19 +32,19 @@ fn in_guest(home: &Home, line: &str) -> String {
     succeed(home, &["workspace", "exec", "w", "--shell", line])
 }
 
-/// `pyro workspace attach w`; in tmux, where there is one: then two terminals lie
+/// `pyro` with these words; in tmux, where there is one: then two terminals lie
 /// between the one who types and the guest.
-fn attached(home: &Home) -> Tty {
+fn seated(home: &Home, words: &[&str]) -> Tty {
     let version = Command::new("tmux").arg("-V").stdout(Stdio::null()).status();
     let mut command = if version.is_ok_and(|status| status.success()) {
         let socket = home.path().join("tmux.sock");
         let mut command = Command::new("tmux");
         command.arg("-f").arg("/dev/null").arg("-S").arg(socket).arg("new-session");
-        command.arg(pyro_executable()).args(["workspace", "attach", "w"]);
+        command.arg(pyro_executable()).args(words);
         command
     } else {
         let mut command = Command::new(pyro_executable());
-        command.args(["workspace", "attach", "w"]);
+        command.args(words);
         command
     };
     command.env("PYRO_HOME", home.path()).env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8");
@@ -71,7 +72,7 @@ fn r17_r22_an_editor_is_used_in_an_attached_shell() {
     create(&home);
     let write = ["workspace", "file", "write", "w", "editor.py", "--text", EDITOR];
     succeed(&home, &write);
-    let mut tty = attached(&home);
+    let mut tty = seated(&home, &["workspace", "attach", "w"]);
     tty.sees("pyro$");
     tty.types(b"python3 editor.py note; echo le''ft\r");
     tty.sees("editing note");
@@ -105,6 +106,53 @@ fn r17_r22_an_editor_is_used_in_an_attached_shell() {
     tty.ends();
     assert_eq!(succeed(&home, &["workspace", "shell", "list", "w"]), "No shells.\n");
     delete(&home);
+}
+
+/// As with `docker run -it`: the program has the terminal, and the machine goes
+/// with it.
+#[test]
+fn a_machine_for_one_program_at_a_terminal() {
+    let home = Home::new();
+    let mut tty = seated(&home, &["run", "-it", "debian:12"]);
+    tty.sees("pyro$");
+    tty.types(b"python3 -c 'import os; print(\"\", *os.get_terminal_size(), \"is the size\")'\r");
+    // tmux takes a line for itself.
+    tty.sees("100 ");
+    tty.sees("is the size\n");
+    tty.types(b"sh -c 'echo be\"\"gun; exec sleep 1000'\r");
+    tty.sees("begun");
+    tty.types(b"\x03");
+    tty.sees("^C\npyro$");
+    tty.resize(80, 25);
+    tty.types(b"sleep 1; echo cols $(stty size | cut -d' ' -f2).\r");
+    tty.sees("cols 80.");
+    tty.types(b"exit\r");
+    tty.ends();
+    home.expect_clean_within(Duration::from_secs(5));
+    // Without tmux between, the exit code is the program's, and the terminal as it
+    // was; also when the caller is told to leave.
+    let run = |words: &[&str]| {
+        let mut command = Command::new(pyro_executable());
+        command.args(["run", "-it", "debian:12"]).args(words).env("PYRO_HOME", home.path());
+        Tty::start(command, 90, 20)
+    };
+    let mut tty = run(&["--", "sh", "-c", "stty size; read line; exit $line"]);
+    tty.sees("20 90");
+    assert!(tty.is_raw());
+    tty.types(b"42\r");
+    assert_eq!(tty.ends().code(), Some(42));
+    assert!(!tty.is_raw());
+    let mut tty = run(&["--", "sh", "-c", "echo up; exec sleep 1000"]);
+    tty.sees("up");
+    kill_process(Pid::from_child(&tty.child), Signal::TERM).unwrap();
+    assert_eq!(tty.ends().code(), Some(143));
+    assert!(!tty.is_raw());
+    home.expect_clean_within(Duration::from_secs(5));
+    let mut tty = run(&["--", "sh", "-c", "echo up; exec sleep 1000"]);
+    tty.sees("up");
+    tty.child.kill().unwrap();
+    tty.ends();
+    home.expect_clean_within(Duration::from_secs(10));
 }
 
 #[test]

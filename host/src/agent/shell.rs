@@ -43,6 +43,14 @@ impl AgentClient {
         Ok(self.call(call, self.deadlines.reply).await?.shell)
     }
 
+    /// Opens a shell that is this connection's: it waits for whoever sits at it,
+    /// and is closed when they leave.
+    pub async fn join_shell(&self, call: OpenShell) -> Result<(ShellId, Attached<Channel>)> {
+        let (connection, reply) = self.begin(OpenShell { joined: true, ..call }).await?;
+        let Connection { reader, writer, .. } = connection;
+        Ok((reply.shell.id, Attached { reader, writer }))
+    }
+
     /// The shells there are.
     pub async fn shells(&self) -> Result<Vec<Shell>> {
         Ok(self.call(ListShells, self.deadlines.reply).await?.shells)

@@ -79,6 +79,7 @@ pub async fn open(
         env: request.env.into_iter().map(bytes).collect(),
         user: Some(request.user.unwrap_or_else(|| defaults.user.clone())),
         size: request.size,
+        joined: false,
     };
     context.unless_cancelled(live.agent().open_shell(call)).await
 }
