@@ -74,6 +74,12 @@ impl Tty {
         }
     }
 
+    /// Waits until something comes.
+    #[allow(dead_code, reason = "for the benchmark, which times it")]
+    pub fn reads(&mut self) {
+        assert!(self.read(), "the end");
+    }
+
     /// Waits for the program's end.
     pub fn ends(&mut self) -> ExitStatus {
         while self.read() {}

@@ -18,14 +18,19 @@ mod firecracker;
 mod footprint;
 mod guest;
 mod host;
+mod idle;
 mod kernels;
 mod ports;
 mod push;
 mod report;
 mod sample;
 mod seed;
+mod shell;
 mod throughput;
 mod tree;
+#[path = "../../../host/tests/support/tty.rs"]
+#[allow(clippy::unwrap_used, dead_code, reason = "shared with tests, which fail so")]
+mod tty;
 mod version;
 mod workspace;
 
@@ -52,6 +57,8 @@ const PARTS: &[Part] = &[
     ("diff", diff::measure),
     ("export", export::measure),
     ("ports", ports::measure),
+    ("shell", shell::measure),
+    ("idle", idle::measure),
     ("version", version::measure),
 ];
 
