@@ -8,11 +8,11 @@ mod tty;
 
 use pyro::operation::{Operation, ShellClose, ShellOpen, ShellWrite};
 use pyro::{Config, Pyro};
-use pyro_smoke::{Home, pyro_executable, scaled, stdout};
+use pyro_smoke::{Home, patient, pyro_executable, scaled, stdout};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tty::Tty;
 
 fn succeed(home: &Home, words: &[&str]) -> String {
@@ -202,8 +202,32 @@ const COUNT: &str = "ls /sys/fs/cgroup/process | grep -c '^[0-9a-f]*$'; ls /dev/
      ps -e -o comm= | grep -cE '^(bash|sleep|cat)$'; \
      ls /proc/$(pgrep -o pyro-agent)/fd | wc -l";
 
+/// KiB that the agent has in memory.
+const AGENT_MEMORY: &str = "sed -n 's/VmRSS:[^0-9]*\\([0-9]*\\).*/\\1/p' \
+     /proc/$(pgrep -o pyro-agent)/status";
+
+/// More than an allocator may leave unused; less than a tenth of what a thousand
+/// shells were, were they kept.
+const MEMORY_SLACK_KIB: u64 = 4096;
+
+fn supervisor(home: &Home) -> u32 {
+    let all = home.processes();
+    let one = all.into_iter().find(|(_, line)| line.contains("__supervise"));
+    one.expect("it runs").0
+}
+
+fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count()
+}
+
+fn memory_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
 #[tokio::test]
-async fn r17_a_thousand_shells_leave_nothing_in_the_guest() {
+async fn r17_a_thousand_shells_leave_nothing_behind() {
     const AT_ONCE: u32 = 4;
     let home = Home::new();
     create(&home);
@@ -221,11 +245,31 @@ async fn r17_a_thousand_shells_leave_nothing_in_the_guest() {
         let (a, b, c, d) = (open_and_close(), open_and_close(), open_and_close(), open_and_close());
         tokio::join!(a, b, c, d);
     };
-    round().await;
-    let before = in_guest(&home, COUNT);
+    let memory = |home: &Home| {
+        in_guest(home, AGENT_MEMORY).lines().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap()
+    };
+    let supervisor = supervisor(&home);
+    // All that is allocated once is, by then.
+    for _ in 0..5 {
+        round().await;
+    }
+    let agent = memory(&home);
+    let (before, host) =
+        (in_guest(&home, COUNT), (descriptors(supervisor), memory_kib(supervisor)));
     for _ in 0..scaled(1000, 100) / AT_ONCE {
         round().await;
     }
     assert_eq!(in_guest(&home, COUNT), before);
+    let after = memory(&home);
+    assert!(after < agent + MEMORY_SLACK_KIB, "agent: {agent} KiB before, {after} after");
+    // A connection that has just ended may not be closed yet; another says so.
+    let enough = patient(Duration::from_secs(5));
+    let since = Instant::now();
+    while descriptors(supervisor) > host.0 {
+        assert!(since.elapsed() < enough, "{} of {}", descriptors(supervisor), host.0);
+        in_guest(&home, "true");
+    }
+    let after = memory_kib(supervisor);
+    assert!(after < host.1 + MEMORY_SLACK_KIB, "supervisor: {} KiB before, {after} after", host.1);
     delete(&home);
 }

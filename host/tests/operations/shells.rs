@@ -76,7 +76,7 @@ async fn a_shell_keeps_what_a_command_forgets() {
     let idle = bench.read_shell(id, idle).await;
     assert!(idle.idle && !idle.output.contains("value"), "{idle:?}");
     let closed = bench.ask::<ShellClose>(json!({ "shell_id": id })).await.unwrap();
-    assert!(closed.closed && closed.shell.state == ShellCondition::Exited);
+    assert!(closed.closed && closed.shell.state == ShellCondition::Stopped);
     assert_eq!(bench.shells().await, 0);
     bench.end().await;
 }
@@ -101,7 +101,7 @@ async fn r22_raw_output_is_whole_and_plain_output_is_seen() {
         assert_eq!((read.cursor, read.missed_bytes), (cursor, 0));
         raw.extend(bytes(&read));
         cursor = read.next_cursor;
-        if read.shell.state == ShellCondition::Exited && !read.truncated {
+        if read.shell.state == ShellCondition::Stopped && !read.truncated {
             assert_eq!(read.shell.exit_code, Some(4));
             break;
         }
