@@ -1,5 +1,7 @@
 //! A terminal for a program to sit at, and one who sits there.
 
+#![allow(dead_code, reason = "each who shares it uses a part")]
+
 use pyro::workspace::screen::look;
 use pyro_protocol::shell::TerminalSize;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -75,7 +77,6 @@ impl Tty {
     }
 
     /// Waits until something comes.
-    #[allow(dead_code, reason = "for the benchmark, which times it")]
     pub fn reads(&mut self) {
         assert!(self.read(), "the end");
     }

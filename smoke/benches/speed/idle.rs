@@ -25,17 +25,20 @@ const RUNS: usize = 3;
 
 /// How long is looked on, and how long before nobody does anything: a thread that
 /// has worked waits ten seconds for more, and goes.
-const LOOK: Duration = Duration::from_secs(8);
+const LOOK: Duration = Duration::from_secs(6);
 const SETTLING: Duration = Duration::from_secs(13);
 
+/// The guest begins to look a second after the host, and nobody disturbs it.
+const REST: Duration = Duration::from_secs(3);
+
 /// Looks on in the guest, from a process that has nothing to do with the agent
-/// meanwhile, and for less long than the host does.
+/// meanwhile.
 const LOOK_ON: &str = "\
 count() { for process in /proc/[0-9]*; do
     [ $process/exe -ef /proc/1/exe ] || continue
     sed -n 's/^voluntary_ctxt_switches://p' $process/task/*/status; done |
     { sum=0; while read -r count; do sum=$((sum + count)); done; echo $sum; }; }
-    rm -f woken; sleep 14; before=$(count); sleep 10; after=$(count)
+    rm -f woken; sleep 14; before=$(count); sleep 6; after=$(count)
     echo $((after - before)) >woken.new; mv woken.new woken";
 
 pub fn measure(home: &Home) -> Result<Vec<Figure>> {
@@ -74,8 +77,9 @@ pub fn measure(home: &Home) -> Result<Vec<Figure>> {
         let after = (woken(&[supervisor])?, woken(&all)?);
         hosts.push(per_second(after.0 - before.0, LOOK));
         clients.push(per_second(after.1 - before.1, LOOK));
+        sleep(REST);
         let seen = workspace.shell("while ! [ -e woken ]; do sleep 0.1; done; cat woken")?;
-        guests.push(per_second(seen.trim().parse()?, Duration::from_secs(10)));
+        guests.push(per_second(seen.trim().parse()?, LOOK));
     }
     let most = guests.max().max(hosts.max()).max(clients.max());
     Ok(vec![Figure {

@@ -29,7 +29,7 @@ mod shell;
 mod throughput;
 mod tree;
 #[path = "../../../host/tests/support/tty.rs"]
-#[allow(clippy::unwrap_used, dead_code, reason = "shared with tests, which fail so")]
+#[allow(clippy::unwrap_used, reason = "shared with tests, which fail so")]
 mod tty;
 mod version;
 mod workspace;

@@ -187,10 +187,11 @@ impl<'a> Seats<'a> {
 async fn output(reader: &mut FrameReader<ReadHalf<UnixStream>>) -> Result<u64> {
     loop {
         let frame = reader.next().await?;
-        match frame.kind {
-            FrameKind::Stdout => return Ok(frame.payload.len() as u64),
-            FrameKind::StdinTaken => {}
-            kind => return Err(format!("{kind:?} instead of output").into()),
+        if frame.kind == FrameKind::Stdout {
+            return Ok(frame.payload.len() as u64);
+        }
+        if frame.kind != FrameKind::StdinTaken {
+            return Err(format!("{:?} instead of output", frame.kind).into());
         }
     }
 }
