@@ -20,6 +20,10 @@ use tokio::sync::{Notify, mpsc};
 /// How long the agent may take to close a shell: it waits for what it hangs up.
 const CLOSING: Duration = Duration::from_secs(20);
 
+/// What a terminal needs after a gap: an end of the sequence that may have been
+/// cut, and of the last colours.
+const AFRESH: &[u8] = b"\x18\x1b[m";
+
 /// A connection that is joined to a shell's terminal.
 pub struct Attached<S> {
     reader: FrameReader<ReadHalf<S>>,
@@ -124,9 +128,11 @@ impl<S: AsyncRead + AsyncWrite> Attached<S> {
                 let frame = self.reader.next().await.map_err(lost)?;
                 match frame.kind {
                     FrameKind::Stdout => show(frame.payload).await,
-                    // The screen is behind; what comes next may still repair it.
+                    // The screen is behind, and gets the last that there is: more
+                    // than fills it.
                     FrameKind::Skipped => {
                         let Skipped { .. } = frame.decode(FrameKind::Skipped).map_err(lost)?;
+                        show(AFRESH.into()).await;
                     }
                     FrameKind::StdinTaken => {
                         keyboard.widen(frame.decode(FrameKind::StdinTaken).map_err(lost)?)?;

@@ -47,6 +47,11 @@ pub(super) async fn hands(acts: &mpsc::Sender<Act>, keys: Option<DetachKeys>) ->
         Error::new(ErrorKind::Conflict, "the terminal belongs to another program now")
             .hint("bring this one to the foreground: `fg`")
     })?;
+    if let Some(size) = size() {
+        // It may have another by now than it was opened for, and from here on that
+        // is heard. Nobody takes it only if the program has ended.
+        drop(acts.send(Act::Resize(size)).await);
+    }
     let mut watcher = keys.map(DetachKeys::watcher);
     let mut buffer = [0; KEYS_MAX];
     loop {
@@ -125,11 +130,6 @@ impl Sitter {
         let raw = std::mem::replace(&mut lock(&self.screen).raw, Ok(None));
         let raw = raw.map_err(|error| Error::io("cannot set the terminal up", error))?;
         lock(&self.screen).raw = Ok(raw);
-        if let Some(size) = size() {
-            // It may have another since the machine was booted; nobody hears it
-            // only if the program has ended.
-            drop(self.acts.send(Act::Resize(size)).await);
-        }
         Ok(match hands(&self.acts, None).await? {
             Leaving::Detached | Leaving::Gone => Signal::HUP,
             Leaving::Quit => Signal::QUIT,

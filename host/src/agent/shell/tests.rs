@@ -1,4 +1,5 @@
 use super::*;
+use pyro_protocol::kept::OutputStream;
 use pyro_protocol::process::Exit;
 use pyro_protocol::process::Outcome;
 use tokio::io::DuplexStream;
@@ -80,4 +81,25 @@ async fn r17_keys_wait_here_for_a_shell_that_does_not_read() {
     // Nobody acts any more.
     drop(acts);
     assert_eq!(sitting.await.unwrap().unwrap(), None);
+}
+
+/// Half a sequence before a gap does not swallow what comes after it.
+#[tokio::test]
+async fn r22_a_gap_ends_the_sequence_that_it_cuts() {
+    let (attached, (_reader, mut writer)) = seat();
+    let skipped = Skipped { stream: OutputStream::Stdout, bytes: 9 };
+    let exit = Exit { outcome: Outcome::Exited { code: 0 }, took_us: 1 };
+    writer.send_raw(FrameKind::Stdout, b"a\x1b]0;a titl").await.unwrap();
+    writer.send(FrameKind::Skipped, &skipped).await.unwrap();
+    writer.send_raw(FrameKind::Stdout, b"b").await.unwrap();
+    writer.send(FrameKind::Exit, &exit).await.unwrap();
+    let mut seen = Vec::new();
+    let (_acts, receiver) = mpsc::channel(1);
+    let sitting = attached.sit(receiver, |bytes| {
+        seen.extend(bytes);
+        std::future::ready(())
+    });
+    sitting.await.unwrap();
+    let size = TerminalSize { cols: 10, rows: 2 };
+    assert_eq!(crate::workspace::screen::look(&seen, 0, size, 100).text, "ab\n");
 }
