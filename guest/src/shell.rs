@@ -97,24 +97,30 @@ pub(crate) async fn open<R: Fetch, W: Carry>(
     connection: &mut Connection<R, W>,
 ) -> Result<(), Lost> {
     process::settled(guest).await;
-    let opened = start(guest, call).await;
-    let id = opened.as_ref().ok().map(|opened| opened.shell.id);
-    let replied = connection.reply(opened).await;
-    if let (Err(_), Some(id)) = (&replied, id) {
+    let is_joined = call.joined;
+    let entry = match start(guest, call).await {
+        Ok(entry) => entry,
+        Err(error) => return connection.reply::<ShellOpened>(Err(error)).await,
+    };
+    if is_joined {
+        return attach::join(&entry, connection).await;
+    }
+    let replied = connection.reply(Ok(ShellOpened { shell: entry.describe() })).await;
+    if replied.is_err() {
         // Nobody will ever know its name.
-        drop(close(guest, CloseShell { id }).await);
+        drop(close(guest, CloseShell { id: entry.id }).await);
     }
     replied
 }
 
-async fn start(guest: &Arc<Guest>, call: OpenShell) -> Result<ShellOpened, AgentError> {
+async fn start(guest: &Arc<Guest>, call: OpenShell) -> Result<Arc<Entry>, AgentError> {
     guest.require_activated()?;
     check(call.size)?;
     let place = guest.shells.places.clone().try_acquire_owned().map_err(|_| {
         let message = format!("{RUNNING_MAX} shells run already; close one");
         AgentError::new(AgentErrorKind::OutOfResources, message)
     })?;
-    let size = call.size;
+    let (size, is_joined) = (call.size, call.joined);
     let cwd = match &call.cwd {
         Some(cwd) => cwd.clone(),
         None => GuestPath::new(WORKSPACE)
@@ -145,11 +151,11 @@ async fn start(guest: &Arc<Guest>, call: OpenShell) -> Result<ShellOpened, Agent
             state: ShellState::Running { pid: leash.pid() },
             output_bytes: 0,
         };
-        let (entry, close) = Entry::new(shell.clone(), terminal);
+        let (entry, close) = Entry::new(shell, terminal, is_joined);
         let entry = Arc::new(entry);
         owner.shells.registry().running.push(entry.clone());
         // Should the one who asked be gone, it can be listed and closed.
-        let _ = started.send(Ok(ShellOpened { shell }));
+        let _ = started.send(Ok(entry.clone()));
         life::live(&owner.shells, &entry, leash, close, place).await;
     });
     let gave_up = || AgentError::new(AgentErrorKind::System, "the agent gave up on the shell");
@@ -158,7 +164,7 @@ async fn start(guest: &Arc<Guest>, call: OpenShell) -> Result<ShellOpened, Agent
 
 /// What may be run, the best first.
 fn commands(guest: &Guest, call: OpenShell) -> Result<Vec<Command>, AgentError> {
-    let OpenShell { argv, cwd, env, user, size: _ } = call;
+    let OpenShell { argv, cwd, env, user, size: _, joined: _ } = call;
     let words = |words: &&[&str]| words.iter().map(|word| (*word).into()).collect();
     let programs: Vec<Vec<ByteString>> = match argv.is_empty() {
         true => INTERACTIVE.iter().map(words).collect(),

@@ -144,7 +144,7 @@ impl AgentClient {
 
     /// Makes a call and waits for its reply.
     pub async fn call<R: Request>(&self, request: R, deadline: Duration) -> Result<R::Reply> {
-        self.connect().await?.call(request, deadline).await
+        self.ask(request, deadline).await.map(|(_, reply)| reply)
     }
 
     /// Makes a call that more follows after its reply.
@@ -152,8 +152,17 @@ impl AgentClient {
         &self,
         request: R,
     ) -> Result<(Connection<Channel>, R::Reply)> {
-        let mut connection = self.connect().await?;
-        let reply = connection.call(request, self.deadlines.reply).await?;
+        self.ask(request, self.deadlines.reply).await
+    }
+
+    /// One round trip, where every agent knows the call.
+    async fn ask<R: Request>(
+        &self,
+        request: R,
+        deadline: Duration,
+    ) -> Result<(Connection<Channel>, R::Reply)> {
+        let mut connection = self.connect_with(request).await?;
+        let reply = within(deadline, connection.reply::<R>()).await?;
         Ok((connection, reply))
     }
 }

@@ -12,6 +12,7 @@ mod progress;
 mod render;
 mod session;
 mod streams;
+mod terminal;
 mod tree;
 
 pub use tree::command;
@@ -58,9 +59,9 @@ fn dispatch(table: &'static [Entry], mut matches: ArgMatches) -> ExitCode {
         matches = inner;
     }
     if let Some(entry) = table.iter().find(|entry| entry.path == path) {
-        let format = tree::format(entry, &matches);
+        let (format, at_terminal) = (tree::format(entry, &matches), tree::is_at_terminal(&matches));
         return match entry.from_arg_matches(&mut matches) {
-            Ok(prepared) => session::run(entry, prepared, format),
+            Ok(prepared) => session::run(entry, prepared, format, at_terminal),
             Err(error) => render::parser_verdict(&error, format),
         };
     }

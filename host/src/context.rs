@@ -6,8 +6,10 @@ mod roots;
 pub use admitted::Admitted;
 pub use roots::Roots;
 
+use crate::agent::shell::Act;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Events;
+use pyro_protocol::shell::TerminalSize;
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +26,8 @@ pub struct Context {
     pub events: Events,
     /// What the guest's program reads; `None` is an empty input.
     pub stdin: Option<Input>,
+    /// The terminal that the guest's program is to have instead of three streams.
+    pub terminal: Option<Terminal>,
     /// Cancelled when the caller wants no answer any more. What the request made
     /// is cleaned up all the same.
     pub cancel: CancellationToken,
@@ -39,6 +43,19 @@ pub struct Context {
     pub roots: Roots,
     /// Who asks, for the workspace's event log.
     pub caller: Caller,
+}
+
+/// A terminal of the caller's, for the guest's program. What is written there
+/// comes as [`Event::Output`] of its standard output.
+///
+/// [`Event::Output`]: crate::Event::Output
+#[derive(Debug)]
+pub struct Terminal {
+    /// How large it is.
+    pub size: TerminalSize,
+    /// What is done at it. Closed when nobody sits there any more, which ends the
+    /// program.
+    pub acts: mpsc::Receiver<Act>,
 }
 
 /// Through which surface a request came.
@@ -97,6 +114,7 @@ impl Default for Context {
         Self {
             events: Events::discard(),
             stdin: None,
+            terminal: None,
             cancel: CancellationToken::new(),
             signals,
             takes_output: false,

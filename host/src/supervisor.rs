@@ -15,6 +15,7 @@
 //! holder has written down all that makes it official, the holder says
 //! [`Keep`], and from then on [`control`] is where orders come from.
 
+mod alarm;
 mod boot;
 mod console;
 pub mod control;

@@ -165,14 +165,15 @@ fn only_vmms_know_which_one_it_is() {
 const SLEEPS: &[(&str, &str)] = &[
     // A rate is measured over a while.
     ("host/src/facts.rs", "MEASURE"),
-    // A workspace's time is over when it is.
-    ("host/src/supervisor/keep.rs", "CLOCK_STEP"),
     // Deadlines, beside what is waited for.
     ("host/src/workspace/exec.rs", "timeout_grace"),
     ("host/src/workspace/exec.rs", "patience"),
+    ("host/src/workspace/program.rs", "limit"),
     ("host/src/environment/script.rs", "self.deadline"),
     ("host/src/cli/session.rs", "LAST_WORDS"),
     // Out of descriptors; nobody tells when there are some.
+    ("host/src/supervisor/keep.rs", "UNTOLD"),
+    ("host/src/supervisor/alarm.rs", "UNWATCHED"),
     ("host/src/supervisor/control.rs", "from_millis(10)"),
     ("host/src/supervisor/ports.rs", "EXHAUSTED"),
     ("host/src/vsock/endpoint.rs", "from_millis(10)"),

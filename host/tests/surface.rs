@@ -13,7 +13,7 @@ use sources::sources_of_workspace;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the command line adds to every operation.
-const OWN_ARGUMENTS: &[&str] = &["help", "json", "id-only"];
+const OWN_ARGUMENTS: &[&str] = &["help", "json", "id-only", "interactive"];
 
 fn tree() -> Command {
     let mut tree = cli::command(OPERATIONS).term_width(100);

@@ -84,6 +84,11 @@ const OPENED_BY_HOST_MAX: usize = 240;
 /// Streams that the guest has opened: it has little to say unasked.
 const OPENED_BY_GUEST_MAX: usize = 16;
 
+/// Streams of the host's that a guest may not have let go of. For the host one is
+/// gone when both its ends are; the guest's program may not have come to it yet,
+/// when many come and go at once.
+const LINGERING_MAX: usize = 4 * OPENED_BY_HOST_MAX;
+
 /// Refusals that a peer may leave unread.
 const REFUSALS_MAX: usize = 1024;
 
@@ -181,7 +186,7 @@ where
         places: Arc::new(Semaphore::new(opened_max)),
     });
     // As many as there can be: none is turned away because many come at once.
-    let (inbound_end, inbound) = mpsc::channel(STREAMS_MAX);
+    let (inbound_end, inbound) = mpsc::channel(LINGERING_MAX);
     let driver = Driver::new(io, shared.clone(), inbound_end).run();
     Ok((Opener { shared }, Acceptor { inbound }, driver))
 }

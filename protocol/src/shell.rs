@@ -32,8 +32,9 @@ pub struct TerminalSize {
     pub rows: u16,
 }
 
-/// Opens a terminal with a program in it that outlives the connection. If the
-/// reply cannot be sent, it is closed: nobody would know its id.
+/// Opens a terminal with a program in it that outlives the connection, unless it
+/// is to stay joined to it. If the reply cannot be sent, it is closed: nobody
+/// would know its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OpenShell {
@@ -49,6 +50,12 @@ pub struct OpenShell {
     pub user: Option<String>,
     /// How large the terminal is to be.
     pub size: TerminalSize,
+    /// Whether the connection stays joined to it, as after an [`AttachShell`] from
+    /// the first byte on. Then the program is this connection's: it waits until
+    /// the host takes what it writes, so that nothing is skipped, and the shell is
+    /// closed once the connection is. What a program left running that ended by
+    /// itself goes on.
+    pub joined: bool,
 }
 
 /// The terminal is open and its program runs.

@@ -1,11 +1,18 @@
 //! Services in a real guest: a server that is ready when it answers, one that
 //! crashes again and again, one that does not obey, and callers that are killed.
 
-use pyro_smoke::{Home, stderr, stdout};
+#![allow(clippy::unwrap_used, reason = "a story that cannot go on fails")]
+
+#[path = "../../host/tests/support/tty.rs"]
+mod tty;
+
+use pyro_smoke::{Home, pyro_executable, stderr, stdout};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use tty::Tty;
 
 fn succeed(home: &Home, words: &[&str]) -> String {
     stdout(&home.pyro(words).output().expect("pyro starts"))
@@ -180,4 +187,59 @@ fn r10_r19_services_from_ready_to_gone() {
     assert_eq!(json(&home, &["workspace", "service", "list", "w"])["count"], 0);
     succeed(&home, &["workspace", "delete", "w"]);
     home.expect_clean_within(Duration::from_secs(5));
+}
+
+/// The supervisor, killed while a log is followed and somebody sits at a shell:
+/// both are told, the terminal is as it was, services and shells are gone with
+/// their guest, and what was written to the disk is there.
+#[test]
+fn r10_a_supervisor_that_is_killed_is_told_to_all_who_wait() {
+    let home = Home::new();
+    succeed(&home, &["workspace", "create", "debian:12", "--name", "w"]);
+    let steady = "echo kept >note; sync; while :; do echo tick; sleep 0.1; done";
+    let start = ["workspace", "service", "start", "w", "steady", "--restart", "always"];
+    succeed(&home, &[&start[..], &["--ready-file", "note", "--shell", steady]].concat());
+    let mut command = Command::new(pyro_executable());
+    command.args(["workspace", "attach", "w"]).env("PYRO_HOME", home.path());
+    let mut seat = Tty::start(command, 80, 24);
+    seat.sees("pyro$");
+    let words = ["workspace", "service", "logs", "w", "steady", "--all", "--follow"];
+    let mut follower = home.pyro(words);
+    let mut follower =
+        follower.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("pyro starts");
+    let mut lines = BufReader::new(follower.stdout.take().expect("it is piped"));
+    lines.read_line(&mut String::new()).expect("a line");
+
+    let supervisor = home.processes().into_iter().find(|(_, line)| line.contains("__supervise"));
+    let pid = Pid::from_raw(supervisor.expect("it runs").0.cast_signed()).expect("a process id");
+    kill_process(pid, Signal::KILL).expect("it lives");
+
+    let mut rest = String::new();
+    lines.read_to_string(&mut rest).expect("whole lines");
+    assert!(rest.split_inclusive('\n').all(|line| line == "tick\n"), "{rest:?}");
+    let output = follower.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(125), "{}", stderr(&output));
+    assert!(stderr(&output).contains("guest"), "{}", stderr(&output));
+    let status = seat.ends();
+    assert_eq!(status.code(), Some(125), "{}", seat.screen());
+    assert!(!seat.is_raw());
+
+    // The next who wants something of it has it up again, without them.
+    let words = ["workspace", "service", "list", "w", "--json"];
+    let list = home.pyro(words).output().expect("pyro starts");
+    if !list.status.success() {
+        // It was quicker than the news.
+        assert!(stdout_of(&list).contains("guest"), "{}", stdout_of(&list));
+    }
+    assert_eq!(json(&home, &["workspace", "service", "list", "w"])["count"], 0);
+    assert_eq!(succeed(&home, &["workspace", "shell", "list", "w"]), "No shells.\n");
+    assert_eq!(succeed(&home, &["workspace", "exec", "w", "--", "cat", "note"]), "kept\n");
+    let status = json(&home, &["workspace", "status", "w"]);
+    assert_eq!((&status["state"], &status["service_count"]), (&"running".into(), &0.into()));
+    succeed(&home, &["workspace", "delete", "w"]);
+    home.expect_clean_within(Duration::from_secs(5));
+}
+
+fn stdout_of(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -20,7 +20,7 @@ use pyro_protocol::channel::STREAM_UNIT;
 use pyro_protocol::frame::HEADER_LEN;
 use pyro_protocol::kept::{OutputStream, Skipped};
 use pyro_protocol::process::{STDIN_WINDOW, Signal, StdinTaken};
-use pyro_protocol::shell::{AttachShell, ShellAttached, ShellState, TerminalSize};
+use pyro_protocol::shell::{AttachShell, ShellAttached, ShellOpened, ShellState, TerminalSize};
 use pyro_protocol::{FrameKind, FrameReader, FrameWriter, Lost};
 use std::future::pending;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,6 +28,26 @@ use tokio::sync::Notify;
 
 /// How much goes into one frame: with its header, what travels together.
 const CHUNK: usize = STREAM_UNIT - HEADER_LEN;
+
+/// A connection that is joined to a shell from its opening on, and takes it along
+/// when it ends.
+pub(super) async fn join<R: Fetch, W: Carry>(
+    entry: &Entry,
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
+    let joint = Joint(entry);
+    connection.reply(Ok(ShellOpened { shell: entry.describe() })).await?;
+    converse(entry, 0, Some(&joint), connection).await
+}
+
+/// What ties a shell to a connection: it waits for it, and is closed with it.
+struct Joint<'entry>(&'entry Entry);
+
+impl Drop for Joint<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
 
 /// From the reply on, until the host hangs up or the shell has ended.
 pub(super) async fn serve<R: Fetch, W: Carry>(
@@ -43,13 +63,22 @@ pub(super) async fn serve<R: Fetch, W: Carry>(
         return connection.reply::<ShellAttached>(Err(error)).await;
     }
     connection.reply(Ok(ShellAttached { shell: entry.describe() })).await?;
+    converse(entry, cursor, None, connection).await
+}
+
+async fn converse<R: Fetch, W: Carry>(
+    entry: &Entry,
+    cursor: u64,
+    joint: Option<&Joint<'_>>,
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
     let keys = Keys::default();
     let Connection { reader, writer, .. } = connection;
     tokio::select! {
         // The screen first: a host that closes once it has the end of it
         // detaches from nothing.
         biased;
-        shown = screen(entry, cursor, &keys, writer) => shown,
+        shown = screen(entry, cursor, joint, &keys, writer) => shown,
         left = intake(entry, &keys, reader) => left,
         () = typist(entry, &keys) => pending().await,
     }
@@ -59,6 +88,7 @@ pub(super) async fn serve<R: Fetch, W: Carry>(
 async fn screen<W: Carry>(
     entry: &Entry,
     mut cursor: u64,
+    joint: Option<&Joint<'_>>,
     keys: &Keys,
     writer: &mut FrameWriter<W>,
 ) -> Result<(), Lost> {
@@ -75,6 +105,9 @@ async fn screen<W: Carry>(
         cursor = slice.next_cursor();
         if !slice.data.0.is_empty() {
             writer.send_raw(FrameKind::Stdout, &slice.data.0).await?;
+            if let Some(Joint(entry)) = joint {
+                entry.took(cursor);
+            }
         }
         if cursor < slice.end {
             continue;

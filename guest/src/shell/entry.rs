@@ -4,7 +4,7 @@ use super::has_ended;
 use super::terminal::Terminal;
 use super::transcript::Transcript;
 use pyro_protocol::kept::Slice;
-use pyro_protocol::shell::{Shell, ShellId, ShellState, TerminalSize};
+use pyro_protocol::shell::{RETAINED, Shell, ShellId, ShellState, TerminalSize};
 use pyro_protocol::{AgentError, GuestPath};
 use rustix::process::Pid;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,10 @@ pub(super) struct Entry {
     /// Until its program has ended.
     terminal: Mutex<Option<Arc<Terminal>>>,
     status: watch::Sender<Status>,
-    close: watch::Sender<bool>,
+    close: watch::Sender<Close>,
+    /// How much of it the one has to whom it is joined; `None` if it is to
+    /// nobody, or is to be closed.
+    joined: watch::Sender<Option<u64>>,
     /// Held by the one who types: two do not mix.
     pub(super) typing: tokio::sync::Mutex<()>,
 }
@@ -34,11 +37,27 @@ pub(super) struct Status {
     gone: bool,
 }
 
+/// Whether it is to be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Close {
+    /// Nobody has said so.
+    No,
+    /// The one to whom it was joined has left. What a program left running that
+    /// had ended by itself goes on.
+    Left,
+    /// With all that was started in it.
+    All,
+}
+
 impl Entry {
     /// A shell that runs, and the order to close it, which may come.
-    pub(super) fn new(shell: Shell, terminal: Terminal) -> (Self, watch::Receiver<bool>) {
+    pub(super) fn new(
+        shell: Shell,
+        terminal: Terminal,
+        joined: bool,
+    ) -> (Self, watch::Receiver<Close>) {
         let Shell { id, cwd, size, started_at_ns, state, output_bytes } = shell;
-        let (close, order) = watch::channel(false);
+        let (close, order) = watch::channel(Close::No);
         let status = Status { state, size, end: output_bytes, gone: false };
         let entry = Self {
             id,
@@ -48,6 +67,7 @@ impl Entry {
             terminal: Mutex::new(Some(Arc::new(terminal))),
             status: watch::Sender::new(status),
             close,
+            joined: watch::Sender::new(joined.then_some(output_bytes)),
             typing: tokio::sync::Mutex::default(),
         };
         (entry, order)
@@ -77,7 +97,46 @@ impl Entry {
 
     /// Has it closed; to be ordered any number of times.
     pub(super) fn order_close(&self) {
-        self.close.send_replace(true);
+        self.close.send_replace(Close::All);
+        // Whoever does not take what comes out keeps nobody from it.
+        self.joined.send_replace(None);
+    }
+
+    /// The one to whom it was joined has left.
+    pub(super) fn leave(&self) {
+        self.close.send_if_modified(|close| {
+            let is_first = *close == Close::No;
+            if is_first {
+                *close = Close::Left;
+            }
+            is_first
+        });
+        self.joined.send_replace(None);
+    }
+
+    /// The one to whom it is joined, if it is, has all before this byte.
+    pub(super) fn took(&self, cursor: u64) {
+        self.joined.send_if_modified(|joined| match joined {
+            Some(taken) => {
+                *taken = cursor;
+                true
+            }
+            None => false,
+        });
+    }
+
+    /// Waits until so much more can be kept without loss for the one to whom it
+    /// is joined.
+    pub(super) async fn room(&self, bytes: usize) {
+        let end = self.status().end;
+        let has_room = |joined: &Option<u64>| {
+            let behind = joined.map_or(0, |taken| end.saturating_sub(taken));
+            behind <= RETAINED.saturating_sub(bytes) as u64
+        };
+        if !has_room(&self.joined.borrow()) {
+            // The sender lives as long as `self`, so waiting cannot fail.
+            drop(self.joined.subscribe().wait_for(has_room).await);
+        }
     }
 
     /// Returns once nothing of it is left.

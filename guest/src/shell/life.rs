@@ -2,7 +2,7 @@
 //! needed for it to live.
 
 use super::Shells;
-use super::entry::Entry;
+use super::entry::{Close, Entry};
 use super::terminal::Terminal;
 use crate::process::leash::Leash;
 use crate::{clock, log};
@@ -30,18 +30,18 @@ pub(super) async fn live(
     shells: &Shells,
     entry: &Arc<Entry>,
     leash: Leash<'_>,
-    mut close: watch::Receiver<bool>,
+    mut close: watch::Receiver<Close>,
     place: OwnedSemaphorePermit,
 ) {
     // It was opened by whoever made the entry.
     let Ok(terminal) = entry.terminal() else { return };
     let over = watch::Sender::new(false);
     let program = async {
-        let grace = end_of(&leash, &terminal, &mut close).await;
+        let hung_up = end_of(&leash, &terminal, &mut close).await;
         over.send_replace(true);
-        grace
+        hung_up
     };
-    let (grace, ()) = tokio::join!(program, collect(entry, &terminal, over.subscribe()));
+    let (hung_up, ()) = tokio::join!(program, collect(entry, &terminal, over.subscribe()));
     drop(terminal);
     let outcome = leash.outcome().unwrap_or_else(|error| {
         log::warn(format_args!("the end of shell {}: {error}", entry.id));
@@ -55,26 +55,29 @@ pub(super) async fn live(
     entry.end(ShellState::Ended { exit, ended_at_ns: clock::wall_ns() });
     // What it left running goes on until then, as after a logout. The sender
     // lives as long as the entry.
-    drop(close.wait_for(|close| *close).await);
-    remains.end(grace).await;
+    let closed = close.wait_for(|close| *close != Close::No).await.map(|close| *close);
+    match (hung_up, closed) {
+        (None, Ok(Close::Left)) => drop(remains),
+        (hung_up, _) => remains.end(hung_up.unwrap_or_default()).await,
+    }
     shells.forget(entry.id);
     entry.vanish();
 }
 
-/// Waits for the program's end, and sees to it when that is ordered. Gives how
-/// long what it leaves behind may still take.
+/// Waits for the program's end, and sees to it when that is ordered: then it
+/// gives how long what it leaves behind may still take.
 async fn end_of(
     leash: &Leash<'_>,
     terminal: &Terminal,
-    close: &mut watch::Receiver<bool>,
-) -> Duration {
+    close: &mut watch::Receiver<Close>,
+) -> Option<Duration> {
     tokio::select! {
         gone = leash.gone() => {
             watched(gone);
-            return Duration::ZERO;
+            return None;
         }
         // The sender lives as long as the entry.
-        _ = close.wait_for(|close| *close) => {}
+        _ = close.wait_for(|close| *close != Close::No) => {}
     }
     let started = leash.age();
     for signal in [Signal::HUP, Signal::CONT] {
@@ -87,7 +90,7 @@ async fn end_of(
     if timeout(CLOSE_GRACE, leash.gone()).await.is_err() {
         leash.end().await;
     }
-    CLOSE_GRACE.saturating_sub(leash.age().saturating_sub(started))
+    Some(CLOSE_GRACE.saturating_sub(leash.age().saturating_sub(started)))
 }
 
 fn is(group: Pid, pid: u32) -> bool {
@@ -112,7 +115,10 @@ async fn collect(entry: &Entry, terminal: &Terminal, mut over: watch::Receiver<b
     let mut buffer = [0; CHUNK];
     loop {
         let read = tokio::select! {
-            read = terminal.read(&mut buffer) => read,
+            read = async {
+                entry.room(CHUNK).await;
+                terminal.read(&mut buffer).await
+            } => read,
             () = &mut late => break,
         };
         match read {
@@ -129,7 +135,9 @@ async fn collect(entry: &Entry, terminal: &Terminal, mut over: watch::Receiver<b
     // What has come by now is the last of it; whoever still writes could go on
     // for ever.
     let mut left = RETAINED;
-    while let (1.., Ok(length @ 1..)) = (left, terminal.read_present(&mut buffer)) {
+    while left > 0 {
+        entry.room(CHUNK).await;
+        let Ok(length @ 1..) = terminal.read_present(&mut buffer) else { break };
         entry.push(buffer.get(..length).unwrap_or_default());
         left = left.saturating_sub(length);
     }

@@ -26,6 +26,7 @@ fn program(words: &[&str]) -> OpenShell {
         env: Vec::new(),
         user: None,
         size: SIZE,
+        joined: false,
     }
 }
 

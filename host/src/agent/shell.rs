@@ -20,6 +20,10 @@ use tokio::sync::{Notify, mpsc};
 /// How long the agent may take to close a shell: it waits for what it hangs up.
 const CLOSING: Duration = Duration::from_secs(20);
 
+/// What a terminal needs after a gap: an end of the sequence that may have been
+/// cut, and of the last colours.
+const AFRESH: &[u8] = b"\x18\x1b[m";
+
 /// A connection that is joined to a shell's terminal.
 pub struct Attached<S> {
     reader: FrameReader<ReadHalf<S>>,
@@ -41,6 +45,14 @@ impl AgentClient {
     /// Opens a shell. An error means that there is none.
     pub async fn open_shell(&self, call: OpenShell) -> Result<Shell> {
         Ok(self.call(call, self.deadlines.reply).await?.shell)
+    }
+
+    /// Opens a shell that is this connection's: it waits for whoever sits at it,
+    /// and is closed when they leave.
+    pub async fn join_shell(&self, call: OpenShell) -> Result<(ShellId, Attached<Channel>)> {
+        let (connection, reply) = self.begin(OpenShell { joined: true, ..call }).await?;
+        let Connection { reader, writer, .. } = connection;
+        Ok((reply.shell.id, Attached { reader, writer }))
     }
 
     /// The shells there are.
@@ -116,9 +128,11 @@ impl<S: AsyncRead + AsyncWrite> Attached<S> {
                 let frame = self.reader.next().await.map_err(lost)?;
                 match frame.kind {
                     FrameKind::Stdout => show(frame.payload).await,
-                    // The screen is behind; what comes next may still repair it.
+                    // The screen is behind, and gets the last that there is: more
+                    // than fills it.
                     FrameKind::Skipped => {
                         let Skipped { .. } = frame.decode(FrameKind::Skipped).map_err(lost)?;
+                        show(AFRESH.into()).await;
                     }
                     FrameKind::StdinTaken => {
                         keyboard.widen(frame.decode(FrameKind::StdinTaken).map_err(lost)?)?;
@@ -241,3 +255,6 @@ impl Keyboard {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,6 @@
 //! this ends: the shell exits, the caller detaches or is told to stop, the guest
 //! is lost, something panics.
 
-mod keys;
-mod raw;
 mod words;
 
 pub(super) use words::{asked, command, new_asked, new_command};
@@ -19,8 +17,8 @@ pub(super) use words::{asked, command, new_asked, new_command};
 use super::interrupt::Interrupts;
 use super::render::{self, Format};
 use super::session::{in_runtime, listen};
-use super::streams::{Stdin, write_stderr, write_stdout};
-use crate::agent::shell::Act;
+use super::streams::{write_stderr, write_stdout};
+use super::terminal::{self, ACTS_MAX, DetachKeys, Leaving, Raw};
 use crate::context::Caller;
 use crate::event_log::Happening;
 use crate::operation::Context;
@@ -30,28 +28,18 @@ use crate::workspace::history::exit_code;
 use crate::workspace::screen::Modes;
 use crate::workspace::shell::{OpenRequest, Seat, open};
 use crate::{Error, ErrorKind, Pyro, Result};
-use keys::{DetachKeys, Pressed};
 use pyro_protocol::GuestPath;
 use pyro_protocol::process::Exit;
 use pyro_protocol::shell::{ShellId, TerminalSize};
-use raw::Raw;
 use rustix::process::Signal;
 use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-/// What the caller did and the guest was not told.
-const ACTS_MAX: usize = 4;
-
 /// Pieces of output on their way to the screen; then the guest waits.
 const PIECES_MAX: usize = 4;
-
-/// What is read from the keyboard at once; a paste is read in pieces.
-const KEYS_MAX: usize = 4096;
 
 /// How long the last output may take to be written.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -99,8 +87,8 @@ pub(super) fn run(asked: Asked) -> ExitCode {
 }
 
 async fn attach(pyro: &Pyro, asked: Asked) -> Result<Left> {
-    let size = raw::size().ok_or_else(|| {
-        Error::new(ErrorKind::InvalidInput, "standard input and output are no terminal").hint(
+    let size = terminal::size().ok_or_else(|| {
+        Error::new(ErrorKind::InvalidInput, "standard input is no terminal").hint(
             "attach from a terminal; programs use `pyro workspace shell write` and \
              `pyro workspace shell read`",
         )
@@ -154,7 +142,7 @@ async fn sit(
     seat: Seat,
     size: TerminalSize,
     keys: DetachKeys,
-    interrupts: Interrupts,
+    mut interrupts: Interrupts,
 ) -> Result<Left> {
     let (pieces, mut shown) = show().map_err(|error| Error::io("cannot start a thread", error))?;
     let (acts, receiver) = mpsc::channel(ACTS_MAX);
@@ -172,7 +160,11 @@ async fn sit(
         // An end that has come is told.
         biased;
         ended = sitting => ended.map(|exit| exit.map_or(Left::Detached, Left::Ended)),
-        left = hands(&acts, keys, interrupts) => left,
+        leaving = terminal::hands(&acts, Some(keys)) => leaving.map(|leaving| match leaving {
+            Leaving::Detached | Leaving::Gone => Left::Detached,
+            Leaving::Quit => Left::Stopped(Signal::QUIT),
+        }),
+        signal = interrupts.next() => Ok(Left::Stopped(signal)),
         // The terminal has gone.
         _ = &mut shown => Ok(Left::Detached),
     };
@@ -182,46 +174,6 @@ async fn sit(
     drop(timeout(LAST_WORDS, shown).await);
     drop(raw);
     left
-}
-
-/// Does what the caller does, until they leave.
-async fn hands(
-    acts: &mpsc::Sender<Act>,
-    keys: DetachKeys,
-    mut interrupts: Interrupts,
-) -> Result<Left> {
-    let unheard = |error| Error::io("cannot listen to signals", error);
-    let mut resized = signal(SignalKind::window_change()).map_err(unheard)?;
-    let mut quit = signal(SignalKind::quit()).map_err(unheard)?;
-    let mut keyboard = Stdin::open().ok_or_else(|| {
-        Error::new(ErrorKind::Conflict, "the terminal belongs to another program now")
-            .hint("bring this one to the foreground: `fg`")
-    })?;
-    let mut watcher = keys.watcher();
-    let mut buffer = [0; KEYS_MAX];
-    loop {
-        let act = tokio::select! {
-            read = keyboard.read(&mut buffer) => match read {
-                Ok(0) => return Ok(Left::Detached),
-                Ok(length) => match watcher.press(&buffer[..length]) {
-                    Pressed::Passed(keys) => Act::Type(keys),
-                    Pressed::Detach => return Ok(Left::Detached),
-                },
-                // A terminal that was hung up.
-                Err(_) => return Ok(Left::Detached),
-            },
-            _ = resized.recv() => match raw::size() {
-                Some(size) => Act::Resize(size),
-                None => return Ok(Left::Detached),
-            },
-            _ = quit.recv() => return Ok(Left::Stopped(Signal::QUIT)),
-            signal = interrupts.next() => return Ok(Left::Stopped(signal)),
-        };
-        if acts.send(act).await.is_err() {
-            // The other side has left, and says how.
-            std::future::pending::<()>().await;
-        }
-    }
 }
 
 /// Where pieces of output go, and the end of those that show them: a screen that

@@ -3,14 +3,17 @@
 use super::interrupt::{Cause, Interrupts, Stop};
 use super::render::{self, Format, Telling};
 use super::streams::Stdin;
+use super::terminal::Sitter;
 use crate::config::Homes;
-use crate::context::{Caller, Roots};
+use crate::context::{Caller, Roots, Terminal};
 use crate::event::{Event, Events};
 use crate::mcp::{self, Tools};
 use crate::operation::{AnyAnswer, Context, Entry, Input, Prepared, Streams};
 use crate::{Config, Error, ErrorKind, Pyro, Result};
 use rustix::process::Signal;
+use std::future::pending;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,11 +28,17 @@ const FORWARDED_MAX: usize = 4;
 /// the one who does not.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Runs an operation and shows how it goes.
-pub(super) fn run(entry: &Entry, prepared: Prepared, format: Format) -> ExitCode {
+/// Runs an operation and shows how it goes; its program may have the terminal.
+pub(super) fn run(
+    entry: &Entry,
+    prepared: Prepared,
+    format: Format,
+    at_terminal: bool,
+) -> ExitCode {
     let stop = Stop::default();
     let ended = in_runtime(|runtime, pyro| {
-        runtime.block_on(converse(&pyro, entry, prepared, format, &stop))
+        let seat = at_terminal.then(Sitter::new).transpose()?;
+        runtime.block_on(converse(&pyro, entry, prepared, (format, seat), &stop))
     });
     match (ended, stop.cause()) {
         (Ok(answer), None | Some(Cause::Signal(_))) => {
@@ -99,7 +108,7 @@ async fn converse(
     pyro: &Pyro,
     entry: &Entry,
     prepared: Prepared,
-    format: Format,
+    (format, seat): (Format, Option<(Sitter, Terminal)>),
     stop: &Stop,
 ) -> Result<Box<dyn AnyAnswer>> {
     let mut interrupts = listen()?;
@@ -110,13 +119,20 @@ async fn converse(
         .map_err(|error| Error::io("cannot start a thread", error))?;
     let (forward, signals) = mpsc::channel(FORWARDED_MAX);
     let mut escalation = Escalation { forward, running: Arc::default(), stop };
+    let (sitter, terminal) = seat.unzip();
+    let events = match &sitter {
+        Some(sitter) => sitter.watch(events),
+        None => events,
+    };
     let context = Context {
         events: escalation.watch(events),
         stdin: match entry.streams {
             Streams::None => None,
+            Streams::Program if terminal.is_some() => None,
             Streams::Answer => Stdin::open().map(|stdin| Box::new(stdin) as Input),
             Streams::Program => Stdin::for_program().map(|stdin| Box::new(stdin) as Input),
         },
+        terminal,
         cancel: stop.token(),
         signals,
         takes_output: pass_streams,
@@ -124,9 +140,20 @@ async fn converse(
         ..Context::default()
     };
     let mut work = prepared(pyro, context);
+    let mut sitting = pin!(async {
+        let left = match &sitter {
+            Some(sitter) => sitter.sit().await?,
+            None => pending().await,
+        };
+        stop.because(Cause::Signal(left));
+        pending().await
+    });
     let ended = loop {
         tokio::select! {
+            // An end that has come is told.
+            biased;
             ended = &mut work => break ended,
+            failed = &mut sitting => break failed,
             signal = interrupts.next() => escalation.step(signal)?,
         }
     };
@@ -135,6 +162,9 @@ async fn converse(
     tokio::select! {
         () = flushed(shown, stop) => {}
         signal = interrupts.next() => stop.because(Cause::Signal(signal)),
+    }
+    if let Some(sitter) = &sitter {
+        sitter.rise();
     }
     ended
 }

@@ -5,7 +5,8 @@ use super::man;
 use super::render::Format;
 use crate::mcp::install::{Client, Registration};
 use crate::mcp::{PROFILES, Profile};
-use crate::operation::{Creates, Entry};
+use crate::operation::argument::TTY;
+use crate::operation::{Creates, Entry, Streams};
 use clap::builder::{PossibleValue, StyledStr};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
@@ -103,6 +104,10 @@ fn operation(entry: &Entry) -> Command {
             .action(ArgAction::SetTrue)
             .help("Answer with one JSON document on stdout, also when it fails"),
     );
+    let command = match entry.streams {
+        Streams::Program => at_terminal(command),
+        Streams::None | Streams::Answer => command,
+    };
     let id_only = Arg::new("id-only")
         .long("id-only")
         .action(ArgAction::SetTrue)
@@ -113,6 +118,41 @@ fn operation(entry: &Entry) -> Command {
         Creates::Something => command.arg(id_only),
         Creates::With(argument) => command.arg(id_only.requires(argument)),
     }
+}
+
+/// Adds what gives its program the caller's terminal; then nothing needs to be
+/// named.
+fn at_terminal(command: Command) -> Command {
+    const ELSEWHERE: &[&str] =
+        &["json", "detach", "yield_seconds", "keep_stdin", "output_limit_bytes"];
+    let is_there = |id: &&&str| command.get_arguments().any(|argument| argument.get_id() == **id);
+    let tty = Arg::new(TTY)
+        .long(TTY)
+        .short('t')
+        .action(ArgAction::SetTrue)
+        .conflicts_with_all(ELSEWHERE.iter().filter(is_there))
+        .help(
+            "Give the program this terminal, and no time limit that is not asked for; without a \
+             program it is a shell's",
+        );
+    let interactive = Arg::new("interactive")
+        .long("interactive")
+        .short('i')
+        .action(ArgAction::SetTrue)
+        .help("Pass standard input on, as is done anyway");
+    let command = command.args([interactive, tty]);
+    if !command.get_groups().any(|group| group.get_id() == "command") {
+        return command;
+    }
+    command
+        .mut_arg("shell", |argument| argument.conflicts_with("argv"))
+        .mut_group("command", |group| group.arg(TTY).multiple(true))
+}
+
+/// Whether the words ask for a program at the caller's terminal.
+pub(super) fn is_at_terminal(matches: &ArgMatches) -> bool {
+    // Not every command has the switch.
+    matches.try_get_one(TTY).is_ok_and(|switch| switch == Some(&true))
 }
 
 /// How the words ask for the answer.

@@ -17,7 +17,7 @@ mod signal;
 mod variable;
 mod workspace;
 
-pub use command_line::CommandLine;
+pub use command_line::{CommandLine, TTY};
 pub use host_path::HostPath;
 pub use label::{Label, Labels};
 pub use network::WantedNetwork;

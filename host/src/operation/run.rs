@@ -49,10 +49,12 @@ pub struct Run {
     #[schemars(with = "String")]
     pub user: Option<String>,
     /// Kill everything the program started after so many seconds; 0 is no limit.
-    /// In JSON 45 if not given: what takes longer goes on in a workspace.
-    #[arg(long, value_name = "N", default_value_t)]
+    /// 600 on the command line. In JSON 45 if not given: what takes longer goes on
+    /// in a workspace.
+    #[arg(long, value_name = "N")]
     #[serde(default = "timeout_in_json")]
-    pub timeout_seconds: TimeoutSeconds,
+    #[schemars(with = "TimeoutSeconds")]
+    pub timeout_seconds: Option<TimeoutSeconds>,
     /// How many virtual CPUs the machine has, 1 to 32.
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
@@ -101,21 +103,23 @@ pub struct Run {
 
 /// What JSON means when it says nothing. Clients of tools give up after a minute,
 /// and the machine must boot first.
-fn timeout_in_json() -> TimeoutSeconds {
+fn timeout_in_json() -> Option<TimeoutSeconds> {
     const IN_JSON: TimeoutSeconds = match TimeoutSeconds::new(45) {
         Ok(seconds) => seconds,
         Err(_) => panic!("out of bounds"),
     };
-    IN_JSON
+    Some(IN_JSON)
 }
 
 const USAGE: &str = "\
 pyro run [OPTIONS] <ENVIRONMENT> -- <ARG>...
-       pyro run [OPTIONS] <ENVIRONMENT> --shell <LINE>";
+       pyro run [OPTIONS] <ENVIRONMENT> --shell <LINE>
+       pyro run -it [OPTIONS] <ENVIRONMENT> [-- <ARG>...]";
 
 const EXAMPLES: &str = "\
 Examples:
   pyro run debian:12 -- git --version
+  pyro run -it debian:12
   pyro run debian:12 --shell 'ls /etc | wc -l'
   tar c . | pyro run debian:12-build --mem-mib 2048 -- sh -c 'tar x && make test'
   pyro run debian:12 --network-policy egress --allow '*.debian.org' -- apt-get update
@@ -133,7 +137,7 @@ impl Run {
             cwd: None,
             env: Vec::new(),
             user: None,
-            timeout_seconds: TimeoutSeconds::default(),
+            timeout_seconds: None,
             vcpu_count: VcpuCount::default(),
             mem_mib: MemMib::default(),
             vmm: None,
@@ -204,6 +208,11 @@ impl Operation for Run {
             up: self.network_up_kib_per_second,
             down: self.network_down_kib_per_second,
         };
+        let timeout = match self.timeout_seconds {
+            // Whoever sits there ends it.
+            None if context.terminal.is_some() => None,
+            given => given.unwrap_or_default().duration(),
+        };
         let request = RunRequest {
             environment: self.environment.clone(),
             shape: Shape {
@@ -219,7 +228,7 @@ impl Operation for Run {
                 cwd: self.cwd.map(|PathInGuest(path)| path),
                 env: Variables::resolve(self.env, &pyro.config),
                 user: self.user,
-                timeout: self.timeout_seconds.duration(),
+                timeout,
             },
         };
         let ran = workspace::run(pyro, request, context).await?;

@@ -5,7 +5,7 @@ use super::control::{Answer, Control, Order, Ordered};
 use super::pausing::{CLOCK_MAX, Told};
 use super::ports::Ports;
 use super::ttl::{self, Ttl, TtlAction};
-use super::{Guest, Ready, Terminate, renew};
+use super::{Guest, Ready, Terminate, alarm, renew};
 use crate::error::{Error, Result};
 use crate::event_log::{EventLog, Happening, StoppedBy};
 use crate::store::lock::Lock;
@@ -37,9 +37,9 @@ const WAKE_MAX: Duration = Duration::from_secs(10);
 pub(crate) const OFF_MAX: Duration =
     Duration::from_secs(WAKE_MAX.as_secs() + CLOCK_MAX.as_secs() + OFF_DEADLINE.as_secs());
 
-/// The longest that the wall clock is not looked at: it may be set, and the
-/// host may sleep.
-const CLOCK_STEP: Duration = Duration::from_secs(30);
+/// How long after one look whether calls are underway the next is where nobody
+/// can tell.
+const UNTOLD: Duration = Duration::from_secs(30);
 
 /// Calls that follow one another as closely as this are one that lasts: who
 /// waits for a process asks for its end again and again.
@@ -260,13 +260,13 @@ async fn over(directory: &Path, mut ttl: Option<Ttl>, calls: Option<&Calls>) -> 
     loop {
         // A process that goes on without its caller is no call: one that was
         // forgotten would keep the workspace for ever.
-        until(ttl).await;
+        alarm::until(ttl).await;
         let silence = match calls {
             None => None,
             Some(calls) => match calls.silence(QUIET).await {
                 Ok(silence) => Some(silence),
                 Err(_) => {
-                    tokio::time::sleep(CLOCK_STEP).await;
+                    tokio::time::sleep(UNTOLD).await;
                     continue;
                 }
             },
@@ -276,17 +276,6 @@ async fn over(directory: &Path, mut ttl: Option<Ttl>, calls: Option<&Calls>) -> 
         ttl = ttl::read(directory).unwrap_or(ttl);
         if let Some(Ttl { action, .. }) = ttl.filter(Ttl::is_over) {
             return Expired { action, _record: record, _silence: silence };
-        }
-    }
-}
-
-/// Returns when the time is over.
-async fn until(ttl: Option<Ttl>) {
-    let Some(Ttl { expires_at, .. }) = ttl else { return std::future::pending().await };
-    loop {
-        match Duration::try_from(Timestamp::now().duration_until(expires_at)) {
-            Ok(left) if !left.is_zero() => tokio::time::sleep(left.min(CLOCK_STEP)).await,
-            Ok(_) | Err(_) => return,
         }
     }
 }
@@ -351,15 +340,5 @@ impl Guest {
     async fn kill(&mut self) {
         self.process.kill();
         self.process.wait().await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn r8_without_a_time_to_live_there_is_no_end() {
-        assert!(timeout(Duration::from_secs(1 << 20), until(None)).await.is_err());
     }
 }

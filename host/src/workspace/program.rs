@@ -2,15 +2,16 @@
 
 use crate::agent::AgentClient;
 use crate::agent::process::Said;
-use crate::context::Context;
+use crate::context::{Context, Terminal, cancelled};
 use crate::deadlines::Deadlines;
 use crate::environment::Defaults;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Stream};
-use pyro_protocol::process::{Exit, StartProcess};
+use crate::event::{Event, Events, Stream};
+use pyro_protocol::process::{Exit, Outcome, StartProcess};
+use pyro_protocol::shell::OpenShell;
 use pyro_protocol::{ByteString, GuestPath};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// A program to run in a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +51,13 @@ pub(super) async fn execute(
     program: Program,
     context: Context,
 ) -> Result<Exit> {
-    let Context { events, stdin, mut signals, .. } = context;
+    let Context { events, stdin, terminal, mut signals, .. } = context;
+    if let Some(terminal) = terminal {
+        // The program's signals are keys; whoever sends others hears that nobody
+        // passes them on.
+        drop(signals);
+        return sit(agent, program, terminal, &events).await;
+    }
     let limit = program.timeout;
     let request = start_request(program, stdin.is_some());
     let running = timeout(deadlines.reply, agent.start(request)).await.unwrap_or_else(|_| {
@@ -68,6 +75,44 @@ pub(super) async fn execute(
     // The guest keeps the time; should it not, the host does.
     let patience = limit.map(|limit| limit.saturating_add(deadlines.timeout_grace));
     running.finish(stdin, &mut signals, patience, hear).await
+}
+
+/// The same at a terminal of the caller's. A program whose time is over, or whose
+/// caller leaves, is ended with its terminal.
+async fn sit(
+    agent: &AgentClient,
+    program: Program,
+    terminal: Terminal,
+    events: &Events,
+) -> Result<Exit> {
+    let Terminal { size, acts } = terminal;
+    let limit = program.timeout;
+    let StartProcess { argv, cwd, env, user, .. } = start_request(program, false);
+    let call = OpenShell { argv, cwd, env, user, size, joined: true };
+    let (id, attached) = agent.join_shell(call).await?;
+    events.emit(Event::ProgramStarted).await;
+    let started = Instant::now();
+    let show = |bytes| {
+        let events = events.clone();
+        async move { events.emit(Event::Output { stream: Stream::Stdout, bytes }).await }
+    };
+    let overdue = async {
+        match limit {
+            Some(limit) => sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        // An end that has come is told.
+        biased;
+        ended = attached.sit(acts, show) => ended?.ok_or_else(cancelled),
+        () = overdue => {
+            // Should it not be there any more, so much the better.
+            drop(agent.close_shell(id).await);
+            let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            Ok(Exit { outcome: Outcome::TimedOut, took_us })
+        }
+    }
 }
 
 /// The call that starts a program.

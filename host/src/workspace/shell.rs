@@ -2,9 +2,10 @@
 //! through here, and nowhere else.
 
 use super::live::Live;
+use super::place::{Place, State};
 use super::screen::{self, Sight};
-use crate::agent::Channel;
 use crate::agent::shell::{Act, Attached};
+use crate::agent::{AgentClient, Channel};
 use crate::context::Context;
 use crate::environment::Environments;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,6 +17,7 @@ use pyro_protocol::shell::{
 };
 use pyro_protocol::{ByteString, GuestPath};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 
 /// How many replies the whole of what is kept of a terminal may take to fetch,
 /// with some to spare for what comes out meanwhile.
@@ -79,6 +81,7 @@ pub async fn open(
         env: request.env.into_iter().map(bytes).collect(),
         user: Some(request.user.unwrap_or_else(|| defaults.user.clone())),
         size: request.size,
+        joined: false,
     };
     context.unless_cancelled(live.agent().open_shell(call)).await
 }
@@ -187,6 +190,31 @@ async fn transcript(
         }
     }
     Ok((first, bytes))
+}
+
+/// How many shells there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Also of those whose program has ended.
+    pub all: u32,
+    /// In which one runs.
+    pub running: u32,
+}
+
+/// How many a workspace has, if that can be said at once; nobody is woken up for
+/// it. What does not run has none: they go with their guest.
+pub async fn count(pyro: &Pyro, place: &Place, deadline: Instant) -> Option<Counts> {
+    match place.state() {
+        State::Stopped | State::Crashed => Some(Counts { all: 0, running: 0 }),
+        State::Running => {
+            let agent = AgentClient::new(place.path(), pyro.deadlines).ok()?;
+            let shells = timeout_at(deadline, agent.shells()).await.ok()?.ok()?;
+            let running = shells.iter().filter(|shell| shell.state.is_running()).count();
+            let number = |count: usize| u32::try_from(count).ok();
+            Some(Counts { all: number(shells.len())?, running: number(running)? })
+        }
+        State::Paused | State::Changing | State::Damaged => None,
+    }
 }
 
 /// Says which there are when there is no such shell.

@@ -176,6 +176,120 @@ async fn a_program_is_sat_at_as_a_shell_is() {
     bench.end().await;
 }
 
+/// `pyro workspace exec -it w` and these words; `work` is who sits there.
+async fn at_exec(bench: &Bench, words: &[&str], work: impl FnOnce(Tty) + Send + 'static) {
+    let (home, user) = (bench.home(), user());
+    let given = [&["workspace", "exec", "-it", "w", "--user", &user], words].concat();
+    let command = pyro(&home, &given);
+    spawn_blocking(move || work(Tty::start(command, 70, 10))).await.unwrap();
+}
+
+async fn no_shell_is_left(bench: &Bench) {
+    // Its end comes after the caller's, and nobody tells of it.
+    let gone = async { while !shells(bench).await.is_empty() {} };
+    tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_has_the_terminal_that_it_is_given() {
+    let bench = Bench::new().await;
+    let script = "trap 'echo caught' INT; stty size; until read line; do :; done; \
+                  echo \"got $line\"; exit 9";
+    at_exec(&bench, &["--", "bash", "-c", script], |mut tty| {
+        tty.sees("10 70");
+        assert!(tty.is_raw());
+        tty.types(b"\x03");
+        tty.sees("caught");
+        tty.types(b"a line\r");
+        tty.sees("got a line");
+        assert_eq!(tty.ends().code(), Some(9));
+        assert!(!tty.is_raw());
+    })
+    .await;
+    // It is a command as any other.
+    let logs = bench.logs().await;
+    assert_eq!((logs.len(), logs[0].exit_code), (1, Some(9)));
+    assert!(logs[0].output.stdout.contains("got a line"), "{:?}", logs[0].output.stdout);
+    no_shell_is_left(&bench).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_without_a_command_is_a_shells() {
+    let bench = Bench::new().await;
+    at_exec(&bench, &[], |mut tty| {
+        tty.sees("pyro$");
+        tty.resize(90, 25);
+        tty.types(b"sleep 0.3; printf '\\033[?25l'; echo $(stty size) are-there\r");
+        tty.sees("25 90 are-there");
+        // No keys leave it, for nobody could come back.
+        tty.types(b"\x10\x11echo sti''ll here\r");
+        tty.sees("still here");
+        tty.types(b"exit 3\r");
+        assert_eq!(tty.ends().code(), Some(3));
+        assert!(!tty.is_raw());
+    })
+    .await;
+    at_exec(&bench, &["--", "no-such-program"], |mut tty| {
+        assert_eq!(tty.ends().code(), Some(127));
+        assert!(!tty.is_raw() && tty.screen().contains("no-such-program"), "{}", tty.screen());
+    })
+    .await;
+    at_exec(&bench, &["--timeout-seconds", "1", "--", "sleep", "1000"], |mut tty| {
+        assert_eq!(tty.ends().code(), Some(124));
+        assert!(!tty.is_raw());
+    })
+    .await;
+    no_shell_is_left(&bench).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_at_a_terminal_ends_with_its_caller() {
+    let bench = Bench::new().await;
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT, Signal::QUIT, Signal::KILL] {
+        at_exec(&bench, &["--shell", "echo up; exec sleep 1000"], move |mut tty| {
+            tty.sees("up");
+            assert!(tty.is_raw());
+            kill_process(Pid::from_child(&tty.child), signal).unwrap();
+            let status = tty.ends();
+            if signal == Signal::KILL {
+                return;
+            }
+            assert_eq!(status.code(), Some(128 + signal.as_raw()));
+            assert!(!tty.is_raw());
+        })
+        .await;
+        no_shell_is_left(&bench).await;
+    }
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_terminal_to_give_says_so() {
+    let bench = Bench::new().await;
+    let home = bench.home();
+    let asking = spawn_blocking(move || {
+        let ask = |words: &[&str]| {
+            let output = pyro(&home, words).stdin(Stdio::null()).output().unwrap();
+            (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        };
+        for command in [&["workspace", "exec", "w"][..], &["run", "debian:12"]] {
+            let (code, said) = ask(&[command, &["-it", "--", "true"]].concat());
+            assert!(said.contains("no terminal") && said.contains("leave out `-t`"), "{said}");
+            assert_eq!(code, Some(2));
+            let (code, said) = ask(&[command, &["-t", "--json", "--", "true"]].concat());
+            assert_eq!(code, Some(2), "{said}");
+            let (code, said) = ask(&[command, &["-i"]].concat());
+            assert!(code == Some(2) && said.contains("required"), "{said}");
+            let (code, said) = ask(&[command, &["-i", "--user", &user(), "--", "true"]].concat());
+            assert!(code == Some(0) || command[0] == "run", "{said}");
+        }
+    });
+    asking.await.unwrap();
+    bench.end().await;
+}
+
 /// A reader that dies in the middle takes nothing along.
 #[tokio::test(flavor = "multi_thread")]
 async fn r17_a_reader_that_is_killed_leaves_the_shell() {

@@ -2,7 +2,11 @@
 
 use crate::fake_vmm::FakeVmm;
 use crate::home::{Home, request, run_shell};
-use pyro::{Context, ErrorKind};
+use pyro::agent::shell::Act;
+use pyro::context::Terminal;
+use pyro::event::{Event, Stream};
+use pyro::{Context, ErrorKind, Events};
+use pyro_protocol::shell::TerminalSize;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -144,4 +148,61 @@ async fn a_request_that_cannot_be_met_starts_no_machine() {
 
 fn first(home: &Home) -> std::ffi::OsString {
     std::fs::read_dir(home.path("cache/images")).unwrap().next().unwrap().unwrap().file_name()
+}
+
+/// A slow screen: the program waits for it, and nothing of what it wrote is left
+/// out.
+#[tokio::test]
+async fn all_that_is_written_to_a_terminal_comes_to_it() {
+    const LINES: usize = 200_000;
+    let home = Home::new();
+    let pyro = home.pyro(FakeVmm::honest("/tmp"));
+    let (acts, receiver) = tokio::sync::mpsc::channel(1);
+    let size = TerminalSize { cols: 80, rows: 24 };
+    let (events, mut heard) = Events::channel();
+    let terminal = Some(Terminal { size, acts: receiver });
+    let context = Context { events, terminal, ..Context::default() };
+    let line = format!("stty -onlcr; read line; seq 1 {LINES}; exit $line");
+    let running = run_shell(&pyro, &line, context);
+    acts.send(Act::Type(b"7\n".to_vec())).await.unwrap();
+    let hearing = async {
+        let mut seen = Vec::new();
+        while let Some(event) = heard.recv().await {
+            if let Event::Output { stream: Stream::Stdout, bytes } = event {
+                seen.extend(bytes);
+                tokio::task::yield_now().await;
+            }
+        }
+        seen
+    };
+    let (answer, seen) = tokio::join!(running, hearing);
+    assert_eq!(answer.unwrap().exit_code, 7);
+    let expected: String = (1..=LINES).map(|line| format!("{line}\n")).collect();
+    assert!(seen.ends_with(expected.as_bytes()), "{} bytes", seen.len());
+    home.assert_nothing_left();
+}
+
+/// Whoever sits at the terminal leaves it, and nothing goes on.
+#[tokio::test]
+async fn a_run_ends_when_its_terminal_is_left() {
+    let home = Home::new();
+    let pyro = home.pyro(FakeVmm::honest("/tmp"));
+    let (acts, receiver) = tokio::sync::mpsc::channel(1);
+    let size = TerminalSize { cols: 80, rows: 24 };
+    let (events, mut heard) = Events::channel();
+    let terminal = Some(Terminal { size, acts: receiver });
+    let context = Context { events, terminal, ..Context::default() };
+    let running = run_shell(&pyro, "echo up; exec sleep 1000", context);
+    let leaving = async {
+        while let Some(event) = heard.recv().await {
+            if matches!(event, Event::Output { .. }) {
+                break;
+            }
+        }
+        drop(acts);
+        while heard.recv().await.is_some() {}
+    };
+    let (answer, ()) = tokio::join!(running, leaving);
+    assert_eq!(answer.unwrap_err().kind(), ErrorKind::Cancelled);
+    home.assert_nothing_left();
 }

@@ -7,12 +7,17 @@ use pyro::operation::Encoding;
 use pyro::operation::workspace::{ShellCondition, ShellFacts, ShellReadAnswer};
 use pyro::operation::{
     Answer, ShellClose, ShellList, ShellOpen, ShellRead, ShellResize, ShellSignal, ShellWrite,
-    WorkspaceReset, WorkspaceStart, WorkspaceStop,
+    WorkspaceReset, WorkspaceStart, WorkspaceStatus, WorkspaceStop,
 };
 use pyro::{Context, ErrorKind};
 use serde_json::{Value, json};
 
 impl Bench {
+    async fn shell_counts(&self) -> (Option<u32>, Option<u32>) {
+        let status = self.ask::<WorkspaceStatus>(json!({})).await.unwrap();
+        (status.shell_count, status.running_shell_count)
+    }
+
     async fn open_shell(&self) -> ShellFacts {
         self.ask::<ShellOpen>(json!({})).await.unwrap()
     }
@@ -67,6 +72,7 @@ async fn a_shell_keeps_what_a_command_forgets() {
     assert_eq!((shell.state, Answer::id(&shell)), (ShellCondition::Running, Some(id.into())));
     let (seen, cursor) = bench.sees(id, 0, "pyro$").await;
     assert_eq!(seen, "pyro$\n");
+    assert_eq!(bench.shell_counts().await, (Some(1), Some(1)));
     bench.type_in(id, "mkdir sub; cd sub; NAME=value").await;
     bench.type_in(id, "echo $NAME in ${PWD##*/}").await;
     let (seen, cursor) = bench.sees(id, cursor, "value in sub").await;
@@ -76,7 +82,7 @@ async fn a_shell_keeps_what_a_command_forgets() {
     let idle = bench.read_shell(id, idle).await;
     assert!(idle.idle && !idle.output.contains("value"), "{idle:?}");
     let closed = bench.ask::<ShellClose>(json!({ "shell_id": id })).await.unwrap();
-    assert!(closed.closed && closed.shell.state == ShellCondition::Exited);
+    assert!(closed.closed && closed.shell.state == ShellCondition::Stopped);
     assert_eq!(bench.shells().await, 0);
     bench.end().await;
 }
@@ -101,12 +107,13 @@ async fn r22_raw_output_is_whole_and_plain_output_is_seen() {
         assert_eq!((read.cursor, read.missed_bytes), (cursor, 0));
         raw.extend(bytes(&read));
         cursor = read.next_cursor;
-        if read.shell.state == ShellCondition::Exited && !read.truncated {
+        if read.shell.state == ShellCondition::Stopped && !read.truncated {
             assert_eq!(read.shell.exit_code, Some(4));
             break;
         }
     }
     assert_eq!(cursor, raw.len() as u64);
+    assert_eq!(bench.shell_counts().await, (Some(1), Some(0)));
     let expected = b"10%\r50%\r\x1b[32m100%\x1b[0m done\r\n\xff\r\n";
     assert!(raw.windows(expected.len()).any(|window| window == expected), "{}", raw.escape_ascii());
     bench.end().await;
@@ -163,6 +170,7 @@ async fn r10_shells_end_with_their_machine() {
     bench.open_shell().await;
     assert_eq!(bench.shells().await, 1);
     bench.ask::<WorkspaceStop>(json!({})).await.unwrap();
+    assert_eq!(bench.shell_counts().await, (Some(0), Some(0)));
     bench.ask::<WorkspaceStart>(json!({})).await.unwrap();
     assert_eq!(bench.shells().await, 0);
     bench.open_shell().await;

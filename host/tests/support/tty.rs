@@ -1,5 +1,7 @@
 //! A terminal for a program to sit at, and one who sits there.
 
+#![allow(dead_code, reason = "each who shares it uses a part")]
+
 use pyro::workspace::screen::look;
 use pyro_protocol::shell::TerminalSize;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -72,6 +74,11 @@ impl Tty {
         while !self.screen().contains(words) {
             assert!(self.read(), "the end, and only this is seen:\n{}", self.screen());
         }
+    }
+
+    /// Waits until something comes.
+    pub fn reads(&mut self) {
+        assert!(self.read(), "the end");
     }
 
     /// Waits for the program's end.

@@ -11,7 +11,7 @@
 
 use super::entry::{Entry, Ours, Step, Theirs};
 use super::header::{HEADER_LEN, Header, StreamId};
-use super::{OPENED_BY_GUEST_MAX, QUEUE_MAX, REFUSALS_MAX, STREAMS_MAX};
+use super::{LINGERING_MAX, OPENED_BY_GUEST_MAX, QUEUE_MAX, REFUSALS_MAX};
 use crate::VsockPort;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -63,7 +63,7 @@ impl Table {
             next_own: if is_host { 1 } else { 2 },
             last_theirs: 0,
             theirs: 0,
-            theirs_max: if is_host { OPENED_BY_GUEST_MAX } else { STREAMS_MAX },
+            theirs_max: if is_host { OPENED_BY_GUEST_MAX } else { LINGERING_MAX },
             driver: None,
             over: false,
         }

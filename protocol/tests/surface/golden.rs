@@ -404,11 +404,12 @@ fn calls_about_shells() {
         env: vec![("A".into(), "1".into())],
         user: Some("dev".to_owned()),
         size,
+        joined: true,
     };
     let read = |until| ReadShell { id, cursor: 7, max_bytes: 16, wait_ms: 45_000, until };
     let write = WriteShell { id, data: "hi".into(), wait_ms: 10 };
     let cases = [
-        (Call::OpenShell(open), "220102736801037372630101410131010364657678 1e"),
+        (Call::OpenShell(open), "220102736801037372630101410131010364657678 1e 01"),
         (Call::ListShells(ListShells), "23"),
         (Call::ReadShell(read(ReadUntil::Output)), "24 010203040506 07 10 fbc8af 00"),
         (Call::ReadShell(read(ReadUntil::Idle { ms: 9 })), "24 010203040506 07 10 fbc8af 01 09"),

@@ -19,14 +19,19 @@ mod firecracker;
 mod footprint;
 mod guest;
 mod host;
+mod idle;
 mod kernels;
 mod ports;
 mod push;
 mod report;
 mod sample;
 mod seed;
+mod shell;
 mod throughput;
 mod tree;
+#[path = "../../../host/tests/support/tty.rs"]
+#[allow(clippy::unwrap_used, reason = "shared with tests, which fail so")]
+mod tty;
 mod version;
 mod workspace;
 
@@ -54,6 +59,8 @@ const PARTS: &[Part] = &[
     ("export", export::measure),
     ("ports", ports::measure),
     ("egress", egress::measure),
+    ("shell", shell::measure),
+    ("idle", idle::measure),
     ("version", version::measure),
 ];
 

@@ -1,9 +1,11 @@
 //! Connections joined to a terminal.
 
 use super::{SIZE, program, script};
-use crate::host::{Connection, Host};
+use crate::host::{Connection, Host, soon};
 use pyro_protocol::process::{Exit, Outcome, STDIN_WINDOW, Signal, StdinTaken};
-use pyro_protocol::shell::{AttachShell, ListShells, ShellId, TerminalSize};
+use pyro_protocol::shell::{
+    AttachShell, ListShells, OpenShell, RETAINED, ReadUntil, ShellId, TerminalSize,
+};
 use pyro_protocol::{AgentErrorKind, FrameKind};
 
 /// One who sits at a shell.
@@ -18,11 +20,27 @@ impl Host {
         let mut connection = self.connect().await;
         let call = AttachShell { id, cursor: 0, size };
         connection.call(call).await.expect("it is there");
-        Seat { connection, seen: Vec::new(), taken: 0 }
+        Seat::new(connection)
+    }
+
+    /// Opens a shell that stays joined to the connection.
+    async fn join(&self, call: OpenShell) -> Seat {
+        let mut connection = self.connect().await;
+        connection.call(OpenShell { joined: true, ..call }).await.expect("it opens");
+        Seat::new(connection)
+    }
+
+    /// Returns once there is no shell any more.
+    async fn none_left(&self) {
+        soon("the end", async { while !self.shells().await.is_empty() {} }).await;
     }
 }
 
 impl Seat {
+    fn new(connection: Connection) -> Self {
+        Self { connection, seen: Vec::new(), taken: 0 }
+    }
+
     async fn types(&mut self, text: &str) {
         let sent = self.connection.writer.send_raw(FrameKind::Stdin, text.as_bytes());
         crate::host::soon("typing", sent).await.expect("the agent listens");
@@ -128,4 +146,52 @@ async fn what_has_no_place_ends_the_connection_and_nothing_else() {
     host.close_shell(shell.id).await.expect("it closes");
     let gone = AttachShell { id: shell.id, cursor: 0, size: None };
     assert_eq!(host.call(gone).await.expect_err("it is gone").kind, AgentErrorKind::NotFound);
+}
+
+/// The one who reads may be slow: nothing is skipped that is joined to it.
+#[tokio::test]
+async fn what_is_joined_to_a_connection_waits_for_it() {
+    const LINES: usize = RETAINED / 4;
+    let host = Host::new();
+    let mut seat = host.join(script(&format!("stty -onlcr; seq 1 {LINES}; echo done"))).await;
+    // Another who looks, and takes all there is, does not make it go on.
+    let shell = host.shells().await.remove(0);
+    let mut other = host.attach(shell.id, None).await;
+    other.sees("\n100\n").await;
+    drop(other);
+    seat.sees("done").await;
+    let seen = std::mem::take(&mut seat.seen);
+    assert_eq!(seat.ends().await, Outcome::Exited { code: 0 });
+    let expected: String = (1..=LINES).map(|line| format!("{line}\n")).collect();
+    assert!(seen == format!("{expected}done\n").into_bytes(), "something is missing");
+    host.none_left().await;
+}
+
+/// The one whose it is takes it along, in whatever state it is; and one whose
+/// connection is stuck keeps nobody from closing it.
+#[tokio::test]
+async fn r17_what_is_joined_to_a_connection_ends_with_it() {
+    let host = Host::new();
+    for asleep in ["trap '' HUP; echo up; while :; do sleep 1; done", "echo up; exec sleep 1000"] {
+        let mut seat = host.join(script(asleep)).await;
+        seat.sees("up").await;
+        drop(seat);
+        host.none_left().await;
+    }
+    let flooding = host.join(script("exec cat /dev/zero")).await;
+    let id = host.shells().await[0].id;
+    soon("the flood is held up", async {
+        let mut end = 0;
+        loop {
+            let read = host.read_shell(id, end, ReadUntil::Idle { ms: 100 }).await;
+            if read.idle {
+                break;
+            }
+            end = read.output.end;
+        }
+    })
+    .await;
+    host.close_shell(id).await.expect("it closes");
+    drop(flooding);
+    assert_eq!(host.shells().await, []);
 }

@@ -1,7 +1,7 @@
 //! How the words ask for it.
 
-use super::keys::{DETACH_KEYS, DetachKeys};
 use super::{Asked, Target};
+use crate::cli::terminal::{DETACH_KEYS, DetachKeys};
 use crate::operation::argument::{PathInGuest, ShellRef, Variable, WorkspaceRef};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use std::ffi::OsString;

@@ -14,18 +14,24 @@ pub enum CommandLine {
     Argv(Vec<OsString>),
     /// A line for the guest's `/bin/sh -c`.
     Shell(OsString),
+    /// The guest's shell, at the caller's terminal.
+    Interactive,
 }
+
+/// The switch of the command line with which nothing needs to be named.
+pub const TTY: &str = "tty";
 
 /// The guest's shell, which every environment has.
 const SHELL: &str = "/bin/sh";
 
 impl CommandLine {
-    /// The program and its arguments.
+    /// The program and its arguments; none is the guest's interactive shell.
     #[must_use]
     pub fn into_argv(self) -> Vec<Vec<u8>> {
         match self {
             Self::Argv(argv) => argv.into_iter().map(OsString::into_vec).collect(),
             Self::Shell(line) => vec![SHELL.into(), "-c".into(), line.into_vec()],
+            Self::Interactive => Vec::new(),
         }
     }
 }
@@ -37,6 +43,7 @@ impl CommandLine {
         match self {
             Self::Shell(line) => line.to_string_lossy().into_owned(),
             Self::Argv(argv) => quoted(argv.iter().map(|word| word.as_bytes())),
+            Self::Interactive => "interactive shell".into(),
         }
     }
 }
@@ -80,6 +87,7 @@ impl FromArgMatches for CommandLine {
         match Words::from_arg_matches(matches)? {
             Words { shell: Some(line), .. } => Ok(Self::Shell(line)),
             Words { argv, .. } if !argv.is_empty() => Ok(Self::Argv(argv)),
+            Words { .. } if is_at_terminal(matches) => Ok(Self::Interactive),
             Words { .. } => Err(clap::Error::new(ErrorKind::MissingRequiredArgument)),
         }
     }
@@ -88,6 +96,11 @@ impl FromArgMatches for CommandLine {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+fn is_at_terminal(matches: &ArgMatches) -> bool {
+    // Not every command has the switch.
+    matches.try_get_one(TTY).is_ok_and(|switch| switch == Some(&true))
 }
 
 /// The two ways in which JSON spells it.
@@ -125,6 +138,7 @@ impl Serialize for CommandLine {
                 Json::Argv(argv.iter().map(|word| word.to_string_lossy()).collect())
             }
             Self::Shell(line) => Json::Line(line.to_string_lossy()),
+            Self::Interactive => Json::Argv(Vec::new()),
         };
         json.serialize(serializer)
     }

@@ -77,7 +77,8 @@ pub struct WorkspaceExec {
 
 const USAGE: &str = "\
 pyro workspace exec [OPTIONS] <WORKSPACE> -- <ARG>...
-       pyro workspace exec [OPTIONS] <WORKSPACE> --shell <LINE>";
+       pyro workspace exec [OPTIONS] <WORKSPACE> --shell <LINE>
+       pyro workspace exec -it [OPTIONS] <WORKSPACE> [-- <ARG>...]";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -85,6 +86,7 @@ Examples:
   pyro workspace exec fix-parser --shell 'grep -rn TODO | wc -l'
   id=$(pyro workspace exec fix-parser --detach -- python3 -m http.server)
   tar c . | pyro workspace exec fix-parser -- tar x
+  pyro workspace exec -it fix-parser -- vim src/parser.rs
 
 Exit codes: the program's own; 124 timed out, 125 pyro failed, 126 not
 executable, 127 not found, 128+N killed by signal N, 2 wrong usage.";
@@ -132,10 +134,11 @@ impl WorkspaceExec {
         }
     }
 
-    /// What is started to go on, such as a server, goes on.
-    fn timeout(&self) -> Option<Duration> {
+    /// What is started to go on, such as a server, goes on; and whoever sits at its
+    /// terminal ends the rest.
+    fn timeout(&self, at_terminal: bool) -> Option<Duration> {
         match self.timeout_seconds {
-            None if self.detach => None,
+            None if self.detach || at_terminal => None,
             given => given.unwrap_or_default().duration(),
         }
     }
@@ -212,7 +215,8 @@ impl Operation for WorkspaceExec {
     }
 
     async fn run(self, pyro: &Pyro, mut context: Context) -> Result<WorkspaceExecAnswer> {
-        let (stay, timeout, is_detached) = (self.stay()?, self.timeout(), self.detach);
+        let (stay, is_detached) = (self.stay()?, self.detach);
+        let timeout = self.timeout(context.terminal.is_some());
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let collector = Collector::tap(&mut context.events, self.output_limit_bytes.get());
         let request = ExecRequest {
@@ -338,11 +342,16 @@ mod tests {
     #[test]
     fn what_is_detached_goes_on_unless_a_time_is_given() {
         let minutes = |minutes: u64| Some(Duration::from_secs(minutes * 60));
-        assert_eq!(asked(json!({})).timeout(), minutes(10));
-        assert_eq!(asked(json!({ "yield_seconds": 1 })).timeout(), minutes(10));
-        assert_eq!(asked(json!({ "detach": true })).timeout(), None);
-        assert_eq!(asked(json!({ "detach": true, "timeout_seconds": 60 })).timeout(), minutes(1));
-        assert_eq!(asked(json!({ "timeout_seconds": 0 })).timeout(), None);
+        assert_eq!(asked(json!({})).timeout(false), minutes(10));
+        assert_eq!(asked(json!({ "yield_seconds": 1 })).timeout(false), minutes(10));
+        assert_eq!(asked(json!({ "detach": true })).timeout(false), None);
+        assert_eq!(
+            asked(json!({ "detach": true, "timeout_seconds": 60 })).timeout(false),
+            minutes(1)
+        );
+        assert_eq!(asked(json!({ "timeout_seconds": 0 })).timeout(false), None);
+        assert_eq!(asked(json!({})).timeout(true), None);
+        assert_eq!(asked(json!({ "timeout_seconds": 60 })).timeout(true), minutes(1));
     }
 
     #[test]

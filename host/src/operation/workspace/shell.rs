@@ -43,8 +43,8 @@ pub struct ShellFacts {
     pub cols: u16,
     /// How many rows its terminal has.
     pub rows: u16,
-    /// `running` or `exited`; what came out of one that has exited can be read
-    /// until it is closed.
+    /// `running` or `stopped`; what came out of one whose program has ended can be
+    /// read until it is closed.
     pub state: ShellCondition,
     /// When it was opened by the guest's clock, RFC 3339 in UTC.
     #[schemars(with = "Option<String>")]
@@ -65,7 +65,7 @@ pub enum ShellCondition {
     /// It does.
     Running,
     /// Its program has ended.
-    Exited,
+    Stopped,
 }
 
 impl ShellFacts {
@@ -74,7 +74,7 @@ impl ShellFacts {
         let (state, ended_at, exit_code) = match shell.state {
             ShellState::Running { .. } => (ShellCondition::Running, None, None),
             ShellState::Ended { exit, ended_at_ns } => {
-                (ShellCondition::Exited, time(ended_at_ns), Some(exit_code(exit.outcome).0))
+                (ShellCondition::Stopped, time(ended_at_ns), Some(exit_code(exit.outcome).0))
             }
         };
         Self {
@@ -95,7 +95,7 @@ impl ShellFacts {
     fn shown(&self) -> String {
         match (self.state, self.exit_code) {
             (ShellCondition::Running, _) => "running".into(),
-            (ShellCondition::Exited, code) => ending(code.unwrap_or_default(), None, false),
+            (ShellCondition::Stopped, code) => ending(code.unwrap_or_default(), None, false),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::supervisor::keep::Running;
 use crate::vmm::{Metrics, Rung};
 use crate::workspace::find::find;
 use crate::workspace::service::{self, COUNT_PATIENCE};
-use crate::workspace::{pause, port};
+use crate::workspace::{pause, port, shell};
 use crate::{Pyro, Result};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -40,6 +40,10 @@ pub struct WorkspaceStatusAnswer {
     pub service_count: Option<u32>,
     /// How many of them run and are ready; null as before.
     pub running_service_count: Option<u32>,
+    /// How many shells it has, also those whose program has ended; null as before.
+    pub shell_count: Option<u32>,
+    /// In how many of them a program runs; null as before.
+    pub running_shell_count: Option<u32>,
     /// The machine that it runs in; null when there is none.
     pub machine: Option<MachineStatus>,
     /// Its published TCP ports; null when its supervisor does not say so soon.
@@ -100,12 +104,16 @@ impl Operation for WorkspaceStatus {
                 None => (None, Some(Vec::new())),
             }
         };
-        let counting = service::count(pyro, &place, Instant::now() + COUNT_PATIENCE);
-        let ((metrics, ports), counts) = tokio::join!(machine, counting);
+        let deadline = Instant::now() + COUNT_PATIENCE;
+        let services = service::count(pyro, &place, deadline);
+        let shells = shell::count(pyro, &place, deadline);
+        let ((metrics, ports), counts, shells) = tokio::join!(machine, services, shells);
         Ok(WorkspaceStatusAnswer {
             workspace,
             service_count: counts.map(|counts| counts.services),
             running_service_count: counts.map(|counts| counts.running),
+            shell_count: shells.map(|shells| shells.all),
+            running_shell_count: shells.map(|shells| shells.running),
             machine: running.map(|running| MachineStatus::new(&running, metrics)),
             published_ports: ports.map(|ports| ports.into_iter().map(Into::into).collect()),
         })
@@ -117,6 +125,9 @@ impl Answer for WorkspaceStatusAnswer {
         let mut rows = self.workspace.rows();
         if let (Some(all @ 1..), Some(running)) = (self.service_count, self.running_service_count) {
             rows.push(("Services", format!("{running} of {all} running")));
+        }
+        if let (Some(all @ 1..), Some(running)) = (self.shell_count, self.running_shell_count) {
+            rows.push(("Shells", format!("{running} of {all} running")));
         }
         if let Some(machine) = &self.machine {
             rows.extend(machine.rows());

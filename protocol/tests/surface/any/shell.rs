@@ -42,8 +42,16 @@ fn open_shell() -> impl Strategy<Value = OpenShell> {
         vec((byte_string(), byte_string()), 0..4),
         option::of(".{0,10}"),
         terminal_size(),
+        any::<bool>(),
     )
-        .prop_map(|(argv, cwd, env, user, size)| OpenShell { argv, cwd, env, user, size })
+        .prop_map(|(argv, cwd, env, user, size, joined)| OpenShell {
+            argv,
+            cwd,
+            env,
+            user,
+            size,
+            joined,
+        })
 }
 
 fn read_shell() -> impl Strategy<Value = ReadShell> {

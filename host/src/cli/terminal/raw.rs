@@ -2,7 +2,7 @@
 
 use pyro_protocol::shell::{COLS_MAX, ROWS_MAX, TerminalSize};
 use rustix::stdio;
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io;
 use std::panic;
 use std::sync::{Mutex, Once, PoisonError};
@@ -12,23 +12,20 @@ static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 static HOOK: Once = Once::new();
 
-/// How large the terminal is, if there is one for input and output; one that
-/// does not know is of the usual size.
-pub(super) fn size() -> Option<TerminalSize> {
-    if !isatty(stdio::stdin()) || !isatty(stdio::stdout()) {
-        return None;
-    }
-    let size = tcgetwinsize(stdio::stdout()).ok()?;
+/// How large the terminal is, if there is one for input; one that does not know
+/// is of the usual size.
+pub(in crate::cli) fn size() -> Option<TerminalSize> {
+    let size = tcgetwinsize(stdio::stdin()).ok()?;
     let or = |number: u16, usual, max| if number == 0 { usual } else { number.min(max) };
     Some(TerminalSize { cols: or(size.ws_col, 80, COLS_MAX), rows: or(size.ws_row, 24, ROWS_MAX) })
 }
 
 /// Raw mode, for as long as it lives.
-pub(super) struct Raw(());
+pub(in crate::cli) struct Raw(());
 
 impl Raw {
     /// Hands every key over as it is, and shows every byte as it is.
-    pub(super) fn enter() -> io::Result<Self> {
+    pub(in crate::cli) fn enter() -> io::Result<Self> {
         let before = tcgetattr(stdio::stdin())?;
         let mut modes = before.clone();
         modes.make_raw();
