@@ -49,6 +49,7 @@ mod push;
 mod readiness;
 mod room;
 mod scratch;
+mod secret;
 mod server;
 mod work;
 

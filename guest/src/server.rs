@@ -2,7 +2,7 @@
 
 use crate::guest::Guest;
 use crate::room::{self, Share};
-use crate::{activate, clock, diff, export, file, log, patch, power, process, push};
+use crate::{activate, clock, diff, export, file, log, patch, power, process, push, secret};
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::handshake::MAGIC;
 use pyro_protocol::kept::ListProcesses;
@@ -122,6 +122,7 @@ async fn converse<R: Fetch, W: Carry>(
         Call::Diff(call) => diff::run(guest, call, connection).await?,
         Call::ApplyPatch(call) => patch::run(guest, call, connection).await?,
         Call::ShiftClock(call) => connection.reply(clock::shift_for(guest, call)).await?,
+        Call::SetSecrets(call) => connection.reply(secret::set(guest, call)).await?,
         Call::PowerOff(call) => match guest.begin_power_off() {
             Err(error) => connection.reply::<PoweringOff>(Err(error)).await?,
             Ok(disk) => {

@@ -18,6 +18,7 @@ use crate::power::{
 };
 use crate::process::{ProcessStarted, StartProcess};
 use crate::push::{Push, PushCompared};
+use crate::secret::{SecretsSet, SetSecrets};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// A call as its caller sees it: what to send and what comes back.
@@ -103,4 +104,5 @@ calls! {
     Diff -> DiffStarted, since 1;
     ApplyPatch -> PatchApplied, since 1;
     ShiftClock -> ClockShifted, since 1;
+    SetSecrets -> SecretsSet, since 1;
 }

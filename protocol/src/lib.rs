@@ -30,6 +30,7 @@ pub mod power;
 pub mod process;
 pub mod push;
 pub mod quote;
+pub mod secret;
 pub mod transfer;
 
 mod bytes;

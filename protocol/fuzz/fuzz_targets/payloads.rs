@@ -15,6 +15,7 @@ use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTa
 use pyro_protocol::push::{
     Push, PushChange, PushCompared, PushContent, PushEnd, PushEntry,
 };
+use pyro_protocol::secret::SetSecrets;
 use pyro_protocol::{AgentError, ByteString, Call, GuestPath, Hello, Welcome, codec};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -28,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     each!(
         Hello, Welcome, Announcement, Call, Activate, Activated, PowerOff, ShiftClock,
-        StartProcess, ProcessStarted, StdinTaken, Signal, Exit, ProcessKept, ProcessList, ProcessPolled,
+        SetSecrets, StartProcess, ProcessStarted, StdinTaken, Signal, Exit, ProcessKept, ProcessList, ProcessPolled,
         ProcessWritten, Skipped, FollowEnd, FileTime, FileEntry, FileList, FileListed, FileRead,
         FileReading, FileReadEnd, FileWrite, FileWritten, FileEdit, FileEdited, FileMove,
         FileSearch, FileSearched, Export, Exporting, ExportEntry, ExportEnd, Push, PushEntry,

@@ -24,6 +24,7 @@ use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess
 use pyro_protocol::push::{
     Push, PushAction, PushChange, PushCompared, PushContent, PushEnd, PushEntry, PushKind,
 };
+use pyro_protocol::secret::{Secret, SetSecrets};
 use pyro_protocol::{
     AgentError, AgentErrorKind, ByteString, Call, Generation, GuestPath, Hello, Welcome,
 };
@@ -447,6 +448,11 @@ pub fn push_end() -> impl Strategy<Value = PushEnd> {
     })
 }
 
+pub fn set_secrets() -> impl Strategy<Value = SetSecrets> {
+    let secret = ("\\PC{0,9}", byte_string()).prop_map(|(name, value)| Secret { name, value });
+    vec(secret, 0..4).prop_map(|secrets| SetSecrets { secrets })
+}
+
 pub fn call() -> impl Strategy<Value = Call> {
     prop_oneof![
         Just(Call::Ping(Ping)),
@@ -476,5 +482,6 @@ pub fn call() -> impl Strategy<Value = Call> {
         diff().prop_map(Call::Diff),
         apply_patch().prop_map(Call::ApplyPatch),
         any::<i64>().prop_map(|offset_ns| Call::ShiftClock(ShiftClock { offset_ns })),
+        set_secrets().prop_map(Call::SetSecrets),
     ]
 }

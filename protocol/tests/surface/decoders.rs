@@ -22,6 +22,7 @@ use pyro_protocol::power::{
 };
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::push::{Push, PushChange, PushCompared, PushContent, PushEnd, PushEntry};
+use pyro_protocol::secret::{SecretsSet, SetSecrets};
 use pyro_protocol::{
     AgentError, ByteString, Call, FrameReader, GuestPath, Hello, Lost, Welcome, codec,
 };
@@ -49,6 +50,8 @@ fn decode_all(bytes: &[u8]) {
         PoweringOff,
         ShiftClock,
         ClockShifted,
+        SetSecrets,
+        SecretsSet,
         StartProcess,
         ProcessStarted,
         StdinTaken,

@@ -28,6 +28,7 @@ use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess
 use pyro_protocol::push::{
     Push, PushAction, PushChange, PushCompared, PushContent, PushEnd, PushEntry, PushKind,
 };
+use pyro_protocol::secret::{Secret, SecretsSet, SetSecrets};
 use pyro_protocol::{
     AgentError, AgentErrorKind, ByteString, Call, FrameKind, Generation, GuestPath, Hello, Welcome,
     codec,
@@ -260,6 +261,16 @@ fn of_a_clock() {
     let shift = |offset_ns| encoded(&Call::ShiftClock(ShiftClock { offset_ns }));
     assert_eq!(shift(1), "1702");
     assert_eq!(shift(-1), "1701");
+}
+
+#[test]
+fn of_secrets() {
+    let secret = Secret { name: "A".into(), value: "xy".into() };
+    let call = Call::SetSecrets(SetSecrets { secrets: vec![secret] });
+    assert_eq!(encoded(&call), "18010141027879");
+    assert_eq!(encoded(&SecretsSet), "");
+    // Whoever prints a call prints no secret.
+    assert!(!format!("{call:?}").contains("xy"));
 }
 
 #[test]
