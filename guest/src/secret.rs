@@ -136,10 +136,8 @@ mod tests {
     use std::path::Path;
 
     fn secrets(all: &[(&str, &str)]) -> Vec<Secret> {
-        let secret = |(name, value): &(&str, &str)| Secret {
-            name: (*name).into(),
-            value: (*value).into(),
-        };
+        let secret =
+            |(name, value): &(&str, &str)| Secret { name: (*name).into(), value: (*value).into() };
         all.iter().map(secret).collect()
     }
 

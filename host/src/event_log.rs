@@ -86,6 +86,13 @@ pub enum Happening {
     },
     /// Its disk was replaced by a fresh one.
     Reset,
+    /// A program was given one of its secrets.
+    SecretUsed {
+        /// The secret's name.
+        secret: String,
+        /// The variable that the program has it in.
+        variable: String,
+    },
 }
 
 /// Why a guest was powered off.

@@ -34,6 +34,7 @@ pub mod guest_text;
 pub mod id;
 pub mod mcp;
 pub mod operation;
+pub mod secret;
 pub mod seed;
 pub mod store;
 pub mod supervisor;

@@ -30,6 +30,7 @@ pub mod program;
 pub mod push;
 pub mod record;
 pub mod reset;
+pub mod secret;
 pub mod shape;
 pub mod update;
 

@@ -47,6 +47,8 @@ mod pausing;
 mod reboot;
 #[path = "operations/run.rs"]
 mod run;
+#[path = "operations/secrets.rs"]
+mod secrets;
 #[path = "operations/streams.rs"]
 mod streams;
 #[path = "operations/told.rs"]

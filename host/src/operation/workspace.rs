@@ -15,6 +15,7 @@ mod pause;
 mod process;
 mod reset;
 mod resume;
+mod secret;
 mod start;
 mod status;
 mod stop;
@@ -47,6 +48,10 @@ pub use process::{
 };
 pub use reset::{ResetTo, WorkspaceReset, WorkspaceResetAnswer};
 pub use resume::WorkspaceResume;
+pub use secret::{
+    ListedSecret, SecretDelete, SecretDeleteAnswer, SecretList, SecretListAnswer, SecretSet,
+    SecretSetAnswer,
+};
 pub use start::WorkspaceStart;
 pub use status::{MachineStatus, WorkspaceStatus, WorkspaceStatusAnswer};
 pub use stop::WorkspaceStop;

@@ -46,6 +46,8 @@ pub enum Order {
     Kill,
     /// The workspace's record says something else of how long it lives.
     ReadTtl,
+    /// The workspace's secrets are others: hand them to the guest.
+    ReadSecrets,
     /// Make the guest stand still.
     Pause,
     /// Let it go on.

@@ -7,6 +7,7 @@ use super::ttl::{self, Ttl, TtlAction};
 use super::{Guest, Ready, Terminate, renew};
 use crate::error::{Error, Result};
 use crate::event_log::{EventLog, Happening, StoppedBy};
+use crate::secret::SecretStore;
 use crate::store::lock::Lock;
 use crate::store::{discard_dir, record};
 use crate::vmm::Rung;
@@ -88,6 +89,7 @@ pub(super) struct Settled {
     calls: Calls,
     ttl: Option<Ttl>,
     told: Told,
+    secrets: SecretStore,
 }
 
 /// Puts everything in place for others to find a guest. Orders that have come
@@ -97,6 +99,7 @@ pub(super) fn settle(
     control: Control,
     rung: Rung,
     directory: PathBuf,
+    secrets: SecretStore,
 ) -> Result<Settled> {
     let handle = File::open(&directory)
         .map_err(|error| Error::io(format!("cannot open {}", directory.display()), error))?;
@@ -108,13 +111,13 @@ pub(super) fn settle(
     note(&log, Happening::Started { boot_ms: guest.ready.boot_ms() });
     // What is written later is told: the socket is there.
     let ttl = ttl::read(&directory)?;
-    Ok(Settled { directory, handle, control, log, calls, ttl, told })
+    Ok(Settled { directory, handle, control, log, calls, ttl, told, secrets })
 }
 
 impl Settled {
     /// Lives with the guest; returns when both have ended.
     pub(super) async fn live(self, mut guest: Guest, mut terminate: Terminate) -> Result<()> {
-        let Self { directory, handle, mut control, log, calls, mut ttl, mut told } = self;
+        let Self { directory, handle, mut control, log, calls, mut ttl, mut told, secrets } = self;
         let end = loop {
             // Those of a guest that stands still would never end.
             let calls = told.paused_at().is_none().then_some(&calls);
@@ -129,6 +132,11 @@ impl Settled {
                     Order::ReadTtl => {
                         ttl = ttl::read(&directory).unwrap_or(ttl);
                         ordered.answer(Answer::Noted).await;
+                    }
+                    Order::ReadSecrets => {
+                        let read = guest.read_secrets(&secrets).await;
+                        let answer = read.map(|()| Answer::Noted);
+                        ordered.answer(answer.unwrap_or_else(Answer::failed)).await;
                     }
                     Order::Pause => {
                         let answer = pause(&mut guest, &mut told, &log).await;

@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::event_log::{EventLog, Happening};
 use crate::pyro::Pyro;
+use crate::secret::{SecretStore, Secrets};
 use crate::seed::{self, Source};
 use crate::store::private_dir;
 use crate::store::record as records;
@@ -32,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 const FIRST_DISK: &str = "disk-0.ext4";
 
 /// A workspace that is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct NewWorkspace {
     /// The environment's name.
     pub environment: String,
@@ -46,6 +47,8 @@ pub struct NewWorkspace {
     pub name: Option<String>,
     /// How it is marked.
     pub labels: BTreeMap<String, String>,
+    /// What it keeps to itself.
+    pub secrets: Secrets,
     /// When it is to end by itself: seconds from its start, and how.
     pub ttl: Option<(u32, TtlAction)>,
 }
@@ -62,6 +65,7 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
     let bootable = caller.unless_cancelled(resolve(pyro, &wanted.environment)).await?;
     let mut directory = Directory::stage(&pyro.config)?;
     let path = directory.path().to_owned();
+    SecretStore::within(&pyro.config, &path, directory.id()).set(&wanted.secrets)?;
     if wanted.seed != Source::Empty {
         caller.stage("seeding", &wanted.environment).await;
     }

@@ -1,9 +1,11 @@
 use super::WorkspaceSummary;
+use super::secret::warn_of_short;
 use crate::operation::argument::{
-    DiskMib, DiskMibPerSecond, DiskOpsPerSecond, HostPath, Label, Labels, MemMib, Number,
-    TtlSeconds, VcpuCount,
+    DiskMib, DiskMibPerSecond, DiskOpsPerSecond, FileOfSecret, FilesOfSecrets, HostPath, Label,
+    Labels, MemMib, Number, TtlSeconds, VcpuCount,
 };
 use crate::operation::{Context, Creates, Effect, Operation};
+use crate::secret::{SecretValue, SecretVariable, Secrets};
 use crate::seed::Source;
 use crate::vmm::{RateLimit, Rung};
 use crate::workspace::create::NewWorkspace;
@@ -45,6 +47,16 @@ pub struct WorkspaceCreate {
     #[serde(default, deserialize_with = "Labels::deserialize")]
     #[schemars(with = "Labels")]
     pub labels: Vec<Label>,
+    /// Give it a secret with the value that this file of the host has.
+    #[arg(long, value_name = "NAME=PATH")]
+    #[serde(default, deserialize_with = "FilesOfSecrets::deserialize")]
+    #[schemars(with = "FilesOfSecrets")]
+    pub secret_file: Vec<FileOfSecret>,
+    /// Give it a secret with the value of a variable of the caller's, of its own
+    /// name if only that is given.
+    #[arg(long, value_name = "NAME[=VARIABLE]")]
+    #[serde(skip)]
+    pub secret_env: Vec<SecretVariable>,
     /// How many virtual CPUs it has, 1 to 32.
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
@@ -103,6 +115,8 @@ impl WorkspaceCreate {
             seed_git: None,
             name: None,
             labels: Vec::new(),
+            secret_file: Vec::new(),
+            secret_env: Vec::new(),
             vcpu_count: VcpuCount::default(),
             mem_mib: MemMib::default(),
             disk_mib: DiskMib::default(),
@@ -112,6 +126,31 @@ impl WorkspaceCreate {
             ttl_seconds: None,
             ttl_action: TtlAction::default(),
         }
+    }
+
+    /// What it is to keep to itself. Whatever is wrong with that is said before
+    /// anything is made.
+    async fn secrets(&self, pyro: &Pyro, context: &Context) -> Result<Secrets> {
+        let mut secrets = Secrets::default();
+        for file in &self.secret_file {
+            let value = file.read(context).await?;
+            warn_of_short(&file.name, &value, context).await;
+            secrets.add(file.name.clone(), value)?;
+        }
+        for SecretVariable { secret, variable } in &self.secret_env {
+            let Some(value) = pyro.config.host_variable(variable.as_str().as_ref()) else {
+                let message = format!("variable {variable} for secret {secret} is not set");
+                return Err(Error::new(ErrorKind::InvalidInput, message)
+                    .hint(format!("set it, or use `--secret-file {secret}=PATH`")));
+            };
+            let value = SecretValue::new(value.into_encoded_bytes()).map_err(|error| {
+                let message = format!("variable {variable} cannot be the value of {secret}");
+                Error::new(ErrorKind::InvalidInput, message).because(error)
+            })?;
+            warn_of_short(secret, &value, context).await;
+            secrets.add(secret.clone(), value)?;
+        }
+        Ok(secrets)
     }
 }
 
@@ -138,6 +177,7 @@ impl Operation for WorkspaceCreate {
                 );
             }
         };
+        let secrets = self.secrets(pyro, &context).await?;
         let wanted = NewWorkspace {
             environment: self.environment,
             shape: Shape {
@@ -153,6 +193,7 @@ impl Operation for WorkspaceCreate {
             seed,
             name: self.name,
             labels: Labels::collect(self.labels),
+            secrets,
             ttl: self.ttl_seconds.map(|seconds| (seconds.get(), self.ttl_action)),
         };
         let place = workspace::create::create(pyro, wanted, &context).await?;

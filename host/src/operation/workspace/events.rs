@@ -162,6 +162,9 @@ fn shown(line: &Line) -> String {
         Happening::Paused => "paused".into(),
         Happening::Resumed => "resumed".into(),
         Happening::Reset => "reset to the baseline".into(),
+        Happening::SecretUsed { secret, variable } => {
+            format!("secret {secret} was given to a program as {variable}")
+        }
     };
     format!("{} {what}", shown_time(line.at))
 }

@@ -3,6 +3,7 @@ use crate::event::{Event, Stream};
 use crate::operation::argument::{Number, PathInGuest, WorkspaceRef, maybe_count};
 use crate::operation::output::{Encoding, text_or_base64};
 use crate::operation::{Answer, Context, Effect, Operation, Page, Streams};
+use crate::secret::redact::{Marks, Told};
 use crate::workspace::Live;
 use crate::{Error, ErrorKind, Pyro, Result};
 use pyro_protocol::GuestPath;
@@ -89,6 +90,9 @@ pub struct FileReadAnswer {
     /// Whether all of it was written to standard output.
     #[serde(skip)]
     pub is_written: bool,
+    /// What in `content` stands for how many bytes that are not told.
+    #[serde(skip)]
+    pub marks: Marks,
 }
 
 impl FileRead {
@@ -141,28 +145,51 @@ impl Operation for FileRead {
         let max_bytes = self.max_bytes.get();
         let max = (!self.content_only).then_some(u64::from(max_bytes));
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
-        let name = GuestName::new(&self.path.0);
-        let request = file::FileRead { path: self.path.0, range, max_bytes: max };
+        let name = GuestName::new(&self.path.0, live.redactor());
+        let around = Around::of(&live, &context, &self.path.0, range).await?;
+        // More than is told, to see secrets that go on.
+        let reach = live.redactor().reach();
+        let over = max.map(|max| max.saturating_add(reach as u64));
+        let request = file::FileRead { path: self.path.0.clone(), range, max_bytes: over };
+        let kept_max = (max_bytes as usize).saturating_add(reach);
         let collected = Mutex::new(Vec::new());
         let received = AtomicU64::new(0);
+        let told = Mutex::new(live.redactor().stream_after(around.before.len() as u64));
+        let pass = |bytes: Vec<u8>| told.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+        drop(pass(around.before.clone()));
+        let tells_at_once = self.content_only || live.redactor().is_empty();
         let reading = live.agent().read_file(request, |bytes| {
             let mut kept = collected.lock().unwrap_or_else(PoisonError::into_inner);
             // An agent that sends more than it was asked for is cut short.
-            let room = (max_bytes as usize).saturating_sub(kept.len());
+            let room = kept_max.saturating_sub(kept.len());
             kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
             drop(kept);
             received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            async {
-                context.events.emit(Event::Output { stream: Stream::Stdout, bytes }).await;
-                Ok(())
-            }
+            let bytes = if tells_at_once { pass(bytes) } else { Vec::new() };
+            tell(&context, bytes)
         });
         let (reading, end) = context.unless_cancelled(reading).await?;
-        let mut bytes = collected.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let is_cut = received.into_inner() > bytes.len() as u64;
+        let rest = told.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
+        if tells_at_once {
+            tell(&context, rest).await?;
+        }
+        let bytes = collected.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let is_cut = received.into_inner() > bytes.len() as u64 || bytes.len() > max_bytes as usize;
+        let after = match end.next_offset {
+            Some(next) if !is_cut => around.after(&live, &context, &self.path.0, next).await?,
+            Some(_) | None => Vec::new(),
+        };
+        let Told { mut bytes, mut taken, marks } =
+            around.told(&live, bytes, after, max_bytes as usize);
+        if !tells_at_once {
+            tell(&context, bytes.clone()).await?;
+        }
         let is_split = (is_cut || end.truncated) && !self.content_only && drop_split(&mut bytes);
-        let kept = bytes.len() as u64;
+        if is_split {
+            taken = marks.original(bytes.len());
+        }
         let (content, encoding) = text_or_base64(bytes);
+        let next = end.offset.saturating_add(taken as u64);
         Ok(FileReadAnswer {
             workspace_id: live.id().to_string(),
             name,
@@ -172,10 +199,96 @@ impl Operation for FileRead {
             encoding,
             max_bytes,
             truncated: end.truncated || is_cut,
-            next_offset: if is_cut || is_split { Some(end.offset + kept) } else { end.next_offset },
+            next_offset: match end.next_offset {
+                _ if is_cut || is_split => Some(next).filter(|next| *next < reading.size_bytes),
+                // Of a secret that goes on no part is left for later.
+                end => end.map(|end| end.max(next)),
+            },
             is_written: self.content_only,
+            marks,
         })
     }
+}
+
+/// Tells bytes of the content, if there are any.
+async fn tell(context: &Context, bytes: Vec<u8>) -> Result<()> {
+    if !bytes.is_empty() {
+        context.events.emit(Event::Output { stream: Stream::Stdout, bytes }).await;
+    }
+    Ok(())
+}
+
+/// What is around a part of a file, as far as it says what in the part is secret.
+struct Around {
+    before: Vec<u8>,
+}
+
+impl Around {
+    async fn of(
+        live: &Live,
+        context: &Context,
+        path: &GuestPath,
+        range: ReadRange,
+    ) -> Result<Self> {
+        let reach = live.redactor().reach();
+        let start = match range {
+            _ if reach == 0 => 0,
+            ReadRange::From { offset } => offset,
+            ReadRange::Lines { first: 0 | 1, .. } => 0,
+            // Where the line begins.
+            ReadRange::Lines { .. } => {
+                let request = file::FileRead { path: path.clone(), range, max_bytes: Some(0) };
+                let asking = live.agent().read_file(request, |_| std::future::ready(Ok(())));
+                context.unless_cancelled(asking).await?.1.offset
+            }
+        };
+        let from = start.saturating_sub(reach as u64);
+        let before = read(live, context, path, (from, start)).await?;
+        Ok(Self { before })
+    }
+
+    /// What comes after a part that ends before the file does.
+    async fn after(
+        &self,
+        live: &Live,
+        context: &Context,
+        path: &GuestPath,
+        next: u64,
+    ) -> Result<Vec<u8>> {
+        let reach = live.redactor().reach() as u64;
+        read(live, context, path, (next, next.saturating_add(reach))).await
+    }
+
+    /// What of the part may be told.
+    fn told(self, live: &Live, part: Vec<u8>, after: Vec<u8>, most: usize) -> Told {
+        let from = self.before.len();
+        let to = from + part.len().min(most);
+        live.redactor().window(&[self.before, part, after].concat(), from..to, false)
+    }
+}
+
+/// A few bytes of a file from one offset to another, as far as there are any.
+async fn read(
+    live: &Live,
+    context: &Context,
+    path: &GuestPath,
+    (from, to): (u64, u64),
+) -> Result<Vec<u8>> {
+    if from == to {
+        return Ok(Vec::new());
+    }
+    let max = to - from;
+    let range = ReadRange::From { offset: from };
+    let request = file::FileRead { path: path.clone(), range, max_bytes: Some(max) };
+    let read = Mutex::new(Vec::new());
+    let reading = live.agent().read_file(request, |bytes| {
+        let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = usize::try_from(max).unwrap_or(usize::MAX).saturating_sub(read.len());
+        read.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        std::future::ready(Ok(()))
+    });
+    context.unless_cancelled(reading).await?;
+    Ok(read.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Leaves a character that was cut in two to the next part, unless there is
@@ -207,7 +320,10 @@ impl Answer for FileReadAnswer {
             writeln!(page)?;
         }
         let next = match shown.len() < self.content.len() {
-            true => Some(self.offset + self.encoding.bytes_of(shown) as u64),
+            true => {
+                let shown = self.marks.original(self.encoding.bytes_of(shown));
+                Some(self.offset + shown as u64)
+            }
             false => self.next_offset.filter(|_| self.truncated),
         };
         match next {
@@ -239,6 +355,7 @@ mod tests {
             truncated: false,
             next_offset: None,
             is_written: false,
+            marks: Marks::default(),
         }
     }
 
