@@ -30,6 +30,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("workspace", "Linux machines that stay until they are deleted"),
     ("process", "What runs in a workspace without its caller"),
     ("file", "Files of a workspace"),
+    ("secret", "What programs in a workspace know and nobody else is told"),
     ("patch", "Changes of files, into a workspace"),
     ("sync", "Files of the host, into a workspace"),
     ("env", "What machines are booted from"),

@@ -73,7 +73,7 @@ const CORE: &[Offer] = &[
         tool: "workspace_create",
         without: &[
             "labels",
-            "secret_file",
+            "secrets",
             "vcpu_count",
             "disk_mib",
             "disk_mib_per_second",

@@ -25,7 +25,7 @@ pub use path::PathInGuest;
 pub use patience::Patience;
 pub use process::{NoProcess, ProcessRef};
 pub(in crate::operation) use secret::read_secret;
-pub use secret::{FileOfSecret, FilesOfSecrets, SecretVariables};
+pub use secret::{FileOfSecret, NewSecrets, SecretVariables};
 pub use signal::{NoSignal, SignalRef};
 pub use variable::{Variable, Variables};
 pub use workspace::WorkspaceRef;

@@ -53,7 +53,18 @@ pub(super) async fn boot_or_explain(
     let store = &assignment.directory;
     let store = SecretStore::new(assignment.secret_key.clone(), store, assignment.workspace);
     let secrets = store.read()?;
-    let failure = match boot(assignment, &secrets, vmm, directory).await {
+    let booted = boot_twice(assignment, &secrets, vmm, directory).await;
+    // What a guest says of its failure is the guest's.
+    booted.map_err(|error| secrets.redactor().error(error))
+}
+
+async fn boot_twice(
+    assignment: &Assignment,
+    secrets: &Secrets,
+    vmm: &dyn Vmm,
+    directory: &File,
+) -> Result<Guest> {
+    let failure = match boot(assignment, secrets, vmm, directory).await {
         Ok(guest) => return Ok(guest),
         Err(failure) => failure,
     };
@@ -63,7 +74,7 @@ pub(super) async fn boot_or_explain(
     let mut again = assignment.clone();
     again.machine.verbose = true;
     again.boot_deadline = again.boot_deadline.min(VERBOSE_DEADLINE);
-    match boot(&again, &secrets, vmm, directory).await {
+    match boot(&again, secrets, vmm, directory).await {
         Ok(guest) => Ok(guest),
         Err(second) if second.silent => Err(failure.error),
         Err(second) => Err(second.error),

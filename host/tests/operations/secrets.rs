@@ -4,16 +4,17 @@ use crate::fake_vmm::{FakeVmm, serve_guest};
 use crate::home::{ENVIRONMENT, Home};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use pyro::context::Roots;
 use pyro::event::Event;
 use pyro::operation::{
-    AnyAnswer, Entry, FileRead, FileSearch, Ink, Operation, PatchApply, ProcessList, ProcessPoll,
-    ProcessWait, SecretDelete, SecretList, SecretSet, WorkspaceCreate, WorkspaceDelete,
-    WorkspaceEvents, WorkspaceExec, WorkspaceList, WorkspaceLogs, WorkspaceStart, WorkspaceStatus,
-    WorkspaceStop,
+    AnyAnswer, Entry, FileList, FileRead, FileSearch, FileStat, Ink, Operation, PatchApply,
+    ProcessList, ProcessPoll, ProcessWait, SecretDelete, SecretList, SecretSet, WorkspaceCreate,
+    WorkspaceDelete, WorkspaceDiff, WorkspaceEvents, WorkspaceExec, WorkspaceList, WorkspaceLogs,
+    WorkspaceStart, WorkspaceStatus, WorkspaceStop,
 };
 use pyro::secret::redact::MARK;
 use pyro::{Context, Error, ErrorKind, Events, Pyro};
-use pyro_agent::{Guest, Phase};
+use pyro_agent::{Guest, LayerPaths, Phase};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,10 +34,19 @@ struct Bench {
 
 /// Machines with the real agent in them.
 fn honest(home: &Home) -> FakeVmm {
-    let workspace = home.path("guest");
-    fs::create_dir_all(&workspace).unwrap();
+    for directory in ["guest", "seed", "work/index"] {
+        fs::create_dir_all(home.path(directory)).unwrap();
+    }
+    let layers = LayerPaths {
+        lower: home.path("seed"),
+        upper: home.path("guest"),
+        work: home.path("work"),
+        hard_links: None,
+    };
     FakeVmm::new(move |inside| {
-        serve_guest(inside.channel, Guest::in_process(workspace.clone(), Phase::Waiting))
+        let (workspace, phase) = (layers.upper.clone(), Phase::Waiting);
+        let guest = Guest::in_process_on_layers(workspace, layers.clone(), phase);
+        serve_guest(inside.channel, guest)
     })
 }
 
@@ -53,7 +63,7 @@ impl Bench {
         let pyro = home.pyro(vmm.clone());
         let bench = Self { home, pyro, vmm, told: Mutex::default() };
         let file = bench.file_of("value", &format!("{CANARY}\n"));
-        pyro_call(&bench.pyro, create(json!({ "secret_file": { "CANARY": file } }))).await;
+        pyro_call(&bench.pyro, create(json!({ "secrets": { "CANARY": file } }))).await;
         fs::remove_file(file).unwrap();
         bench
     }
@@ -139,7 +149,8 @@ fn search(directory: &Path, look: &mut impl FnMut(&Path, &[u8])) {
         let meta = path.symlink_metadata().unwrap();
         if meta.is_dir() {
             search(&path, look);
-        } else if meta.is_file() {
+        // What is longer is mostly holes: a disk, which is the guest's own.
+        } else if meta.is_file() && meta.len() < 64 << 20 {
             look(&path, &fs::read(&path).unwrap());
         }
     }
@@ -326,6 +337,38 @@ async fn s6_files_show_no_secret_in_any_part() {
 }
 
 #[tokio::test]
+async fn s6_diffs_patches_and_names_show_no_secret() {
+    let bench = Bench::new().await;
+    let (seed, guest) = (bench.home.path("seed"), bench.home.path("guest"));
+    fs::write(seed.join("config"), "token =\n").unwrap();
+    fs::write(guest.join("config"), format!("token = {CANARY}\n")).unwrap();
+    let name = CANARY.replace('/', "\u{2215}");
+    let named = bench.file_of("named", &name);
+    bench.ask::<SecretSet>(json!({ "name": "NAMED", "file": named })).await.unwrap();
+    fs::write(guest.join(&name), "x\n").unwrap();
+    std::os::unix::fs::symlink(CANARY, guest.join("link")).unwrap();
+    let diff = bench.ask::<WorkspaceDiff>(json!({})).await.unwrap();
+    assert!(diff.patch.contains(&format!("+token = {MARK}\n")), "{}", diff.patch);
+    for how in [json!({ "stat": true }), json!({ "name_only": true })] {
+        let told = bench.ask::<WorkspaceDiff>(how).await.unwrap();
+        assert!(told.entries.iter().any(|entry| entry.path.ends_with(MARK)), "{told:?}");
+    }
+    let listed = bench.ask::<FileList>(json!({})).await.unwrap();
+    let link = listed.entries.iter().find(|entry| entry.name.path.ends_with("link")).unwrap();
+    assert_eq!(link.link_target.as_deref(), Some(MARK));
+    bench.ask::<FileStat>(json!({ "path": name })).await.unwrap();
+    let patch = format!("--- /dev/null\n+++ b/{name}-2\n@@ -0,0 +1 @@\n+{CANARY}\n");
+    let patched = bench.ask::<PatchApply>(json!({ "patch": patch })).await.unwrap();
+    assert!(patched.entries[0].path.contains(MARK), "{patched:?}");
+    for text in bench.take_told() {
+        assert_none(text.as_bytes(), &text);
+        assert!(!text.contains(&name), "{text}");
+    }
+    bench.assert_untold();
+    bench.end().await;
+}
+
+#[tokio::test]
 async fn s6_they_come_again_after_each_start_and_rotate() {
     let bench = Bench::new().await;
     let length = async |expected: usize| {
@@ -408,8 +451,7 @@ async fn r14_a_bad_secret_leaves_nothing() {
     };
     let (empty, long) = (file("empty", b""), file("long", &vec![b'x'; 65_537]));
     for path in [empty, long, home.path("none")] {
-        let bad =
-            create(json!({ "secret_file": { "GOOD": file("good", b"12345678"), "BAD": path } }));
+        let bad = create(json!({ "secrets": { "GOOD": file("good", b"12345678"), "BAD": path } }));
         let error = pyro.call(bad).await.expect_err("a bad secret");
         let wanted = [ErrorKind::InvalidInput, ErrorKind::NotFound];
         assert!(wanted.contains(&error.kind()), "{}", error.chain());
@@ -417,11 +459,16 @@ async fn r14_a_bad_secret_leaves_nothing() {
     }
     assert_eq!(vmm.started(), 0);
     let mut unset = create(json!({}));
-    unset.secret_env = vec!["TOKEN=PYRO_NO_SUCH_VARIABLE".parse().unwrap()];
+    unset.secrets.secret_env = vec!["TOKEN=PYRO_NO_SUCH_VARIABLE".parse().unwrap()];
     let error = pyro.call(unset).await.expect_err("not set");
     assert!(error.message().contains("PYRO_NO_SUCH_VARIABLE"), "{error}");
+    let roots = Roots::below(&[home.path("guest")]).unwrap();
+    let outside = create(json!({ "secrets": { "A": home.path("good") } }));
+    let context = Context { roots, ..Context::default() };
+    let error = pyro.call_with(outside, context).await.expect_err("a model may not name it");
+    assert!(error.message().contains("outside the roots"), "{error}");
     for bad in [json!({ "1": "/x" }), json!({ "A": "" }), json!({ "A": null })] {
-        let arguments = json!({ "environment": ENVIRONMENT, "secret_file": bad });
+        let arguments = json!({ "environment": ENVIRONMENT, "secrets": bad });
         assert!(serde_json::from_value::<WorkspaceCreate>(arguments).is_err());
     }
     home.assert_nothing_left();
@@ -445,7 +492,7 @@ async fn s6_the_console_tells_no_secret() {
         }
     });
     let pyro = home.pyro(vmm);
-    pyro_call(&pyro, create(json!({ "secret_file": { "CANARY": value } }))).await;
+    pyro_call(&pyro, create(json!({ "secrets": { "CANARY": value } }))).await;
     let stop: WorkspaceStop = serde_json::from_value(json!({ "workspace_id": "w" })).unwrap();
     pyro_call(&pyro, stop).await;
     let mut seen = false;

@@ -142,26 +142,32 @@ impl ValueParserFactory for FileOfSecret {
     }
 }
 
-/// How JSON spells files of secrets: an object from names to paths.
-#[derive(Debug)]
-pub struct FilesOfSecrets;
+/// The secrets of what is made. JSON spells them as an object from names to the
+/// files that have the values: a tool's caller must not read the host's
+/// environment.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[group(id = "secrets", multiple = true)]
+pub struct NewSecrets {
+    /// Give it a secret with the value that this file of the host has.
+    #[arg(long, value_name = "NAME=PATH")]
+    pub secret_file: Vec<FileOfSecret>,
+    /// Give it a secret with the value of a variable of the caller's, of the
+    /// secret's own name if only that is given.
+    #[arg(long, value_name = "NAME[=VARIABLE]")]
+    pub secret_env: Vec<SecretVariable>,
+}
 
-impl FilesOfSecrets {
-    /// Reads the object, in the order of the names.
-    ///
-    /// # Errors
-    /// When a name or a path is none.
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Vec<FileOfSecret>, D::Error> {
+impl<'de> Deserialize<'de> for NewSecrets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let object = BTreeMap::<SecretName, HostPath>::deserialize(deserializer)?;
-        Ok(object.into_iter().map(|(name, path)| FileOfSecret { name, path }).collect())
+        let files = object.into_iter().map(|(name, path)| FileOfSecret { name, path });
+        Ok(Self { secret_file: files.collect(), secret_env: Vec::new() })
     }
 }
 
-impl JsonSchema for FilesOfSecrets {
+impl JsonSchema for NewSecrets {
     fn schema_name() -> Cow<'static, str> {
-        "FilesOfSecrets".into()
+        "NewSecrets".into()
     }
 
     fn inline_schema() -> bool {

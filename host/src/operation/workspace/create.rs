@@ -1,8 +1,8 @@
 use super::WorkspaceSummary;
 use super::secret::warn_of_short;
 use crate::operation::argument::{
-    DiskMib, DiskMibPerSecond, DiskOpsPerSecond, FileOfSecret, FilesOfSecrets, HostPath, Label,
-    Labels, MemMib, Number, TtlSeconds, VcpuCount,
+    DiskMib, DiskMibPerSecond, DiskOpsPerSecond, HostPath, Label, Labels, MemMib, NewSecrets,
+    Number, TtlSeconds, VcpuCount,
 };
 use crate::operation::{Context, Creates, Effect, Operation};
 use crate::secret::{SecretValue, SecretVariable, Secrets};
@@ -47,16 +47,11 @@ pub struct WorkspaceCreate {
     #[serde(default, deserialize_with = "Labels::deserialize")]
     #[schemars(with = "Labels")]
     pub labels: Vec<Label>,
-    /// Give it a secret with the value that this file of the host has.
-    #[arg(long, value_name = "NAME=PATH")]
-    #[serde(default, deserialize_with = "FilesOfSecrets::deserialize")]
-    #[schemars(with = "FilesOfSecrets")]
-    pub secret_file: Vec<FileOfSecret>,
-    /// Give it a secret with the value of a variable of the caller's, of its own
-    /// name if only that is given.
-    #[arg(long, value_name = "NAME[=VARIABLE]")]
-    #[serde(skip)]
-    pub secret_env: Vec<SecretVariable>,
+    /// What it keeps to itself: for the name of each secret the file of the host
+    /// that has its value.
+    #[command(flatten)]
+    #[serde(default)]
+    pub secrets: NewSecrets,
     /// How many virtual CPUs it has, 1 to 32.
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
@@ -115,8 +110,7 @@ impl WorkspaceCreate {
             seed_git: None,
             name: None,
             labels: Vec::new(),
-            secret_file: Vec::new(),
-            secret_env: Vec::new(),
+            secrets: NewSecrets::default(),
             vcpu_count: VcpuCount::default(),
             mem_mib: MemMib::default(),
             disk_mib: DiskMib::default(),
@@ -132,12 +126,12 @@ impl WorkspaceCreate {
     /// anything is made.
     async fn secrets(&self, pyro: &Pyro, context: &Context) -> Result<Secrets> {
         let mut secrets = Secrets::default();
-        for file in &self.secret_file {
+        for file in &self.secrets.secret_file {
             let value = file.read(context).await?;
             warn_of_short(&file.name, &value, context).await;
             secrets.add(file.name.clone(), value)?;
         }
-        for SecretVariable { secret, variable } in &self.secret_env {
+        for SecretVariable { secret, variable } in &self.secrets.secret_env {
             let Some(value) = pyro.config.host_variable(variable.as_str().as_ref()) else {
                 let message = format!("variable {variable} for secret {secret} is not set");
                 return Err(Error::new(ErrorKind::InvalidInput, message)

@@ -5,7 +5,7 @@
 //! `base64` wraps lines, terminals send two bytes for each end, and a secret may
 //! have been read with or without its last.
 
-use super::automaton::{Automaton, ROOT, State};
+use super::automaton::{Automaton, State};
 use super::forms::{SHORTEST, is_line_end};
 use std::collections::VecDeque;
 
