@@ -40,12 +40,12 @@ impl Key {
     /// # Errors
     /// `NotFound` when there is none; and when it is not this user's alone.
     pub fn open(path: &Path) -> Result<Self> {
-        let refused = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                let message = format!("the key of your secrets, {}, is not there", path.display());
-                Error::new(ErrorKind::NotFound, message).hint(LOST)
+        let refused = |error: io::Error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                return Error::io(format!("cannot read {}", path.display()), error);
             }
-            _ => Error::io(format!("cannot read {}", path.display()), error),
+            let message = format!("the key of your secrets, {}, is not there", path.display());
+            Error::new(ErrorKind::NotFound, message).hint(LOST)
         };
         let nofollow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         let mut options = File::options();

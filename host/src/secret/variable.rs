@@ -29,7 +29,9 @@ impl Secrets {
         wanted: &[SecretVariable],
     ) -> Result<()> {
         for SecretVariable { secret, variable } in wanted {
-            let unfit = |why: String| Err(Error::new(ErrorKind::InvalidInput, why));
+            let unfit = |why: String, hint: String| {
+                Err(Error::new(ErrorKind::InvalidInput, why).hint(hint))
+            };
             let Some(value) = self.get(secret) else {
                 return Err(Error::new(
                     ErrorKind::NotFound,
@@ -37,16 +39,16 @@ impl Secrets {
                 ));
             };
             let Some(value) = value.as_variable() else {
-                return unfit(format!(
-                    "secret {secret} has a NUL byte, which no variable can have"
-                ))
-                .map_err(|error: Error| {
-                    error.hint(format!("read its file in the guest: {GUEST_PATH}/{secret}"))
-                });
+                return unfit(
+                    format!("secret {secret} has a NUL byte, which no variable can have"),
+                    format!("read its file in the guest: {GUEST_PATH}/{secret}"),
+                );
             };
             if env.iter().any(|(name, _)| name == variable.as_str().as_bytes()) {
-                return unfit(format!("variable {variable} is given twice"))
-                    .map_err(|error: Error| error.hint("give each variable one value"));
+                return unfit(
+                    format!("variable {variable} is given twice"),
+                    "give each variable one value".into(),
+                );
             }
             env.push((variable.as_str().into(), value.to_vec()));
         }

@@ -97,10 +97,9 @@ impl Live {
         env: &mut Vec<(Vec<u8>, Vec<u8>)>,
         wanted: &[SecretVariable],
     ) -> Result<()> {
-        self.secrets.add_to(env, wanted).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => error
-                .hint(format!("`pyro workspace secret list {}` shows those there are", self.id())),
-            _ => error,
+        let listed = format!("`pyro workspace secret list {}` shows those there are", self.id());
+        self.secrets.add_to(env, wanted).map_err(|error| {
+            if error.kind() == ErrorKind::NotFound { error.hint(listed) } else { error }
         })?;
         for SecretVariable { secret, variable } in wanted {
             let (secret, variable) = (secret.to_string(), variable.to_string());

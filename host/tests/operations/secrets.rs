@@ -92,7 +92,10 @@ impl Bench {
             let mut heard = listener.lock().unwrap();
             match event {
                 Event::Output { bytes, .. } => heard.0.extend_from_slice(bytes),
-                other => heard.1.push(format!("{other:?}")),
+                Event::Stage { .. }
+                | Event::Progress(_)
+                | Event::Warning(_)
+                | Event::ProgramStarted => heard.1.push(format!("{event:?}")),
             }
         });
         let operation: O = serde_json::from_value(arguments).unwrap();

@@ -90,8 +90,8 @@ impl Operation for SecretSet {
     }
 
     async fn run(self, pyro: &Pyro, mut context: Context) -> Result<SecretSetAnswer> {
-        let place = find(&pyro.config, self.workspace_id.as_str())?;
         let value = self.value(&mut context).await?;
+        let place = find(&pyro.config, self.workspace_id.as_str())?;
         warn_of_short(&self.name, &value, &context).await;
         let mut secrets = Secrets::default();
         secrets.add(self.name.clone(), value)?;
