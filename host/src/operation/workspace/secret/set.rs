@@ -90,8 +90,10 @@ impl Operation for SecretSet {
     }
 
     async fn run(self, pyro: &Pyro, mut context: Context) -> Result<SecretSetAnswer> {
-        let value = self.value(&mut context).await?;
+        // What may not be named is refused whatever else is wrong.
+        self.file.as_ref().map(|path| path.resolve(&context)).transpose()?;
         let place = find(&pyro.config, self.workspace_id.as_str())?;
+        let value = self.value(&mut context).await?;
         warn_of_short(&self.name, &value, &context).await;
         let mut secrets = Secrets::default();
         secrets.add(self.name.clone(), value)?;
