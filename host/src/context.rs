@@ -1,9 +1,11 @@
 //! What comes along with a request besides its arguments.
 
 mod admitted;
+mod discretion;
 mod roots;
 
 pub use admitted::Admitted;
+pub use discretion::Discretion;
 pub use roots::Roots;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -39,6 +41,8 @@ pub struct Context {
     pub roots: Roots,
     /// Who asks, for the workspace's event log.
     pub caller: Caller,
+    /// What must not be told, once it is known which workspace it is about.
+    pub discretion: Discretion,
 }
 
 /// Through which surface a request came.
@@ -102,6 +106,7 @@ impl Default for Context {
             takes_output: false,
             roots: Roots::UNLIMITED,
             caller: Caller::default(),
+            discretion: Discretion::default(),
         }
     }
 }

@@ -110,6 +110,13 @@ pub enum Happening {
         /// How many decisions are missing.
         count: u64,
     },
+    /// A program was given one of its secrets.
+    SecretUsed {
+        /// The secret's name.
+        secret: String,
+        /// The variable that the program has it in.
+        variable: String,
+    },
 }
 
 /// Why a guest was powered off.

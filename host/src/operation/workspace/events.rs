@@ -180,6 +180,9 @@ fn shown(line: &Line) -> String {
         Happening::NetworkOmitted { count } => {
             format!("network: {count} more decisions, too fast to be written down")
         }
+        Happening::SecretUsed { secret, variable } => {
+            format!("secret {secret} was given to a program as {variable}")
+        }
     };
     format!("{} {what}", shown_time(line.at))
 }
