@@ -50,6 +50,7 @@ mod push;
 mod readiness;
 mod room;
 mod scratch;
+mod secret;
 mod server;
 mod service;
 mod shell;

@@ -3,8 +3,8 @@
 use crate::guest::Guest;
 use crate::room::{self, Share};
 use crate::{
-    activate, clock, diff, egress, export, file, log, patch, power, process, push, service, shell,
-    tunnel,
+    activate, clock, diff, egress, export, file, log, patch, power, process, push, secret, service,
+    shell, tunnel,
 };
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::handshake::MAGIC;
@@ -145,6 +145,7 @@ async fn converse<R: Fetch, W: Carry>(
         Call::RemoveService(call) => service::remove(guest, call, connection).await?,
         Call::ConnectPort(call) => tunnel::run(guest, call, connection).await?,
         Call::OpenGateway(call) => egress::run(guest, call, connection).await?,
+        Call::SetSecrets(call) => connection.reply(secret::set(guest, call)).await?,
         Call::PowerOff(call) => match guest.begin_power_off() {
             Err(error) => connection.reply::<PoweringOff>(Err(error)).await?,
             Ok(disk) => {

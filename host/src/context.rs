@@ -1,9 +1,11 @@
 //! What comes along with a request besides its arguments.
 
 mod admitted;
+mod discretion;
 mod roots;
 
 pub use admitted::Admitted;
+pub use discretion::Discretion;
 pub use roots::Roots;
 
 use crate::agent::shell::Act;
@@ -43,6 +45,8 @@ pub struct Context {
     pub roots: Roots,
     /// Who asks, for the workspace's event log.
     pub caller: Caller,
+    /// What must not be told, once it is known which workspace it is about.
+    pub discretion: Discretion,
 }
 
 /// A terminal of the caller's, for the guest's program. What is written there
@@ -120,6 +124,7 @@ impl Default for Context {
             takes_output: false,
             roots: Roots::UNLIMITED,
             caller: Caller::default(),
+            discretion: Discretion::default(),
         }
     }
 }

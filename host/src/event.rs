@@ -1,7 +1,9 @@
 //! What an operation tells while it runs. Every surface renders it its own way.
 
+use crate::secret::Redactor;
+use crate::secret::redact::Redacting;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
 /// Something worth telling before the answer is there.
@@ -27,6 +29,38 @@ pub enum Event {
         /// The bytes as they came.
         bytes: Vec<u8>,
     },
+}
+
+/// What leaves secrets out of the events of one program.
+struct Discreet {
+    redactor: Redactor,
+    stdout: Redacting,
+    stderr: Redacting,
+}
+
+impl Discreet {
+    fn of(&mut self, stream: Stream) -> &mut Redacting {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+
+    /// The event as it may be told; nothing while that is open.
+    fn pass(&mut self, event: Event) -> Option<Event> {
+        Some(match event {
+            Event::Output { stream, bytes } => {
+                let bytes = self.of(stream).push(bytes);
+                if bytes.is_empty() {
+                    return None;
+                }
+                Event::Output { stream, bytes }
+            }
+            Event::Progress(text) => Event::Progress(self.redactor.string(text)),
+            Event::Warning(text) => Event::Warning(self.redactor.string(text)),
+            event @ (Event::Stage { .. } | Event::ProgramStarted) => event,
+        })
+    }
 }
 
 /// The two output streams of a program.
@@ -55,6 +89,7 @@ pub const PENDING_MAX: usize = 8;
 pub struct Events {
     sender: Option<mpsc::Sender<Event>>,
     tap: Option<Tap>,
+    discreet: Option<Arc<Mutex<Discreet>>>,
 }
 
 type Tap = Arc<dyn Fn(&Event) + Send + Sync>;
@@ -64,7 +99,7 @@ impl Events {
     #[must_use]
     pub fn channel() -> (Self, mpsc::Receiver<Event>) {
         let (sender, receiver) = mpsc::channel(PENDING_MAX);
-        (Self { sender: Some(sender), tap: None }, receiver)
+        (Self { sender: Some(sender), ..Self::default() }, receiver)
     }
 
     /// A sink that drops everything.
@@ -83,12 +118,69 @@ impl Events {
                 look(event);
             }),
         };
-        Self { sender: self.sender, tap: Some(tap) }
+        Self { tap: Some(tap), ..self }
+    }
+
+    /// The same sink, for what one program says: without secrets, for all who look
+    /// and listen. What is held back meanwhile, [`Events::settle`] tells.
+    #[must_use]
+    pub fn without(self, redactor: &Redactor) -> Self {
+        if redactor.is_empty() {
+            return self;
+        }
+        let (stdout, stderr) = (redactor.stream(), redactor.stream());
+        let discreet = Discreet { redactor: redactor.clone(), stdout, stderr };
+        Self { discreet: Some(Arc::new(Mutex::new(discreet))), ..self }
+    }
+
+    /// Tells what was held back of both streams: no more comes.
+    pub async fn settle(&self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let bytes = self.discreet(|discreet| discreet.of(stream).finish());
+            self.tell_rest(stream, bytes).await;
+        }
+    }
+
+    /// Tells what was held back of a stream: so many bytes that would come now are
+    /// gone.
+    pub async fn skip(&self, stream: Stream, bytes: u64) {
+        let rest = self.discreet(|discreet| discreet.of(stream).skip(bytes).0);
+        self.tell_rest(stream, rest).await;
+    }
+
+    /// How many bytes of a stream are held back.
+    #[must_use]
+    pub fn held(&self, stream: Stream) -> u64 {
+        self.discreet(|discreet| discreet.of(stream).held())
+    }
+
+    fn discreet<T: Default>(&self, ask: impl FnOnce(&mut Discreet) -> T) -> T {
+        match &self.discreet {
+            Some(discreet) => ask(&mut discreet.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => T::default(),
+        }
+    }
+
+    async fn tell_rest(&self, stream: Stream, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.tell(Event::Output { stream, bytes }).await;
+        }
     }
 
     /// Sends an event, waiting while too many are pending. Nobody listening is
     /// no failure: cancellation has a channel of its own.
     pub async fn emit(&self, event: Event) {
+        let event = match &self.discreet {
+            Some(_) => self.discreet(|discreet| discreet.pass(event)),
+            None => Some(event),
+        };
+        match event {
+            Some(event) => self.tell(event).await,
+            None => tokio::task::consume_budget().await,
+        }
+    }
+
+    async fn tell(&self, event: Event) {
         if let Some(look) = &self.tap {
             look(&event);
         }

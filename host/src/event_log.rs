@@ -122,6 +122,13 @@ pub enum Happening {
         /// What broke.
         why: String,
     },
+    /// A program was given one of its secrets.
+    SecretUsed {
+        /// The secret's name.
+        secret: String,
+        /// The variable that the program has it in.
+        variable: String,
+    },
 }
 
 /// Why a guest was powered off.

@@ -36,6 +36,7 @@ pub mod id;
 pub mod mcp;
 pub mod operation;
 pub mod published;
+pub mod secret;
 pub mod seed;
 pub mod store;
 pub mod supervisor;

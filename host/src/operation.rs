@@ -31,14 +31,16 @@ pub use workspace::{
     FileDelete, FileEdit, FileList, FileMove, FileRead, FileSearch, FileStat, FileWrite,
     NetworkAllow, NetworkDeny, NetworkExplain, NetworkRemove, NetworkStatus, PatchApply, PortList,
     PortPublish, PortUnpublish, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite,
-    ServiceList, ServiceLogs, ServiceRemove, ServiceRestart, ServiceStart, ServiceStatus,
-    ServiceStop, ShellClose, ShellList, ShellOpen, ShellRead, ShellResize, ShellSignal, ShellWrite,
-    WorkspaceCreate, WorkspaceDelete, WorkspaceDiff, WorkspaceEvents, WorkspaceExec,
-    WorkspaceExport, WorkspaceList, WorkspaceLogs, WorkspacePause, WorkspaceReset, WorkspaceResume,
-    WorkspaceStart, WorkspaceStatus, WorkspaceStop, WorkspaceSyncPush, WorkspaceUpdate,
+    SecretDelete, SecretList, SecretSet, ServiceList, ServiceLogs, ServiceRemove, ServiceRestart,
+    ServiceStart, ServiceStatus, ServiceStop, ShellClose, ShellList, ShellOpen, ShellRead,
+    ShellResize, ShellSignal, ShellWrite, WorkspaceCreate, WorkspaceDelete, WorkspaceDiff,
+    WorkspaceEvents, WorkspaceExec, WorkspaceExport, WorkspaceList, WorkspaceLogs, WorkspacePause,
+    WorkspaceReset, WorkspaceResume, WorkspaceStart, WorkspaceStatus, WorkspaceStop,
+    WorkspaceSyncPush, WorkspaceUpdate,
 };
 
 use crate::event_log::{self, Happening};
+use crate::secret::Redactor;
 use crate::{Pyro, Result, workspace as noun};
 use pyro_protocol::GuestPath;
 use schemars::JsonSchema;
@@ -97,6 +99,9 @@ pub const OPERATIONS: &[Entry] = &[
     Entry::of::<NetworkDeny>(),
     Entry::of::<NetworkRemove>(),
     Entry::of::<NetworkExplain>(),
+    Entry::of::<SecretSet>(),
+    Entry::of::<SecretList>(),
+    Entry::of::<SecretDelete>(),
     Entry::of::<WorkspaceReset>(),
     Entry::of::<WorkspaceDelete>(),
     Entry::of::<WorkspaceEvents>(),
@@ -218,7 +223,20 @@ async fn perform<O: Operation>(operation: O, pyro: &Pyro, context: Context) -> R
     let known = operation.subject().and_then(|reference| find(reference.as_str()));
     let (caller, what, started) = (context.caller, operation.about(), Instant::now());
     let path = operation.guest_path().cloned();
+    let discretion = context.discretion.clone();
     let mut done = operation.run(pyro, context).await;
+    // Whoever did not open the workspace has not been told anything by its guest,
+    // but what was asked may still hold a secret.
+    let redactor = match (discretion.redactor(), &known) {
+        (Some(redactor), _) => Some(redactor),
+        (None, Some(place)) => place.redactor().ok(),
+        (None, None) => Some(Redactor::default()),
+    };
+    // What cannot be looked through is not written down.
+    let what = redactor.as_ref().and_then(|redactor| Some(redactor.string(what?)));
+    if let Some(redactor) = &redactor {
+        done = done.map_err(|error| redactor.error(error));
+    }
     if let (Err(error), Some(place), Some(path)) = (&mut done, &known, path) {
         missing::point_out(error, place.id(), &path);
     }

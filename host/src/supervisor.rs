@@ -26,6 +26,7 @@ pub mod launch;
 mod network;
 mod pausing;
 mod ports;
+mod secrets;
 pub mod ttl;
 mod way;
 
@@ -33,9 +34,11 @@ use crate::deadlines::Deadlines;
 use crate::egress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::WorkspaceId;
+use crate::secret::SecretStore;
 use crate::store::discard_dir;
 use crate::vmm::{Installed, Machine, Vmm, VmmProcess};
 use boot::{Up, boot_or_explain};
+use console::SharedRedactor;
 use control::Control;
 pub use failure::Failure;
 use futures::future::maybe_done;
@@ -71,6 +74,8 @@ pub struct Assignment {
     pub workspace: WorkspaceId,
     /// The workspace's directory.
     pub directory: PathBuf,
+    /// The key of the secrets that lie there.
+    pub secret_key: PathBuf,
     /// How long it lives.
     pub lifetime: Lifetime,
     /// Whether `/workspace` is the seed, on the third disk, with a layer of its
@@ -205,7 +210,9 @@ pub async fn serve_lease(lease: UnixStream, instead: Option<Arc<dyn Vmm>>) -> Re
     // Unless it is kept, the VMM was owned by the future above and is gone.
     let kept = match outcome {
         Ok(Some((guest, control, Keep { directory }))) => {
-            keep::settle(&guest, control, assignment.vmm.rung(), directory)
+            let store =
+                SecretStore::new(assignment.secret_key.clone(), &directory, assignment.workspace);
+            keep::settle(&guest, control, assignment.vmm.rung(), directory, store)
                 .map(|settled| Some((settled, guest)))
         }
         Ok(None) => Ok(None),
@@ -290,17 +297,24 @@ struct Guest {
     ready: Ready,
     way: Way,
     network: Option<Network>,
+    /// What its console must not tell.
+    discretion: SharedRedactor,
 }
 
 impl Guest {
-    fn new(process: Box<dyn VmmProcess>, up: Up, logging: Endpoint) -> Self {
+    fn new(
+        process: Box<dyn VmmProcess>,
+        up: Up,
+        logging: Endpoint,
+        discretion: SharedRedactor,
+    ) -> Self {
         let Up { endpoint, ready, way } = up;
         let ready = Ready { vmm_pid: process.pid(), ..ready };
         // Whoever asks after its end is told so, as often as he asks.
         let endpoint = Box::pin(maybe_done(async move {
             tokio::select! { () = endpoint => {}, () = logging => {} }
         }));
-        Self { process, endpoint, ready, way, network: None }
+        Self { process, endpoint, ready, way, network: None, discretion }
     }
 
     /// Opens the network that it is to have, and keeps it open.

@@ -33,6 +33,8 @@ pub mod push;
 pub mod record;
 pub mod reset;
 pub mod screen;
+pub mod secret;
+pub mod seen;
 pub mod service;
 pub mod shape;
 pub mod shell;

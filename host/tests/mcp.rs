@@ -140,6 +140,7 @@ fn host_paths() -> Vec<(&'static str, &'static str, Value)> {
         ("workspace_export", "output_path", of(json!({ "path": "file" }))),
         ("workspace_patch_apply", "patch_file", of(json!({}))),
         ("workspace_file_write", "text_file", of(json!({ "path": "file" }))),
+        ("secret_set", "file", of(json!({ "name": "NAME" }))),
     ]
 }
 

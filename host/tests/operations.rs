@@ -55,6 +55,8 @@ mod ports;
 mod reboot;
 #[path = "operations/run.rs"]
 mod run;
+#[path = "operations/secrets.rs"]
+mod secrets;
 #[path = "operations/services.rs"]
 mod services;
 #[path = "operations/shells.rs"]

@@ -140,6 +140,8 @@ fn tools_that_can_destroy_say_so() {
         "workspace_sync_push",
         "workspace_export",
         "workspace_patch_apply",
+        "secret_set",
+        "secret_delete",
         "workspace_reset",
         "workspace_delete",
     ];

@@ -19,6 +19,7 @@ use crate::power::{
 };
 use crate::process::{ProcessStarted, StartProcess};
 use crate::push::{Push, PushCompared};
+use crate::secret::{SecretsSet, SetSecrets};
 use crate::service::{
     CountServices, ListServices, RemoveService, RestartService, Service, ServiceCounts,
     ServiceList, ServiceLogging, ServiceLogs, ServiceStatus, StartService, StopService,
@@ -132,4 +133,5 @@ calls! {
     ResizeShell -> ShellResized, since 1;
     CloseShell -> ShellClosed, since 1;
     AttachShell -> ShellAttached, since 1;
+    SetSecrets -> SecretsSet, since 1;
 }

@@ -31,6 +31,7 @@ pub mod power;
 pub mod process;
 pub mod push;
 pub mod quote;
+pub mod secret;
 pub mod service;
 pub mod shell;
 pub mod transfer;

@@ -38,6 +38,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("service", "What is kept going in a workspace under a name"),
     ("shell", "Terminals in a workspace that stay"),
     ("file", "Files of a workspace"),
+    ("secret", "What programs in a workspace know and nobody else is told"),
     ("patch", "Changes of files, into a workspace"),
     ("sync", "Files of the host, into a workspace"),
     ("env", "What machines are booted from"),

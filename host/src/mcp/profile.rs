@@ -73,6 +73,7 @@ const CORE: &[Offer] = &[
         tool: "workspace_create",
         without: &[
             "labels",
+            "secrets",
             "vcpu_count",
             "disk_mib",
             "disk_mib_per_second",
@@ -88,7 +89,10 @@ const CORE: &[Offer] = &[
     },
     Offer { tool: "workspace_list", without: &["labels"] },
     whole("workspace_start"),
-    Offer { tool: "workspace_exec", without: &["env", "user", "keep_stdin", "output_limit_bytes"] },
+    Offer {
+        tool: "workspace_exec",
+        without: &["env", "user", "secret_env", "keep_stdin", "output_limit_bytes"],
+    },
     Offer { tool: "workspace_logs", without: &["limit"] },
     Offer { tool: "process_poll", without: &["limit_bytes"] },
     whole("process_signal"),

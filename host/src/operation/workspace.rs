@@ -17,6 +17,7 @@ mod port;
 mod process;
 mod reset;
 mod resume;
+mod secret;
 mod service;
 mod shell;
 mod start;
@@ -56,6 +57,10 @@ pub use process::{
 };
 pub use reset::{ResetTo, WorkspaceReset, WorkspaceResetAnswer};
 pub use resume::WorkspaceResume;
+pub use secret::{
+    ListedSecret, SecretDelete, SecretDeleteAnswer, SecretList, SecretListAnswer, SecretSet,
+    SecretSetAnswer,
+};
 pub use service::{
     ReadinessReport, RestartPolicy, ServiceList, ServiceListAnswer, ServiceLogs, ServiceLogsAnswer,
     ServiceRemove, ServiceRemoved, ServiceReport, ServiceReportState, ServiceRestart, ServiceStart,

@@ -1,10 +1,12 @@
 //! From an assignment to a guest that serves calls.
 
 use super::console::Console;
+use super::secrets::hand_over;
 use super::way::Way;
 use super::{Assignment, Endpoint, Guest, LAST_BREATH, Ready};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::fill_random;
+use crate::secret::{SecretStore, Secrets};
 use crate::store::lock::{Lock, Mode};
 use crate::vmm::{Link, Place, Vmm};
 use crate::vsock;
@@ -47,7 +49,22 @@ pub(super) async fn boot_or_explain(
     vmm: &dyn Vmm,
     directory: &File,
 ) -> Result<Guest> {
-    let failure = match boot(assignment, vmm, directory).await {
+    // What cannot be unsealed is said before anything is started.
+    let store = &assignment.directory;
+    let store = SecretStore::new(assignment.secret_key.clone(), store, assignment.workspace);
+    let secrets = store.read()?;
+    let booted = boot_twice(assignment, &secrets, vmm, directory).await;
+    // What a guest says of its failure is the guest's.
+    booted.map_err(|error| secrets.redactor().error(error))
+}
+
+async fn boot_twice(
+    assignment: &Assignment,
+    secrets: &Secrets,
+    vmm: &dyn Vmm,
+    directory: &File,
+) -> Result<Guest> {
+    let failure = match boot(assignment, secrets, vmm, directory).await {
         Ok(guest) => return Ok(guest),
         Err(failure) => failure,
     };
@@ -57,7 +74,7 @@ pub(super) async fn boot_or_explain(
     let mut again = assignment.clone();
     again.machine.verbose = true;
     again.boot_deadline = again.boot_deadline.min(VERBOSE_DEADLINE);
-    match boot(&again, vmm, directory).await {
+    match boot(&again, secrets, vmm, directory).await {
         Ok(guest) => Ok(guest),
         Err(second) if second.silent => Err(failure.error),
         Err(second) => Err(second.error),
@@ -81,10 +98,11 @@ impl From<Error> for BootFailure {
 /// Starts the machine and brings its guest to the point where it serves calls.
 async fn boot(
     assignment: &Assignment,
+    secrets: &Secrets,
     vmm: &dyn Vmm,
     directory: &File,
 ) -> Result<Guest, BootFailure> {
-    let console = Console::create(directory)?;
+    let console = Console::create(directory, secrets.redactor())?;
     // That of a supervisor that was killed may outlive it by a moment.
     let lock = assignment.directory.join(VMM_LOCK);
     let lock = Lock::take(&lock, Mode::Exclusive, DYING_MAX).await?;
@@ -99,7 +117,8 @@ async fn boot(
     let mut process = started.process;
     let mut logging: Endpoint = Box::pin(console.keep(started.console)?);
     let deadline = assignment.boot_deadline;
-    let coming_up = timeout(deadline, come_up(assignment, directory, started.link, started_at));
+    let coming_up =
+        timeout(deadline, come_up(assignment, secrets, directory, started.link, started_at));
     let booting = async {
         let failure = tokio::select! {
             biased;
@@ -129,7 +148,7 @@ async fn boot(
     match booted {
         Ok(up) => {
             process.came_up();
-            Ok(Guest::new(process, up, logging))
+            Ok(Guest::new(process, up, logging, console.discretion()))
         }
         Err(failure) => {
             Err(BootFailure { silent: console.is_silent(), error: console.explain(failure) })
@@ -153,6 +172,7 @@ fn ended_early(how: &str) -> Error {
 
 async fn come_up(
     assignment: &Assignment,
+    secrets: &Secrets,
     directory: &File,
     link: Link,
     started_at: Instant,
@@ -162,7 +182,7 @@ async fn come_up(
             let (way, carrying, announcement) = multiplex(directory, stream).await?;
             let mut carrying = Box::pin(carrying);
             let ready = tokio::select! {
-                ready = greet_and_activate(assignment, &way, announcement, started_at) => ready?,
+                ready = greet_and_activate(assignment, secrets, &way, announcement, started_at) => ready?,
                 reason = &mut carrying => return Err(broken(reason)),
             };
             let endpoint: Endpoint = Box::pin(async move { drop(carrying.await) });
@@ -175,7 +195,8 @@ async fn come_up(
             // Since the guest speaks, there is an endpoint.
             let way = Way::endpoint(directory)?;
             let ready =
-                greet_and_activate(assignment, &way, async { announcement }, started_at).await?;
+                greet_and_activate(assignment, secrets, &way, async { announcement }, started_at)
+                    .await?;
             // It is served for as long as the VMM lives.
             Ok(Up { endpoint: Box::pin(pending()), ready, way })
         }
@@ -223,6 +244,7 @@ async fn multiplex(
 /// Hears the guest announce itself, and gives it its workspace.
 async fn greet_and_activate<S: AsyncRead + Unpin>(
     assignment: &Assignment,
+    secrets: &Secrets,
     way: &Way,
     announcement: impl Future<Output = Result<S>>,
     started_at: Instant,
@@ -236,14 +258,15 @@ async fn greet_and_activate<S: AsyncRead + Unpin>(
         return Err(Error::new(ErrorKind::Protocol, "what runs in the guest is no pyro agent"));
     }
     let boot = started_at.elapsed();
-    activate(way, assignment).await?;
+    activate(way, assignment, secrets).await?;
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let activated = started_at.elapsed().saturating_sub(boot);
     Ok(Ready { vmm_pid: None, boot_us: micros(boot), activate_us: micros(activated) })
 }
 
-/// Gives the guest its workspace.
-async fn activate(way: &Way, assignment: &Assignment) -> Result<()> {
+/// Gives the guest its workspace, with all that it keeps to itself: whoever finds
+/// it finds it complete.
+async fn activate(way: &Way, assignment: &Assignment, secrets: &Secrets) -> Result<()> {
     let activating = async {
         let mut connection = way.read_clock().await?;
         let mut entropy = vec![0; ENTROPY_LEN];
@@ -257,7 +280,11 @@ async fn activate(way: &Way, assignment: &Assignment) -> Result<()> {
             seeded: assignment.seeded,
         };
         // All of this has a deadline together.
-        connection.call(request, Duration::MAX).await.map(drop).map_err(unfit)
+        connection.call(request, Duration::MAX).await.map_err(unfit)?;
+        if !secrets.is_empty() {
+            hand_over(way, secrets).await.map_err(unfit)?;
+        }
+        Ok(())
     };
     let deadline = assignment.deadlines.activation;
     timeout(deadline, activating).await.unwrap_or_else(|_| {

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::guest_text;
+use crate::secret::Redactor;
 use futures::future::{join_all, pending};
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, openat, renameat};
 use rustix::io::Errno;
@@ -34,7 +35,11 @@ pub struct Console {
     log: Rc<RefCell<Log>>,
     /// How many sources may still say something.
     open: watch::Sender<usize>,
+    discretion: SharedRedactor,
 }
+
+/// What a guest's log must not tell, which may change.
+pub(super) type SharedRedactor = Rc<RefCell<Redactor>>;
 
 struct Log {
     directory: File,
@@ -45,7 +50,7 @@ struct Log {
 
 impl Console {
     /// Starts a log in a workspace's directory.
-    pub fn create(directory: &File) -> Result<Self> {
+    pub fn create(directory: &File, redactor: Redactor) -> Result<Self> {
         let directory =
             directory.try_clone().map_err(|error| Error::io("cannot keep a console log", error))?;
         let file =
@@ -54,7 +59,13 @@ impl Console {
         let written =
             file.metadata().map_err(|error| Error::io("cannot keep a console log", error))?.len();
         let log = Log { directory, file, written, tail: VecDeque::with_capacity(TAIL_MAX) };
-        Ok(Self { log: Rc::new(RefCell::new(log)), open: watch::Sender::new(0) })
+        let discretion = Rc::new(RefCell::new(redactor));
+        Ok(Self { log: Rc::new(RefCell::new(log)), open: watch::Sender::new(0), discretion })
+    }
+
+    /// For whoever knows better later what must not be told.
+    pub fn discretion(&self) -> SharedRedactor {
+        Rc::clone(&self.discretion)
     }
 
     /// Keeps what comes from these, for as long as the future is polled; it
@@ -68,9 +79,10 @@ impl Console {
                 // SAFETY: the descriptor is owned and stays the same.
                 let source = unsafe { AsyncFd::register(source) }.map_err(std::io::Error::from)?;
                 let (log, open) = (Rc::clone(&self.log), self.open.clone());
+                let discretion = self.discretion();
                 open.send_modify(|count| *count += 1);
                 Ok(async move {
-                    read_all(&source, &log).await;
+                    read_all(&source, &log, &discretion).await;
                     open.send_modify(|count| *count -= 1);
                 })
             })
@@ -112,20 +124,32 @@ impl Console {
     }
 }
 
-async fn read_all(source: &AsyncFd<OwnedFd>, log: &RefCell<Log>) {
+async fn read_all(source: &AsyncFd<OwnedFd>, log: &RefCell<Log>, discretion: &RefCell<Redactor>) {
+    let mut redactor = discretion.borrow().clone();
+    let mut discreet = redactor.stream();
     let mut buffer = [0; 4096];
     loop {
-        let Ok(mut ready) = source.readable().await else { return };
+        let Ok(mut ready) = source.readable().await else { break };
         // A console that never falls silent must not starve the supervisor.
         tokio::task::consume_budget().await;
-        match rustix::io::read(source.get_ref(), &mut buffer) {
-            Ok(0) => return,
-            Ok(length) => log.borrow_mut().append(&buffer[..length]),
-            Err(Errno::AGAIN) => ready.clear_ready(),
-            Err(Errno::INTR) => {}
-            Err(_) => return,
+        let length = match rustix::io::read(source.get_ref(), &mut buffer) {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(Errno::AGAIN) => {
+                ready.clear_ready();
+                continue;
+            }
+            Err(Errno::INTR) => continue,
+            Err(_) => break,
+        };
+        if !discretion.borrow().is_same(&redactor) {
+            log.borrow_mut().append(&discreet.finish());
+            redactor = discretion.borrow().clone();
+            discreet = redactor.stream();
         }
+        log.borrow_mut().append(&discreet.push(buffer[..length].to_vec()));
     }
+    log.borrow_mut().append(&discreet.finish());
 }
 
 impl Log {
@@ -169,7 +193,7 @@ mod tests {
         let directory = File::open(home.path()).expect("ours");
         let part = vec![b'x'; usize::try_from(LOG_MAX / 3).expect("fits")];
         for _ in 0..20 {
-            let console = Console::create(&directory).expect("a log");
+            let console = Console::create(&directory, Redactor::default()).expect("a log");
             console.log.borrow_mut().append(&part);
         }
         for name in [LOG_NAME.to_owned(), format!("{LOG_NAME}.1")] {

@@ -50,6 +50,8 @@ pub enum Order {
     ReadTtl,
     /// The workspace's record says something else of its network.
     ReadNetwork,
+    /// The workspace's secrets are others: hand them to the guest.
+    ReadSecrets,
     /// Make the guest stand still.
     Pause,
     /// Let it go on.

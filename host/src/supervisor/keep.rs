@@ -8,6 +8,7 @@ use super::ttl::{self, Ttl, TtlAction};
 use super::{Guest, Ready, Terminate, alarm, renew};
 use crate::error::{Error, Result};
 use crate::event_log::{EventLog, Happening, StoppedBy};
+use crate::secret::SecretStore;
 use crate::store::lock::Lock;
 use crate::store::{discard_dir, record};
 use crate::vmm::Rung;
@@ -91,6 +92,7 @@ pub(super) struct Settled {
     ttl: Option<Ttl>,
     told: Told,
     ports: Ports,
+    secrets: SecretStore,
 }
 
 /// Puts everything in place for others to find a guest. Orders that have come
@@ -100,6 +102,7 @@ pub(super) fn settle(
     control: Control,
     rung: Rung,
     directory: PathBuf,
+    secrets: SecretStore,
 ) -> Result<Settled> {
     let handle = File::open(&directory)
         .map_err(|error| Error::io(format!("cannot open {}", directory.display()), error))?;
@@ -116,14 +119,23 @@ pub(super) fn settle(
     note(&log, Happening::Started { boot_ms: guest.ready.boot_ms() });
     // What is written later is told: the socket is there.
     let ttl = ttl::read(&directory)?;
-    Ok(Settled { directory, handle, control, log, calls, ttl, told, ports })
+    Ok(Settled { directory, handle, control, log, calls, ttl, told, ports, secrets })
 }
 
 impl Settled {
     /// Lives with the guest; returns when both have ended.
     pub(super) async fn live(self, mut guest: Guest, mut terminate: Terminate) -> Result<()> {
-        let Self { directory, handle, mut control, log, calls, mut ttl, mut told, mut ports } =
-            self;
+        let Self {
+            directory,
+            handle,
+            mut control,
+            log,
+            calls,
+            mut ttl,
+            mut told,
+            mut ports,
+            secrets,
+        } = self;
         let end = loop {
             // Those of a guest that stands still would never end.
             let calls = told.paused_at().is_none().then_some(&calls);
@@ -142,6 +154,11 @@ impl Settled {
                     Order::ReadNetwork => {
                         let read = guest.network.as_ref().map(|network| network.read(&directory));
                         let answer = read.unwrap_or(Ok(())).map(|()| Answer::Noted);
+                        ordered.answer(answer.unwrap_or_else(Answer::failed)).await;
+                    }
+                    Order::ReadSecrets => {
+                        let read = guest.read_secrets(&secrets).await;
+                        let answer = read.map(|()| Answer::Noted);
                         ordered.answer(answer.unwrap_or_else(Answer::failed)).await;
                     }
                     Order::Pause => {

@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::event_log::{EventLog, Happening};
 use crate::pyro::Pyro;
+use crate::secret::{SecretStore, Secrets};
 use crate::seed::{self, Source};
 use crate::store::private_dir;
 use crate::store::record as records;
@@ -33,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 const FIRST_DISK: &str = "disk-0.ext4";
 
 /// A workspace that is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct NewWorkspace {
     /// The environment's name.
     pub environment: String,
@@ -49,6 +50,8 @@ pub struct NewWorkspace {
     pub labels: BTreeMap<String, String>,
     /// Its network.
     pub network: Network,
+    /// What it keeps to itself.
+    pub secrets: Secrets,
     /// When it is to end by itself: seconds from its start, and how.
     pub ttl: Option<(u32, TtlAction)>,
 }
@@ -65,6 +68,7 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
     let bootable = caller.unless_cancelled(resolve(pyro, &wanted.environment)).await?;
     let mut directory = Directory::stage(&pyro.config)?;
     let path = directory.path().to_owned();
+    SecretStore::within(&pyro.config, &path, directory.id()).set(&wanted.secrets)?;
     if wanted.seed != Source::Empty {
         caller.stage("seeding", &wanted.environment).await;
     }

@@ -94,14 +94,20 @@ pub async fn exec(
     let defaults = &environments.recipe(&live.record().environment)?.defaults;
     let program = request.program.or_defaults(defaults)?;
     let history = History::within(live.path());
+    let redactor = live.redactor();
+    let cwd = program.cwd.as_ref().map(ToString::to_string).unwrap_or_default();
     let command = Command {
-        line: request.line,
-        argv: program.argv.clone(),
-        cwd: program.cwd.as_ref().map(ToString::to_string).unwrap_or_default(),
+        line: redactor.string(request.line),
+        argv: program.argv.iter().map(|word| redactor.bytes(word.clone())).collect(),
+        cwd: redactor.string(cwd),
         user: program.user.clone().unwrap_or_default(),
     };
     let cwd = command.cwd.clone();
+    context.events = std::mem::take(&mut context.events).without(redactor);
     let recording = Recording::begin(&history, command, &mut context.events).await;
+    if !redactor.is_empty() {
+        recording.count_apart();
+    }
     let sequence = recording.sequence();
     let events = context.events.clone();
     let progress = match request.stay {
@@ -111,6 +117,11 @@ pub async fn exec(
         }
         Stay::Leave(input) => leave(pyro, live, program, input, None, context, &recording).await,
     };
+    let progress = progress.map_err(|error| redactor.error(error));
+    // What goes on may go on with a secret whose beginning is held back.
+    if recording.is_over(&progress) {
+        events.settle().await;
+    }
     recording.finish(&progress, &events).await;
     Ok(Execed { sequence, cwd, progress: progress.map_err(hinted)? })
 }
@@ -141,7 +152,7 @@ async fn leave(
     let id = kept.id;
     recording.name_process(id);
     events.emit(Event::ProgramStarted).await;
-    let Some(patience) = patience else { return Ok(recording.running(id)) };
+    let Some(patience) = patience else { return Ok(recording.running(id, &events)) };
     let following = async {
         let following = agent.follow(id, (0, 0)).await?;
         following.finish(|heard| recording.hear(heard, &events)).await
@@ -157,8 +168,8 @@ async fn leave(
         // An end that has come is told.
         biased;
         state = following => state.map_err(|error| may_go_on(error, id))?,
-        () = sleep(patience) => return Ok(recording.running(id)),
-        () = overdue => return Ok(recording.running(id)),
+        () = sleep(patience) => return Ok(recording.running(id, &events)),
+        () = overdue => return Ok(recording.running(id, &events)),
         () = cancel.cancelled() => {
             // Whether it can be told or not, nobody waits for it any more.
             drop(agent.forget(id).await);
@@ -275,10 +286,35 @@ impl<'a> Recording<'a> {
         self.sequence
     }
 
-    fn running(&self, id: ProcessId) -> Progress {
-        let (stdout_cursor, stderr_cursor) =
-            (self.stdout_heard.load(Ordering::Relaxed), self.stderr_heard.load(Ordering::Relaxed));
+    fn running(&self, id: ProcessId, events: &Events) -> Progress {
+        let (stdout_cursor, stderr_cursor) = self.told(events);
         Progress::Running { id, stdout_cursor, stderr_cursor }
+    }
+
+    /// How many bytes of each stream have come and are not held back.
+    fn told(&self, events: &Events) -> (u64, u64) {
+        let told = |heard: &AtomicU64, stream| {
+            heard.load(Ordering::Relaxed).saturating_sub(events.held(stream))
+        };
+        (told(&self.stdout_heard, Stream::Stdout), told(&self.stderr_heard, Stream::Stderr))
+    }
+
+    /// What is recorded is not as long as what comes.
+    fn count_apart(&self) {
+        if let Some(recorder) = &mut *lock(&self.recorder) {
+            // Should it not be written now, it is at the end.
+            drop(recorder.set_heard((0, 0)));
+        }
+    }
+
+    /// Whether nothing more comes.
+    fn is_over(&self, progress: &Result<Progress>) -> bool {
+        let is_kept = || lock(&self.recorder).as_ref().is_some_and(Recorder::is_kept);
+        match progress {
+            Ok(Progress::Ended(_)) => true,
+            Ok(Progress::Running { .. }) => false,
+            Err(_) => !is_kept(),
+        }
     }
 
     fn count(&self, stream: Stream, bytes: u64) {
@@ -304,6 +340,7 @@ impl<'a> Recording<'a> {
                 events.emit(Event::Output { stream, bytes }).await;
             }
             Heard::Skipped(stream, bytes) => {
+                events.skip(stream, bytes).await;
                 self.count(stream, bytes);
                 if let Some(recorder) = &mut *lock(&self.recorder) {
                     recorder.skip(stream, bytes);
@@ -315,7 +352,11 @@ impl<'a> Recording<'a> {
     }
 
     async fn finish(self, progress: &Result<Progress>, events: &Events) {
-        let Some(recorder) = lock(&self.recorder).take() else { return };
+        let Some(mut recorder) = lock(&self.recorder).take() else { return };
+        if recorder.counts_apart() {
+            // That it cannot be written, the end says.
+            drop(recorder.set_heard(self.told(events)));
+        }
         let ending = match progress {
             Ok(Progress::Running { .. }) => Ending::Open,
             Ok(Progress::Ended(exit)) => Ending::of(*exit),

@@ -111,6 +111,7 @@ impl History {
             ending: Ending::Open,
             stdout: Extent::default(),
             stderr: Extent::default(),
+            heard: None,
         };
         let recorder = Recorder::open(directory.clone(), record, lock);
         let begun = recorder.and_then(|recorder| recorder.save().map(|()| recorder));

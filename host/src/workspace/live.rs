@@ -6,9 +6,11 @@ use super::power::{GOING_DOWN, start_with, warn_of_crash};
 use super::record::Record;
 use crate::agent::AgentClient;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
+use crate::event_log::Happening;
 use crate::id::WorkspaceId;
 use crate::pyro::Pyro;
+use crate::secret::{Redactor, SecretVariable, Secrets};
 use crate::store::lock::Lock;
 use std::path::Path;
 
@@ -18,6 +20,8 @@ pub struct Live {
     place: Place,
     record: Record,
     agent: AgentClient,
+    secrets: Secrets,
+    redactor: Redactor,
 }
 
 impl Live {
@@ -25,10 +29,15 @@ impl Live {
     /// one that was stopped is not, and one that is paused stays so.
     ///
     /// # Errors
-    /// `NotFound`, and `Conflict` when it is stopped or paused.
+    /// `NotFound`, and `Conflict` when it is stopped or paused; and when its secrets
+    /// cannot be unsealed, for then nobody knows what must not be told.
     pub async fn open(pyro: &Pyro, reference: &str, context: &Context) -> Result<Self> {
         let place = find(&pyro.config, reference)?;
         let record = place.record()?;
+        // What must not be told is known before anything can be.
+        let secrets = place.secrets().read()?;
+        let redactor = secrets.redactor();
+        context.discretion.learn(&redactor);
         if place.state() == State::Paused {
             return Err(place.is_paused());
         }
@@ -37,14 +46,14 @@ impl Live {
             // The connection is the first call's. Without an endpoint the guest has
             // gone, and its supervisor has not told yet.
             if agent.dial_ahead().await {
-                return Ok(Self { place, record, agent });
+                return Ok(Self { place, record, agent, secrets, redactor });
             }
         }
         // Whoever starts, stops or resets it now is waited for.
         let life = place.take_life(context).await?;
         bring_back(pyro, &place, &life, context).await?;
         let agent = AgentClient::new(place.path(), pyro.deadlines)?;
-        Ok(Self { place, record, agent })
+        Ok(Self { place, record, agent, secrets, redactor })
     }
 
     /// Whose guest it is.
@@ -69,6 +78,34 @@ impl Live {
     #[must_use]
     pub fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// What leaves its secrets out of what its guest says. Everything that comes
+    /// from there passes it before it is told or written down.
+    #[must_use]
+    pub fn redactor(&self) -> &Redactor {
+        &self.redactor
+    }
+
+    /// Adds secrets to a program's variables, and writes down which are used.
+    ///
+    /// # Errors
+    /// `NotFound` for a secret that is not there; `InvalidInput` when a variable
+    /// would have two values, or one that it cannot have.
+    pub fn add_secrets(
+        &self,
+        env: &mut Vec<(Vec<u8>, Vec<u8>)>,
+        wanted: &[SecretVariable],
+    ) -> Result<()> {
+        let listed = format!("`pyro workspace secret list {}` shows those there are", self.id());
+        self.secrets.add_to(env, wanted).map_err(|error| {
+            if error.kind() == ErrorKind::NotFound { error.hint(listed) } else { error }
+        })?;
+        for SecretVariable { secret, variable } in wanted {
+            let (secret, variable) = (secret.to_string(), variable.to_string());
+            self.place.note(Happening::SecretUsed { secret, variable }, false);
+        }
+        Ok(())
     }
 
     /// Its agent.

@@ -90,6 +90,7 @@ pub(super) async fn launch(pyro: &Pyro, plan: &Plan<'_>, rung: Rung) -> Result<L
     let assignment = Assignment {
         workspace: plan.id,
         directory: plan.directory.clone(),
+        secret_key: crate::secret::store::key_path(&pyro.config),
         lifetime: plan.lifetime,
         seeded,
         machine: Machine {

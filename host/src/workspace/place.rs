@@ -5,6 +5,7 @@
 //!   record.json    what it is                  record.lock  one who changes that
 //!   disk-N.ext4    what the guest writes       life.lock    one who starts, stops, resets, deletes
 //!   seed.erofs     what it began with          lock         its supervisor, while it runs
+//!   secrets.json   what it keeps to itself, sealed
 //!   running.json   how it came up, and whether it stands still; left behind by
 //!                  one that went away unasked
 //!   vsock.sock control.sock console.log supervisor.log events.jsonl history/
@@ -21,6 +22,7 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event_log::{EventLog, Happening};
 use crate::id::WorkspaceId;
+use crate::secret::{Redactor, SecretStore};
 use crate::store::lock::{Lock, Mode};
 use crate::store::record as records;
 use crate::supervisor::keep::{RUNNING_NAME, Running};
@@ -49,6 +51,7 @@ const LIFE_DEADLINE: Duration = Duration::from_secs(150);
 pub struct Place {
     id: WorkspaceId,
     path: PathBuf,
+    secrets: SecretStore,
 }
 
 /// What a workspace is doing.
@@ -89,7 +92,8 @@ impl Place {
     /// Where the workspace of this id would be.
     #[must_use]
     pub fn of(config: &Config, id: WorkspaceId) -> Self {
-        Self { id, path: directory::parent(config).join(id.to_string()) }
+        let path = directory::parent(config).join(id.to_string());
+        Self { id, secrets: SecretStore::within(config, &path, id), path }
     }
 
     /// Every kept workspace of this host, in no order.
@@ -129,6 +133,20 @@ impl Place {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its secrets.
+    #[must_use]
+    pub fn secrets(&self) -> &SecretStore {
+        &self.secrets
+    }
+
+    /// What leaves its secrets out of what is told.
+    ///
+    /// # Errors
+    /// When they cannot be unsealed.
+    pub fn redactor(&self) -> Result<Redactor> {
+        self.secrets.redactor()
     }
 
     /// What is written down.

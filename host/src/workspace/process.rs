@@ -1,5 +1,10 @@
 //! Processes of a workspace that outlive their callers, seen from the host.
 
+mod look;
+mod rest;
+
+pub use look::{Seen, look};
+
 use super::exec::{unknown_end, unwritten};
 use super::history::{Ending, History};
 use super::live::Live;
@@ -7,9 +12,10 @@ use super::machine::Caller;
 use crate::agent::kept::Heard;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Stream};
+use crate::event::Event;
 use pyro_protocol::kept::{PollProcess, PollUntil, ProcessId, ProcessPolled, ProcessState};
 use pyro_protocol::process::Exit;
+use rest::Rest;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -84,18 +90,25 @@ pub async fn follow(
     patience: Option<Duration>,
     context: &Context,
 ) -> Result<Option<Exit>> {
+    let events = context.events.clone().without(live.redactor());
     let following = async {
         let following = live.agent().follow(id, (0, 0)).await;
-        let hear = |heard| async move {
-            let event = match heard {
-                Heard::Output(stream, bytes) => Event::Output { stream, bytes },
-                Heard::Skipped(stream, bytes) => {
-                    Event::Warning(format!("{bytes} bytes of {stream} are gone"))
-                }
-            };
-            context.events.emit(event).await;
+        let hear = |heard| {
+            let events = events.clone();
+            async move {
+                let event = match heard {
+                    Heard::Output(stream, bytes) => Event::Output { stream, bytes },
+                    Heard::Skipped(stream, bytes) => {
+                        events.skip(stream, bytes).await;
+                        Event::Warning(format!("{bytes} bytes of {stream} are gone"))
+                    }
+                };
+                events.emit(event).await;
+            }
         };
-        forgotten(live, id, following)?.finish(hear).await
+        let state = forgotten(live, id, following)?.finish(hear).await;
+        events.settle().await;
+        state
     };
     let in_time = async {
         match patience {
@@ -126,14 +139,11 @@ async fn complete(live: &Live, id: ProcessId, state: ProcessState, context: &Con
     let completed = async {
         // Somebody else completes it, or has.
         let Some(mut recorder) = history.resume(sequence)? else { return Ok(()) };
-        let heard = (recorder.heard(Stream::Stdout), recorder.heard(Stream::Stderr));
+        let mut rest = Rest::after(&recorder, live.redactor());
         let following = async {
-            let following = live.agent().follow(id, heard).await?;
+            let following = live.agent().follow(id, rest.from).await?;
             let hear = |heard| {
-                match heard {
-                    Heard::Output(stream, bytes) => recorder.push(stream, &bytes),
-                    Heard::Skipped(stream, bytes) => recorder.skip(stream, bytes),
-                }
+                rest.hear(&mut recorder, heard);
                 std::future::ready(())
             };
             following.finish(hear).await
@@ -144,6 +154,7 @@ async fn complete(live: &Live, id: ProcessId, state: ProcessState, context: &Con
         };
         // Without all of its output the entry stays open: the next poll tries again.
         timeout(COMPLETION_DEADLINE, following).await.unwrap_or_else(overdue)?;
+        rest.finish(&mut recorder);
         recorder.finish(ending)
     };
     if let Err(error) = completed.await {

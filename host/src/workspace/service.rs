@@ -12,6 +12,8 @@ use crate::environment::Environments;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Stream};
 use crate::pyro::Pyro;
+use crate::secret::Redactor;
+use crate::secret::redact::Redacting;
 use pyro_protocol::service::{
     Readiness, Restart, Service, ServiceCounts, ServiceLogging, ServiceLogs, ServiceName,
     StartService,
@@ -124,7 +126,8 @@ pub struct Told {
     pub truncated: bool,
 }
 
-/// Passes on what a service wrote; all bytes of a log go through `hear`.
+/// Passes on what a service wrote, without secrets; all bytes of a log go through
+/// `hear`.
 ///
 /// # Errors
 /// `NotFound`.
@@ -137,30 +140,84 @@ pub async fn logs<H: Future<Output = ()>>(
     let telling = async {
         let asked = live.agent().service_log(call).await;
         let (ServiceLogging { service: _, truncated }, log) = known(live, asked)?;
-        let events = &context.events;
+        let mut discreet = Discreet::new(live.redactor());
         let service = log.finish(|logged| {
-            // One or the other.
-            let (heard, gone) = match logged {
-                Logged::Output(stream, at_ns, bytes) => (Some(hear(stream, at_ns, bytes)), None),
-                Logged::Skipped(stream, bytes) => (None, Some((stream, bytes))),
-            };
+            let (told, gone) = discreet.pass(logged);
+            let heard = told.map(|Said { stream, at_ns, bytes }| hear(stream, at_ns, bytes));
             async move {
                 if let Some(heard) = heard {
                     heard.await;
                 }
                 if let Some((stream, bytes)) = gone {
                     let gone = format!("{bytes} bytes of {stream} are gone");
-                    events.emit(Event::Warning(gone)).await;
+                    context.events.emit(Event::Warning(gone)).await;
                 }
             }
         });
         let service = service.await;
+        for Said { stream, at_ns, bytes } in discreet.finish() {
+            hear(stream, at_ns, bytes).await;
+        }
         Ok(Told { service: service?, truncated })
     };
     Caller::from(context).unless_cancelled(telling).await
 }
 
-/// The last words of a service that did not start, as they are; none if nobody
+/// What a service said, and when.
+struct Said {
+    stream: Stream,
+    at_ns: i64,
+    bytes: Vec<u8>,
+}
+
+/// Leaves secrets out of both streams of a log.
+struct Discreet {
+    stdout: (Redacting, i64),
+    stderr: (Redacting, i64),
+}
+
+impl Discreet {
+    fn new(redactor: &Redactor) -> Self {
+        Self { stdout: (redactor.stream(), 0), stderr: (redactor.stream(), 0) }
+    }
+
+    /// What can be told after this, and what is missing then.
+    fn pass(&mut self, logged: Logged) -> (Option<Said>, Option<(Stream, u64)>) {
+        let (stream, told, gone) = match logged {
+            Logged::Output(stream, at_ns, bytes) => {
+                let (redacting, at) = self.of(stream);
+                *at = at_ns;
+                (stream, redacting.push(bytes), None)
+            }
+            Logged::Skipped(stream, bytes) => {
+                (stream, self.of(stream).0.skip(bytes).0, Some((stream, bytes)))
+            }
+        };
+        (self.said(stream, told), gone)
+    }
+
+    /// What was held back.
+    fn finish(&mut self) -> impl Iterator<Item = Said> {
+        [Stream::Stdout, Stream::Stderr].into_iter().filter_map(|stream| {
+            let rest = self.of(stream).0.finish();
+            self.said(stream, rest)
+        })
+    }
+
+    fn said(&mut self, stream: Stream, bytes: Vec<u8>) -> Option<Said> {
+        let at_ns = self.of(stream).1;
+        (!bytes.is_empty()).then_some(Said { stream, at_ns, bytes })
+    }
+
+    fn of(&mut self, stream: Stream) -> &mut (Redacting, i64) {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+}
+
+/// The last words of a service that did not start; none if nobody
 /// can tell.
 pub async fn last_words(
     live: &Live,

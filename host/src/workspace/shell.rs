@@ -4,20 +4,23 @@
 use super::live::Live;
 use super::place::{Place, State};
 use super::screen::{self, Sight};
+use super::seen::{SeenSlice, before, is_preceded, reach};
 use crate::agent::shell::{Act, Attached};
 use crate::agent::{AgentClient, Channel};
 use crate::context::Context;
 use crate::environment::Environments;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pyro::Pyro;
-use pyro_protocol::kept::SLICE_MAX;
+use crate::secret::Redactor;
+use pyro_protocol::kept::{SLICE_MAX, Slice};
 use pyro_protocol::process::Exit;
 use pyro_protocol::shell::{
     AttachShell, OpenShell, RETAINED, ReadShell, ReadUntil, Shell, ShellId, ShellRead, TerminalSize,
 };
 use pyro_protocol::{ByteString, GuestPath};
+use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How many replies the whole of what is kept of a terminal may take to fetch,
 /// with some to spare for what comes out meanwhile.
@@ -86,12 +89,64 @@ pub async fn open(
     context.unless_cancelled(live.agent().open_shell(call)).await
 }
 
-/// What came out of a shell, as it came.
+/// How a shell is, and what came out of it, without secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The shell.
+    pub shell: Shell,
+    /// What came out.
+    pub output: SeenSlice,
+    /// Whether it was silent for as long as was asked.
+    pub idle: bool,
+}
+
+/// What came out of a shell, as it came. What may be the beginning of a secret is
+/// waited for like all that has not come yet, but not longer than for silence.
 ///
 /// # Errors
 /// `NotFound` when there is no such shell.
-pub async fn read(live: &Live, call: ReadShell, context: &Context) -> Result<ShellRead> {
+pub async fn read(live: &Live, call: ReadShell, context: &Context) -> Result<Seen> {
+    let deadline = Instant::now() + Duration::from_millis(call.wait_ms.into());
+    let wanted = call.max_bytes as usize;
+    // More than is told, to see secrets that go on.
+    let max_bytes = call.max_bytes.saturating_add(reach(live)).min(SLICE_MAX);
+    let call = ReadShell { max_bytes, ..call };
+    let mut fetched = fetch(live, call, context).await?;
+    loop {
+        let ShellRead { shell, output, idle } = fetched;
+        let (next, is_running) = (output.next_cursor(), shell.state.is_running());
+        let has_news = next != output.start;
+        let earlier = surroundings(live, call.id, &output, context).await?;
+        let output = SeenSlice::of(live, output, earlier, wanted, is_running);
+        let is_held = has_news && output.told.taken == 0;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !is_held || !is_running || idle || left.is_zero() {
+            return Ok(Seen { shell, output, idle });
+        }
+        let wait_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
+        fetch(live, ReadShell { cursor: next, wait_ms, ..call }, context).await?;
+        fetched = fetch(live, ReadShell { wait_ms: 0, ..call }, context).await?;
+    }
+}
+
+async fn fetch(live: &Live, call: ReadShell, context: &Context) -> Result<ShellRead> {
     known(live, context.unless_cancelled(live.agent().read_shell(call)).await)
+}
+
+/// What comes before a slice, as far as it says something about it.
+async fn surroundings(
+    live: &Live,
+    id: ShellId,
+    slice: &Slice,
+    context: &Context,
+) -> Result<Vec<u8>> {
+    let reach = reach(live);
+    if reach == 0 || !is_preceded(slice) {
+        return Ok(Vec::new());
+    }
+    let cursor = slice.start.saturating_sub(reach.into());
+    let call = ReadShell { id, cursor, max_bytes: reach, wait_ms: 0, until: ReadUntil::Output };
+    Ok(before(fetch(live, call, context).await?.output, slice))
 }
 
 /// What a person sees of it, after the same wait.
@@ -99,18 +154,32 @@ pub async fn read(live: &Live, call: ReadShell, context: &Context) -> Result<She
 /// # Errors
 /// As [`read`].
 pub async fn look(live: &Live, call: ReadShell, context: &Context) -> Result<Looked> {
-    let ShellRead { shell, output, idle } = read(live, call, context).await?;
+    let ShellRead { shell, output, idle } = fetch(live, call, context).await?;
     let (first, bytes) = transcript(live, call.id, output.end, context).await?;
-    let start = call.cursor.max(first).min(first + bytes.len() as u64);
-    let mark = usize::try_from(start - first).unwrap_or(usize::MAX);
-    let Sight { text, drawn } = screen::look(&bytes, mark, shell.size, call.max_bytes as usize);
     let end = first + bytes.len() as u64;
-    Ok(Looked { shell, start, next: start + drawn as u64, end, text, idle })
+    let mark = usize::try_from(call.cursor.max(first).min(end) - first).unwrap_or(usize::MAX);
+    // A secret on both sides of the mark was seen before it as a whole.
+    let redactor = live.redactor();
+    let seen = redactor.window(&bytes, 0..mark, false);
+    let is_running = shell.state.is_running();
+    let unseen = redactor.window(&bytes, seen.taken..bytes.len(), is_running);
+    let mark = seen.bytes.len();
+    let told = [seen.bytes, unseen.bytes].concat();
+    let Sight { text, drawn } = screen::look(&told, mark, shell.size, call.max_bytes as usize);
+    let start = first + seen.taken as u64;
+    let next = start + unseen.marks.original(drawn) as u64;
+    // And what was put together on the screen only.
+    Ok(Looked { shell, start, next, end, text: redactor.string(text), idle })
 }
+
+/// How long what may be the beginning of a secret is kept from a screen: a person
+/// sees what they type, and a program writes a secret faster.
+const HELD_MAX: Duration = Duration::from_millis(50);
 
 /// One who sits at a shell.
 pub struct Seat {
     attached: Attached<Channel>,
+    redactor: Redactor,
     /// What puts a terminal of the size that was asked for into the state that
     /// the shell's is in.
     pub repaint: Vec<u8>,
@@ -128,9 +197,11 @@ impl Seat {
         context: &Context,
     ) -> Result<Self> {
         let (first, bytes) = transcript(live, id, u64::MAX, context).await?;
-        let cursor = first + bytes.len() as u64;
+        let redactor = live.redactor().clone();
+        let told = redactor.window(&bytes, 0..bytes.len(), true);
+        let cursor = first + told.taken as u64;
         let attached = attach(live, AttachShell { id, cursor, size: Some(size) }, context).await?;
-        Ok(Self { attached, repaint: screen::repaint(&bytes, size) })
+        Ok(Self { attached, redactor, repaint: screen::repaint(&told.bytes, size) })
     }
 
     /// The same at one that has just been opened: it is seen from its first byte
@@ -140,20 +211,47 @@ impl Seat {
     /// As [`read`].
     pub async fn first(live: &Live, id: ShellId, context: &Context) -> Result<Self> {
         let attached = attach(live, AttachShell { id, cursor: 0, size: None }, context).await?;
-        Ok(Self { attached, repaint: Vec::new() })
+        Ok(Self { attached, redactor: live.redactor().clone(), repaint: Vec::new() })
     }
 
     /// Passes acts in and what comes out to `show`, until the shell has ended or
-    /// nobody acts any more; `None` then.
+    /// nobody acts any more; `None` then. Secrets are left out, as far as they come
+    /// without a pause.
     ///
     /// # Errors
     /// When the guest is lost.
     pub async fn sit<H: Future<Output = ()>>(
         self,
         acts: mpsc::Receiver<Act>,
-        show: impl FnMut(Vec<u8>) -> H,
+        mut show: impl FnMut(Vec<u8>) -> H,
     ) -> Result<Option<Exit>> {
-        self.attached.sit(acts, show).await
+        if self.redactor.is_empty() {
+            return self.attached.sit(acts, show).await;
+        }
+        let (sender, mut pieces) = mpsc::channel(1);
+        let sitting = self.attached.sit(acts, move |bytes| {
+            let sender = sender.clone();
+            // Who looks stays as long as the shell does.
+            async move { drop(sender.send(bytes).await) }
+        });
+        let looking = async {
+            let mut telling = self.redactor.stream();
+            loop {
+                let patience = if telling.held() > 0 { HELD_MAX } else { Duration::MAX };
+                let (told, is_last) = match timeout(patience, pieces.recv()).await {
+                    Ok(Some(bytes)) => (telling.push(bytes), false),
+                    Ok(None) => (telling.finish(), true),
+                    Err(_) => (telling.finish(), false),
+                };
+                if !told.is_empty() {
+                    show(told).await;
+                }
+                if is_last {
+                    return;
+                }
+            }
+        };
+        tokio::join!(sitting, looking).0
     }
 }
 
@@ -177,7 +275,7 @@ async fn transcript(
         }
         let max_bytes = SLICE_MAX;
         let call = ReadShell { id, cursor, max_bytes, wait_ms: 0, until: ReadUntil::Output };
-        let output = read(live, call, context).await?.output;
+        let output = fetch(live, call, context).await?.output;
         if output.start > cursor {
             // What was fetched before is gone meanwhile, and a gap draws nothing.
             bytes.clear();

@@ -19,6 +19,7 @@ use pyro_protocol::service::{
 use pyro_protocol::push::{
     Push, PushChange, PushCompared, PushContent, PushEnd, PushEntry,
 };
+use pyro_protocol::secret::SetSecrets;
 use pyro_protocol::shell::{
     OpenShell, ReadShell, ShellAttached, ShellClosed, ShellList, ShellOpened, ShellRead,
     ShellResized, ShellSignaled, ShellWritten, TerminalSize, WriteShell,
@@ -35,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
         )*};
     }
     each!(
-        Hello, Welcome, Announcement, Call, Activate, Activated, PowerOff, ShiftClock, OpenGateway,
+        Hello, Welcome, Announcement, Call, Activate, Activated, PowerOff, ShiftClock, OpenGateway, SetSecrets,
         StartProcess, ProcessStarted, StdinTaken, Signal, Exit, ProcessKept, ProcessList, ProcessPolled,
         ProcessWritten, Skipped, FollowEnd, StartService, Service, ServiceList, ServiceCounts,
         ServiceLogging, LogChunk, FileTime, FileEntry, FileList, FileListed, FileRead,

@@ -36,6 +36,7 @@ use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess
 use pyro_protocol::push::{
     Push, PushAction, PushChange, PushCompared, PushContent, PushEnd, PushEntry, PushKind,
 };
+use pyro_protocol::secret::{Secret, SetSecrets};
 use pyro_protocol::{
     AgentError, AgentErrorKind, ByteString, Call, Generation, GuestPath, Hello, Welcome,
 };
@@ -462,6 +463,11 @@ pub fn push_end() -> impl Strategy<Value = PushEnd> {
     })
 }
 
+pub fn set_secrets() -> impl Strategy<Value = SetSecrets> {
+    let secret = ("\\PC{0,9}", byte_string()).prop_map(|(name, value)| Secret { name, value });
+    vec(secret, 0..4).prop_map(|secrets| SetSecrets { secrets })
+}
+
 pub fn call() -> impl Strategy<Value = Call> {
     prop_oneof![
         Just(Call::Ping(Ping)),
@@ -494,5 +500,6 @@ pub fn call() -> impl Strategy<Value = Call> {
         service_call(),
         open_gateway().prop_map(Call::OpenGateway),
         shell_call(),
+        set_secrets().prop_map(Call::SetSecrets),
     ]
 }

@@ -23,6 +23,7 @@ use pyro_protocol::power::{
 };
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::push::{Push, PushChange, PushCompared, PushContent, PushEnd, PushEntry};
+use pyro_protocol::secret::{SecretsSet, SetSecrets};
 use pyro_protocol::service::{
     LogChunk, Service, ServiceCounts, ServiceList, ServiceLogging, StartService,
 };
@@ -59,6 +60,8 @@ fn decode_all(bytes: &[u8]) {
         ClockShifted,
         OpenGateway,
         GatewayOpened,
+        SetSecrets,
+        SecretsSet,
         StartProcess,
         ProcessStarted,
         StdinTaken,

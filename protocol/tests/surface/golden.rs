@@ -31,6 +31,7 @@ use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess
 use pyro_protocol::push::{
     Push, PushAction, PushChange, PushCompared, PushContent, PushEnd, PushEntry, PushKind,
 };
+use pyro_protocol::secret::{Secret, SecretsSet, SetSecrets};
 use pyro_protocol::shell::{
     AttachShell, CloseShell, ListShells, OpenShell, ReadShell, ReadUntil, ResizeShell, Shell,
     ShellAttached, ShellClosed, ShellId, ShellList, ShellOpened, ShellRead, ShellResized,
@@ -279,6 +280,16 @@ fn of_a_network() {
     );
     assert_eq!(encoded(&Call::OpenGateway(OpenGateway::usual())), expected);
     assert_eq!(encoded(&GatewayOpened), "");
+}
+
+#[test]
+fn of_secrets() {
+    let secret = Secret { name: "A".into(), value: "xy".into() };
+    let call = Call::SetSecrets(SetSecrets { secrets: vec![secret] });
+    assert_eq!(encoded(&call), "2a010141027879");
+    assert_eq!(encoded(&SecretsSet), "");
+    // Whoever prints a call prints no secret.
+    assert!(!format!("{call:?}").contains("xy"));
 }
 
 #[test]

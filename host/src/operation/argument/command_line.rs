@@ -1,3 +1,4 @@
+use crate::secret::Redactor;
 use crate::workspace::history::quoted;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
@@ -44,6 +45,19 @@ impl CommandLine {
             Self::Shell(line) => line.to_string_lossy().into_owned(),
             Self::Argv(argv) => quoted(argv.iter().map(|word| word.as_bytes())),
             Self::Interactive => "interactive shell".into(),
+        }
+    }
+}
+
+impl CommandLine {
+    /// The same without secrets, for telling what was asked.
+    #[must_use]
+    pub(crate) fn without(self, redactor: &Redactor) -> Self {
+        let told = |word: OsString| OsString::from_vec(redactor.bytes(word.into_vec()));
+        match self {
+            Self::Argv(argv) => Self::Argv(argv.into_iter().map(told).collect()),
+            Self::Shell(line) => Self::Shell(told(line)),
+            Self::Interactive => Self::Interactive,
         }
     }
 }

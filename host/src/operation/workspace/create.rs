@@ -1,11 +1,13 @@
 use super::WorkspaceSummary;
+use super::secret::warn_of_short;
 use crate::egress::NetworkPolicy;
 use crate::operation::argument::{
     DiskMib, DiskMibPerSecond, DiskOpsPerSecond, HostPath, Label, Labels, MemMib,
-    NetworkConnections, NetworkKibPerSecond, NetworkRule, Number, TtlSeconds, VcpuCount,
-    WantedNetwork,
+    NetworkConnections, NetworkKibPerSecond, NetworkRule, NewSecrets, Number, TtlSeconds,
+    VcpuCount, WantedNetwork,
 };
 use crate::operation::{Context, Creates, Effect, Operation};
+use crate::secret::{SecretValue, SecretVariable, Secrets};
 use crate::seed::Source;
 use crate::vmm::{RateLimit, Rung};
 use crate::workspace::create::NewWorkspace;
@@ -47,6 +49,11 @@ pub struct WorkspaceCreate {
     #[serde(default, deserialize_with = "Labels::deserialize")]
     #[schemars(with = "Labels")]
     pub labels: Vec<Label>,
+    /// What it keeps to itself: for the name of each secret the file of the host
+    /// that has its value.
+    #[command(flatten)]
+    #[serde(default)]
+    pub secrets: NewSecrets,
     /// How many virtual CPUs it has, 1 to 32.
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
@@ -132,6 +139,7 @@ impl WorkspaceCreate {
             seed_git: None,
             name: None,
             labels: Vec::new(),
+            secrets: NewSecrets::default(),
             vcpu_count: VcpuCount::default(),
             mem_mib: MemMib::default(),
             disk_mib: DiskMib::default(),
@@ -146,6 +154,31 @@ impl WorkspaceCreate {
             ttl_seconds: None,
             ttl_action: TtlAction::default(),
         }
+    }
+
+    /// What it is to keep to itself. Whatever is wrong with that is said before
+    /// anything is made.
+    async fn secrets(&self, pyro: &Pyro, context: &Context) -> Result<Secrets> {
+        let mut secrets = Secrets::default();
+        for file in &self.secrets.secret_file {
+            let value = file.read(context).await?;
+            warn_of_short(&file.name, &value, context).await;
+            secrets.add(file.name.clone(), value)?;
+        }
+        for SecretVariable { secret, variable } in &self.secrets.secret_env {
+            let Some(value) = pyro.config.host_variable(variable.as_str().as_ref()) else {
+                let message = format!("variable {variable} for secret {secret} is not set");
+                return Err(Error::new(ErrorKind::InvalidInput, message)
+                    .hint(format!("set it, or use `--secret-file {secret}=PATH`")));
+            };
+            let value = SecretValue::new(value.into_encoded_bytes()).map_err(|error| {
+                let message = format!("variable {variable} cannot be the value of {secret}");
+                Error::new(ErrorKind::InvalidInput, message).because(error)
+            })?;
+            warn_of_short(secret, &value, context).await;
+            secrets.add(secret.clone(), value)?;
+        }
+        Ok(secrets)
     }
 }
 
@@ -172,6 +205,7 @@ impl Operation for WorkspaceCreate {
                 );
             }
         };
+        let secrets = self.secrets(pyro, &context).await?;
         let network = WantedNetwork {
             policy: self.network_policy,
             allow: self.allow,
@@ -195,6 +229,7 @@ impl Operation for WorkspaceCreate {
             name: self.name,
             network: network.resolve(&pyro.config)?,
             labels: Labels::collect(self.labels),
+            secrets,
             ttl: self.ttl_seconds.map(|seconds| (seconds.get(), self.ttl_action)),
         };
         let place = workspace::create::create(pyro, wanted, &context).await?;

@@ -11,7 +11,7 @@ use crate::operation::{Context, Effect, Operation, Streams};
 use crate::workspace::Live;
 use crate::{Pyro, Result};
 use answer::Entries;
-use pyro_protocol::diff::{Diff, DiffDetail, DiffRecord, DiffScope};
+use pyro_protocol::diff::{Diff, DiffDetail, DiffEntry, DiffRecord, DiffScope};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stat::Stat;
@@ -105,6 +105,8 @@ impl Operation for WorkspaceDiff {
         let mut entries = Entries::default();
         let mut patch = Ends::new(self.output_limit_bytes.get());
         let mut stat = Stat::default();
+        let redactor = live.redactor();
+        let mut discreet = redactor.stream();
         let tell = |bytes: Vec<u8>| {
             let told = Event::Output { stream: Stream::Stdout, bytes };
             let events = context.events.clone();
@@ -113,10 +115,13 @@ impl Operation for WorkspaceDiff {
         let hear = |record: DiffRecord| {
             let bytes = match record {
                 DiffRecord::Patch(piece) => {
-                    patch.push(&piece.0);
-                    piece.0
+                    let piece = discreet.push(piece.0);
+                    patch.push(&piece);
+                    piece
                 }
                 DiffRecord::Entry(entry) => {
+                    let old_path = entry.old_path.map(|path| redactor.path(&path));
+                    let entry = DiffEntry { path: redactor.path(&entry.path), old_path, ..entry };
                     let name = match detail {
                         DiffDetail::Names => stat::name(&entry, self.null),
                         DiffDetail::Counts | DiffDetail::Patch => Vec::new(),
@@ -135,6 +140,11 @@ impl Operation for WorkspaceDiff {
         };
         let comparing = live.agent().diff(request, hear);
         let summary = told("comparing", &live, &context, comparing).await?;
+        let rest = discreet.finish();
+        if !rest.is_empty() {
+            patch.push(&rest);
+            tell(rest).await;
+        }
         if detail == DiffDetail::Counts {
             tell(stat.table().into_bytes()).await;
         }

@@ -182,6 +182,9 @@ fn shown(line: &Line) -> String {
         }
         Happening::NetworkLost { why } => format!("network: lost: {why}"),
         Happening::NetworkReopened { why } => format!("network: opened again: {why}"),
+        Happening::SecretUsed { secret, variable } => {
+            format!("secret {secret} was given to a program as {variable}")
+        }
     };
     format!("{} {what}", shown_time(line.at))
 }

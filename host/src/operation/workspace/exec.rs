@@ -1,10 +1,11 @@
 use crate::event::Stream;
 use crate::operation::argument::{
-    CommandLine, OutputLimit, PathInGuest, Patience, TimeoutSeconds, Variable, Variables,
-    WorkspaceRef,
+    CommandLine, OutputLimit, PathInGuest, Patience, SecretVariables, TimeoutSeconds, Variable,
+    Variables, WorkspaceRef,
 };
 use crate::operation::output::{Collector, HEADINGS, Output, ending};
 use crate::operation::{Answer, Context, Creates, Effect, Operation, Page, Streams};
+use crate::secret::SecretVariable;
 use crate::workspace::exec::{ExecRequest, Execed, Input, Progress, Stay, exec};
 use crate::workspace::history::exit_code;
 use crate::workspace::{Live, Program};
@@ -63,6 +64,12 @@ pub struct WorkspaceExec {
     #[serde(default = "Patience::in_json")]
     #[schemars(with = "Patience")]
     pub yield_seconds: Option<Patience>,
+    /// Secrets of the workspace for the program, each as a variable; on the command
+    /// line NAME alone gives it its own name.
+    #[arg(long, value_name = "NAME[=VARIABLE]")]
+    #[serde(default, deserialize_with = "SecretVariables::deserialize")]
+    #[schemars(with = "SecretVariables")]
+    pub secret_env: Vec<SecretVariable>,
     /// Keep its input open for `process write`; only for a program that is
     /// detached or yields. Else it reads nothing.
     #[arg(long)]
@@ -104,6 +111,7 @@ impl WorkspaceExec {
             timeout_seconds: None,
             detach: false,
             yield_seconds: None,
+            secret_env: Vec::new(),
             keep_stdin: false,
             output_limit_bytes: OutputLimit::default(),
         }
@@ -218,6 +226,8 @@ impl Operation for WorkspaceExec {
         let (stay, is_detached) = (self.stay()?, self.detach);
         let timeout = self.timeout(context.terminal.is_some());
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
+        let mut env = Variables::resolve(self.env, &pyro.config);
+        live.add_secrets(&mut env, &self.secret_env)?;
         let collector = Collector::tap(&mut context.events, self.output_limit_bytes.get());
         let request = ExecRequest {
             line: self.command.line(),
@@ -225,13 +235,14 @@ impl Operation for WorkspaceExec {
             program: Program {
                 argv: self.command.clone().into_argv(),
                 cwd: self.cwd.map(|PathInGuest(path)| path),
-                env: Variables::resolve(self.env, &pyro.config),
+                env,
                 user: self.user,
                 timeout,
             },
         };
+        let command = self.command.without(live.redactor());
         let execed = exec(pyro, &live, request, context).await?;
-        let answer = WorkspaceExecAnswer::new(&live, self.command, execed, collector.finish());
+        let answer = WorkspaceExecAnswer::new(&live, command, execed, collector.finish());
         Ok(WorkspaceExecAnswer { is_detached, ..answer })
     }
 }

@@ -19,6 +19,7 @@ pub use stat::{FileStat, FileStatAnswer};
 pub use write::{FileWrite, FileWriteAnswer};
 
 use crate::operation::argument::PathInGuest;
+use crate::secret::Redactor;
 use crate::{Context, Error, ErrorKind, Result, guest_text};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -49,7 +50,9 @@ pub struct GuestName {
 }
 
 impl GuestName {
-    fn new(path: &GuestPath) -> Self {
+    /// Without secrets.
+    fn new(path: &GuestPath, redactor: &Redactor) -> Self {
+        let path = redactor.path(path);
         let (path, path_base64) = lossy(path.as_bytes());
         Self { path, path_base64 }
     }
@@ -132,14 +135,17 @@ pub struct ListedFile {
 }
 
 impl ListedFile {
-    fn of(entry: &FileEntry) -> Self {
+    fn of(entry: &FileEntry, redactor: &Redactor) -> Self {
         Self {
-            name: GuestName::new(&entry.path),
+            name: GuestName::new(&entry.path, redactor),
             artifact_type: entry.file_type.into(),
             size_bytes: entry.size_bytes,
             mode: octal(entry.mode),
             modified_at: timestamp(entry.modified),
-            link_target: entry.link_target.as_ref().map(|target| lossy(&target.0).0),
+            link_target: entry
+                .link_target
+                .as_ref()
+                .map(|target| lossy(&redactor.bytes(target.0.clone())).0),
         }
     }
 

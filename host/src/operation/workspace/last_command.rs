@@ -2,6 +2,7 @@ use super::LogState;
 use super::summary::shown_time;
 use crate::guest_text;
 use crate::operation::output::ending;
+use crate::secret::redact::MARK;
 use crate::workspace::Place;
 use crate::workspace::history::{Ending, History};
 use jiff::Timestamp;
@@ -48,14 +49,19 @@ impl LastCommand {
         };
         let state = LogState::of(&found);
         let record = found.record;
-        let mut command = record.command;
+        // Written down without secrets; some may have been set since.
+        let told = |text: String| match place.redactor() {
+            Ok(redactor) => redactor.string(text),
+            Err(_) => MARK.into(),
+        };
+        let mut command = told(record.command);
         if command.len() > COMMAND_MAX {
             command.truncate(command.floor_char_boundary(COMMAND_MAX));
         }
         Some(Self {
             sequence: record.sequence,
             command,
-            cwd: record.cwd,
+            cwd: told(record.cwd),
             started_at: record.started_at,
             state,
             exit_code,

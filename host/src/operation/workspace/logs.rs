@@ -5,6 +5,7 @@ use crate::event::Stream;
 use crate::operation::argument::{Number, WorkspaceRef, maybe_count};
 use crate::operation::output::{Output, ending};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::secret::Redactor;
 use crate::workspace::Place;
 use crate::workspace::find::find;
 use crate::workspace::history::{Ending, Ends, Found, History, Range};
@@ -205,7 +206,10 @@ impl WorkspaceLogs {
                 history.entries(Range { before: self.before, after: self.after, limit })?
             }
         };
+        // Written down without secrets; some may have been set since.
+        let redactor = place.redactor()?;
         let look = Look {
+            redactor: &redactor,
             limit: share(self.output_limit_bytes, found.len()),
             offset: self.offset_bytes.filter(|_| self.sequence.is_some()),
         };
@@ -225,7 +229,8 @@ fn share(wanted: LogLimit, commands: usize) -> usize {
 
 /// What of an entry's output is wanted.
 #[derive(Clone, Copy)]
-struct Look {
+struct Look<'a> {
+    redactor: &'a Redactor,
     limit: usize,
     offset: Option<u64>,
 }
@@ -233,14 +238,14 @@ struct Look {
 /// A part of a stream, and where it begins.
 type Part = (Ends, u64);
 
-impl Look {
+impl Look<'_> {
     fn at(self, found: Found) -> LogEntry {
         let streams = self
             .part(&found, Stream::Stdout)
             .and_then(|stdout| Ok((stdout, self.part(&found, Stream::Stderr)?)));
         let sequence = found.record.sequence;
         match streams {
-            Ok((stdout, stderr)) => LogEntry::of(found, stdout, stderr),
+            Ok((stdout, stderr)) => LogEntry::of(found, stdout, stderr, self.redactor),
             Err(error) => LogEntry::damaged(sequence, &error),
         }
     }
@@ -249,24 +254,32 @@ impl Look {
         let recorded = found.output(stream)?;
         let unreadable = |error| Error::io(format!("cannot read the {stream} of a command"), error);
         let Some(offset) = self.offset else {
-            return Ok((recorded.ends(self.limit).map_err(unreadable)?, 0));
+            return Ok((self.told(recorded.ends(self.limit).map_err(unreadable)?), 0));
         };
         let (from, head) = recorded.slice(offset, self.limit).map_err(unreadable)?;
         let total = head.len() as u64;
-        Ok((Ends { head, tail: Vec::new(), total }, from))
+        Ok((self.told(Ends { head, tail: Vec::new(), total }), from))
+    }
+
+    /// What is left out of the middle stays as much as it was.
+    fn told(self, ends: Ends) -> Ends {
+        let before = (ends.head.len() + ends.tail.len()) as u64;
+        let (head, tail) = (self.redactor.bytes(ends.head), self.redactor.bytes(ends.tail));
+        let total = ends.total.saturating_sub(before) + (head.len() + tail.len()) as u64;
+        Ends { head, tail, total }
     }
 }
 
 impl LogEntry {
-    fn of(found: Found, stdout: Part, stderr: Part) -> Self {
+    fn of(found: Found, stdout: Part, stderr: Part, redactor: &Redactor) -> Self {
         let bytes = |stream| found.output(stream).map_or(0, |recorded| recorded.extent().bytes);
         let (stdout_bytes, stderr_bytes) = (bytes(Stream::Stdout), bytes(Stream::Stderr));
         let (state, record) = (LogState::of(&found), found.record);
         let entry = Self {
             sequence: record.sequence,
-            command: record.command,
-            argv: record.argv,
-            cwd: record.cwd,
+            command: redactor.string(record.command),
+            argv: record.argv.into_iter().map(|word| redactor.string(word)).collect(),
+            cwd: redactor.string(record.cwd),
             user: record.user,
             started_at: Some(record.started_at),
             state,
@@ -295,7 +308,9 @@ impl LogEntry {
                 duration_ms: Some(duration_ms),
                 ..entry
             },
-            Ending::Lost { kind: _, reason } => Self { problem: Some(reason), ..entry },
+            Ending::Lost { kind: _, reason } => {
+                Self { problem: Some(redactor.string(reason)), ..entry }
+            }
         }
     }
 

@@ -163,7 +163,7 @@ impl Operation for PatchApply {
         let Self { strip, dry_run, reverse, .. } = self;
         let applying = live.agent().apply_patch(ApplyPatch { strip, dry_run, reverse }, patch);
         let applied = told("patching", &live, &context, applying).await?;
-        let answer = PatchApplyAnswer::new(live.id().to_string(), dry_run, applied);
+        let answer = PatchApplyAnswer::new(&live, dry_run, applied);
         let bytes = answer.to_text(Ink::Plain).into_bytes();
         context.events.emit(Event::Output { stream: Stream::Stdout, bytes }).await;
         Ok(answer)
@@ -171,23 +171,21 @@ impl Operation for PatchApply {
 }
 
 impl PatchApplyAnswer {
-    fn new(workspace_id: String, dry_run: bool, applied: PatchApplied) -> Self {
+    fn new(live: &Live, dry_run: bool, applied: PatchApplied) -> Self {
         let PatchApplied { entries, total, added, modified, deleted, renamed } = applied;
-        let entries: Vec<_> = entries.iter().map(PatchedEntry::from).collect();
+        let entry = |patched: &Patched| PatchedEntry {
+            path: live.redactor().path(&patched.path).to_string(),
+            status: patched.status.into(),
+        };
+        let entries: Vec<_> = entries.iter().map(entry).collect();
         Self {
-            workspace_id,
+            workspace_id: live.id().to_string(),
             changed: total > 0,
             dry_run,
             summary: PatchSummary { total, added, modified, deleted, renamed },
             entries_omitted: total.saturating_sub(entries.len() as u64),
             entries,
         }
-    }
-}
-
-impl From<&Patched> for PatchedEntry {
-    fn from(patched: &Patched) -> Self {
-        Self { path: patched.path.to_string(), status: patched.status.into() }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::guest_text;
 use crate::operation::output::ending;
 use crate::operation::workspace::summary::shown_time;
 use crate::operation::{Answer, Page};
+use crate::workspace::Live;
 use crate::workspace::history::exit_code;
 use jiff::Timestamp;
 use pyro_protocol::shell::{Shell, ShellState};
@@ -69,7 +70,7 @@ pub enum ShellCondition {
 }
 
 impl ShellFacts {
-    fn of(workspace_id: String, shell: &Shell) -> Self {
+    fn of(live: &Live, shell: &Shell) -> Self {
         let time = |ns: i64| Timestamp::from_nanosecond(ns.into()).ok();
         let (state, ended_at, exit_code) = match shell.state {
             ShellState::Running { .. } => (ShellCondition::Running, None, None),
@@ -78,9 +79,9 @@ impl ShellFacts {
             }
         };
         Self {
-            workspace_id,
+            workspace_id: live.id().to_string(),
             shell_id: shell.id.to_string(),
-            cwd: guest_text::escaped(&shell.cwd.to_string(), CWD_SHOWN),
+            cwd: guest_text::escaped(&live.redactor().path(&shell.cwd).to_string(), CWD_SHOWN),
             cols: shell.size.cols,
             rows: shell.size.rows,
             state,

@@ -41,6 +41,10 @@ pub struct Record {
     pub stdout: Extent,
     /// Its standard error.
     pub stderr: Extent,
+    /// How many bytes of each the program wrote, as far as they are recorded, when
+    /// what is recorded has another length: without the secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<(u64, u64)>,
 }
 
 impl record::Record for Record {
@@ -170,7 +174,19 @@ impl Recorder {
             let what = format!("cannot write {}", path.display());
             Transcript::open(path).map_err(|error| Error::io(what, error))
         };
-        let (stdout, stderr) = (transcript(Stream::Stdout)?, transcript(Stream::Stderr)?);
+        let (mut stdout, mut stderr) = (transcript(Stream::Stdout)?, transcript(Stream::Stderr)?);
+        if record.heard.is_some() {
+            // What was recorded since that was written down, nobody counted.
+            for (transcript, stream, extent) in [
+                (&mut stdout, Stream::Stdout, record.stdout),
+                (&mut stderr, Stream::Stderr, record.stderr),
+            ] {
+                let path = directory.join(file_name(stream));
+                transcript.rewind(extent.bytes).map_err(|error| {
+                    Error::io(format!("cannot write {}", path.display()), error)
+                })?;
+            }
+        }
         Ok(Self { directory, record, stdout, stderr, failure: None, _lock: lock })
     }
 
@@ -189,10 +205,30 @@ impl Recorder {
     /// How many bytes of a stream have been heard of: where to go on.
     #[must_use]
     pub fn heard(&self, stream: Stream) -> u64 {
-        match stream {
-            Stream::Stdout => self.stdout.extent().bytes,
-            Stream::Stderr => self.stderr.extent().bytes,
+        match (stream, self.record.heard) {
+            (Stream::Stdout, Some((stdout, _))) => stdout,
+            (Stream::Stderr, Some((_, stderr))) => stderr,
+            (Stream::Stdout, None) => self.stdout.extent().bytes,
+            (Stream::Stderr, None) => self.stderr.extent().bytes,
         }
+    }
+
+    /// Whether what has been heard of is not what is recorded.
+    #[must_use]
+    pub fn counts_apart(&self) -> bool {
+        self.record.heard.is_some()
+    }
+
+    /// Writes down how many bytes have been heard of, when what is recorded has
+    /// another length.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_heard(&mut self, heard: (u64, u64)) -> Result<()> {
+        self.record.heard = Some(heard);
+        self.record.stdout = self.stdout.extent();
+        self.record.stderr = self.stderr.extent();
+        self.save()
     }
 
     /// Adds what the program wrote.

@@ -84,6 +84,17 @@ impl Transcript {
         self.extent
     }
 
+    /// Forgets what comes after so many bytes.
+    pub(super) fn rewind(&mut self, bytes: u64) -> io::Result<()> {
+        if let Some(file) = &self.file
+            && self.extent.bytes > bytes
+        {
+            file.set_len(bytes)?;
+            self.extent = measure(file)?;
+        }
+        Ok(())
+    }
+
     /// Adds what was written.
     pub(super) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
         let at = self.extent.bytes;

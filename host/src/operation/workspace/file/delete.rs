@@ -71,7 +71,7 @@ impl Operation for FileDelete {
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<FileDeleteAnswer> {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
-        let name = GuestName::new(&self.path.0);
+        let name = GuestName::new(&self.path.0, live.redactor());
         let request = file::FileDelete { path: self.path.0, recursive: self.recursive };
         let deleted = match call(&live, &context, request, TREE_DEADLINE).await {
             Ok(file::FileDeleted) => true,

@@ -93,7 +93,7 @@ impl Operation for FileEdit {
             new: self.new.into_bytes().into(),
             occurrences,
         };
-        let name = GuestName::new(&self.path.0);
+        let name = GuestName::new(&self.path.0, live.redactor());
         let request = file::FileEdit { path: self.path.0, edits: vec![edit] };
         let edited = call(&live, &context, request, FILE_DEADLINE).await?;
         Ok(FileEditAnswer {

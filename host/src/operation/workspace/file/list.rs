@@ -87,7 +87,7 @@ impl Operation for FileList {
         let after = self.cursor.as_deref().map(from_cursor).transpose()?;
         let after = after.map(GuestPath::new).transpose().map_err(|_| no_cursor())?;
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
-        let name = GuestName::new(&path);
+        let name = GuestName::new(&path, live.redactor());
         let recursive = self.recursive;
         let request = file::FileList { path, recursive, after, limit: self.limit.get() };
         let listed = call(&live, &context, request, TREE_DEADLINE).await?;
@@ -95,7 +95,11 @@ impl Operation for FileList {
             workspace_id: live.id().to_string(),
             name,
             recursive,
-            entries: listed.entries.iter().map(ListedFile::of).collect(),
+            entries: listed
+                .entries
+                .iter()
+                .map(|entry| ListedFile::of(entry, live.redactor()))
+                .collect(),
             next_cursor: listed.next.map(|next| cursor(next.as_bytes())),
         })
     }

@@ -70,8 +70,8 @@ impl Operation for FileMove {
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<FileMoveAnswer> {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
-        let name = GuestName::new(&self.path.0);
-        let new_path = self.new_path.0.to_string();
+        let name = GuestName::new(&self.path.0, live.redactor());
+        let new_path = live.redactor().path(&self.new_path.0).to_string();
         let request =
             file::FileMove { from: self.path.0, to: self.new_path.0, replace: self.force };
         call(&live, &context, request, FILE_DEADLINE).await?;

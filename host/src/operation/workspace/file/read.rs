@@ -1,10 +1,14 @@
+mod around;
+
 use super::GuestName;
 use crate::event::{Event, Stream};
 use crate::operation::argument::{Number, PathInGuest, WorkspaceRef, maybe_count};
 use crate::operation::output::{Encoding, text_or_base64};
 use crate::operation::{Answer, Context, Effect, Operation, Page, Streams};
+use crate::secret::redact::{Marks, Told};
 use crate::workspace::Live;
 use crate::{Error, ErrorKind, Pyro, Result};
+use around::Around;
 use pyro_protocol::GuestPath;
 use pyro_protocol::file::{self, ReadRange};
 use schemars::JsonSchema;
@@ -89,6 +93,9 @@ pub struct FileReadAnswer {
     /// Whether all of it was written to standard output.
     #[serde(skip)]
     pub is_written: bool,
+    /// What in `content` stands for how many bytes that are not told.
+    #[serde(skip)]
+    pub marks: Marks,
 }
 
 impl FileRead {
@@ -141,28 +148,51 @@ impl Operation for FileRead {
         let max_bytes = self.max_bytes.get();
         let max = (!self.content_only).then_some(u64::from(max_bytes));
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
-        let name = GuestName::new(&self.path.0);
-        let request = file::FileRead { path: self.path.0, range, max_bytes: max };
+        let name = GuestName::new(&self.path.0, live.redactor());
+        let around = Around::of(&live, &context, &self.path.0, range).await?;
+        // More than is told, to see secrets that go on.
+        let reach = live.redactor().reach();
+        let over = max.map(|max| max.saturating_add(reach as u64));
+        let request = file::FileRead { path: self.path.0.clone(), range, max_bytes: over };
+        let kept_max = (max_bytes as usize).saturating_add(reach);
         let collected = Mutex::new(Vec::new());
         let received = AtomicU64::new(0);
+        let told = Mutex::new(live.redactor().stream_after(around.before.len() as u64));
+        let pass = |bytes: Vec<u8>| told.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+        drop(pass(around.before.clone()));
+        let tells_at_once = self.content_only || live.redactor().is_empty();
         let reading = live.agent().read_file(request, |bytes| {
             let mut kept = collected.lock().unwrap_or_else(PoisonError::into_inner);
             // An agent that sends more than it was asked for is cut short.
-            let room = (max_bytes as usize).saturating_sub(kept.len());
+            let room = kept_max.saturating_sub(kept.len());
             kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
             drop(kept);
             received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            async {
-                context.events.emit(Event::Output { stream: Stream::Stdout, bytes }).await;
-                Ok(())
-            }
+            let bytes = if tells_at_once { pass(bytes) } else { Vec::new() };
+            tell(&context, bytes)
         });
         let (reading, end) = context.unless_cancelled(reading).await?;
-        let mut bytes = collected.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let is_cut = received.into_inner() > bytes.len() as u64;
+        let rest = told.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
+        if tells_at_once {
+            tell(&context, rest).await?;
+        }
+        let bytes = collected.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let is_cut = received.into_inner() > bytes.len() as u64 || bytes.len() > max_bytes as usize;
+        let after = match end.next_offset {
+            Some(next) if !is_cut => around.after(&live, &context, &self.path.0, next).await?,
+            Some(_) | None => Vec::new(),
+        };
+        let Told { mut bytes, mut taken, marks } =
+            around.told(&live, bytes, after, max_bytes as usize);
+        if !tells_at_once {
+            tell(&context, bytes.clone()).await?;
+        }
         let is_split = (is_cut || end.truncated) && !self.content_only && drop_split(&mut bytes);
-        let kept = bytes.len() as u64;
+        if is_split {
+            taken = marks.original(bytes.len());
+        }
         let (content, encoding) = text_or_base64(bytes);
+        let next = end.offset.saturating_add(taken as u64);
         Ok(FileReadAnswer {
             workspace_id: live.id().to_string(),
             name,
@@ -172,10 +202,23 @@ impl Operation for FileRead {
             encoding,
             max_bytes,
             truncated: end.truncated || is_cut,
-            next_offset: if is_cut || is_split { Some(end.offset + kept) } else { end.next_offset },
+            next_offset: match end.next_offset {
+                _ if is_cut || is_split => Some(next).filter(|next| *next < reading.size_bytes),
+                // Of a secret that goes on no part is left for later.
+                end => end.map(|end| end.max(next)),
+            },
             is_written: self.content_only,
+            marks,
         })
     }
+}
+
+/// Tells bytes of the content, if there are any.
+async fn tell(context: &Context, bytes: Vec<u8>) -> Result<()> {
+    if !bytes.is_empty() {
+        context.events.emit(Event::Output { stream: Stream::Stdout, bytes }).await;
+    }
+    Ok(())
 }
 
 /// Leaves a character that was cut in two to the next part, unless there is
@@ -207,7 +250,10 @@ impl Answer for FileReadAnswer {
             writeln!(page)?;
         }
         let next = match shown.len() < self.content.len() {
-            true => Some(self.offset + self.encoding.bytes_of(shown) as u64),
+            true => {
+                let shown = self.marks.original(self.encoding.bytes_of(shown));
+                Some(self.offset + shown as u64)
+            }
             false => self.next_offset.filter(|_| self.truncated),
         };
         match next {
@@ -239,6 +285,7 @@ mod tests {
             truncated: false,
             next_offset: None,
             is_written: false,
+            marks: Marks::default(),
         }
     }
 

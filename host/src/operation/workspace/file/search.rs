@@ -2,6 +2,7 @@ use super::{GuestName, TREE_DEADLINE, cursor, from_cursor, lossy, no_cursor, or_
 use crate::operation::argument::{Number, PathInGuest, WorkspaceRef};
 use crate::operation::long::told;
 use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::secret::Redactor;
 use crate::workspace::Live;
 use crate::{Pyro, Result, guest_text};
 use pyro_protocol::GuestPath;
@@ -115,15 +116,15 @@ pub struct FoundMatch {
 }
 
 impl FoundMatch {
-    fn of(found: Match) -> Self {
-        let name = GuestName::new(&found.path);
+    fn of(found: Match, redactor: &Redactor) -> Self {
+        let name = GuestName::new(&found.path, redactor);
         match found.line {
             None => Self { name, line: None, column: None, text: None },
             Some(line) => Self {
                 name,
                 line: Some(line.number),
                 column: Some(line.start.saturating_add(1)),
-                text: Some(lossy(&line.text.0).0),
+                text: Some(lossy(&redactor.bytes(line.text.0)).0),
             },
         }
     }
@@ -182,7 +183,11 @@ impl Operation for FileSearch {
         let found = told("searching", &live, &context, searching).await?;
         Ok(FileSearchAnswer {
             workspace_id: live.id().to_string(),
-            matches: found.matches.into_iter().map(FoundMatch::of).collect(),
+            matches: found
+                .matches
+                .into_iter()
+                .map(|found| FoundMatch::of(found, live.redactor()))
+                .collect(),
             next_cursor: found.next.as_ref().map(to_cursor),
             files_searched: found.tally.files,
             binary_skipped: found.tally.binary,

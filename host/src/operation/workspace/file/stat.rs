@@ -69,7 +69,7 @@ impl Operation for FileStat {
         let entry = call(&live, &context, request, FILE_DEADLINE).await?;
         Ok(FileStatAnswer {
             workspace_id: live.id().to_string(),
-            file: ListedFile::of(&entry),
+            file: ListedFile::of(&entry, live.redactor()),
             link_count: entry.links,
             uid: entry.uid,
             gid: entry.gid,

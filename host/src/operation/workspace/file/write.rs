@@ -177,7 +177,7 @@ impl Operation for FileWrite {
         let (disposition, mode) = (self.disposition()?, self.mode()?);
         let content = self.content(&mut context).await?;
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
-        let name = GuestName::new(&self.path.0);
+        let name = GuestName::new(&self.path.0, live.redactor());
         let request = file::FileWrite { path: self.path.0, disposition, mode };
         let writing = async {
             match content {

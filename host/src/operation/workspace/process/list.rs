@@ -3,6 +3,7 @@ use crate::guest_text;
 use crate::operation::argument::WorkspaceRef;
 use crate::operation::workspace::summary::shown_time;
 use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::secret::Redactor;
 use crate::workspace::Live;
 use crate::workspace::history::quoted;
 use crate::{Pyro, Result};
@@ -64,8 +65,9 @@ pub struct ListedProcess {
 }
 
 impl ListedProcess {
-    fn of(process: KeptProcess) -> Self {
-        let argv: Vec<_> = process.argv.into_iter().map(|word| word.0).collect();
+    fn of(process: KeptProcess, redactor: &Redactor) -> Self {
+        let argv = process.argv.into_iter().map(|word| redactor.bytes(word.0));
+        let argv: Vec<_> = argv.collect();
         Self {
             process_id: process.id.to_string(),
             command: guest_text::escaped(&quoted(argv.iter().map(Vec::as_slice)), COMMAND_SHOWN),
@@ -86,7 +88,10 @@ impl Operation for ProcessList {
     async fn run(self, pyro: &Pyro, context: Context) -> Result<ProcessListAnswer> {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let processes = context.unless_cancelled(live.agent().kept()).await?;
-        let processes: Vec<_> = processes.into_iter().map(ListedProcess::of).collect();
+        let processes: Vec<_> = processes
+            .into_iter()
+            .map(|process| ListedProcess::of(process, live.redactor()))
+            .collect();
         let (workspace_id, count) = (live.id().to_string(), processes.len());
         Ok(ProcessListAnswer { workspace_id, count, processes })
     }

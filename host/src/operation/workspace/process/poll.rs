@@ -2,10 +2,12 @@ use super::{Condition, ConditionState};
 use crate::operation::argument::{Number, ProcessRef, WorkspaceRef, whole};
 use crate::operation::output::{Encoding, HEADINGS, shares, text_or_base64};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::secret::redact::{Marks, Told};
+use crate::workspace::seen::SeenSlice;
 use crate::workspace::{Live, process};
 use crate::{Pyro, Result};
 use anstyle::Style;
-use pyro_protocol::kept::{PollProcess, PollUntil, SLICE_MAX, Slice};
+use pyro_protocol::kept::{PollProcess, PollUntil, SLICE_MAX};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
@@ -89,6 +91,12 @@ pub struct ProcessPollAnswer {
     pub stderr_bytes: u64,
     /// Whether there is more to read now, beyond the next cursors.
     pub more: bool,
+    /// What in `stdout` stands for how many bytes that are not told.
+    #[serde(skip)]
+    pub stdout_marks: Marks,
+    /// What in `stderr` stands for how many bytes that are not told.
+    #[serde(skip)]
+    pub stderr_marks: Marks,
 }
 
 impl Operation for ProcessPoll {
@@ -108,7 +116,7 @@ impl Operation for ProcessPoll {
             wait_ms: self.wait_seconds.get() * 1000,
             until: PollUntil::Output,
         };
-        let polled = process::poll(&live, call, &context).await?;
+        let polled = process::look(&live, call, &context).await?;
         let condition = Condition::of(polled.state);
         let is_running = condition.state == ConditionState::Running;
         let stdout = Piece::of(polled.stdout, is_running);
@@ -123,11 +131,13 @@ impl Operation for ProcessPoll {
             stdout_start: stdout.start,
             stdout_next_cursor: stdout.next,
             stdout_bytes: stdout.end,
+            stdout_marks: stdout.marks,
             stderr: stderr.text,
             stderr_encoding: stderr.encoding,
             stderr_start: stderr.start,
             stderr_next_cursor: stderr.next,
             stderr_bytes: stderr.end,
+            stderr_marks: stderr.marks,
         })
     }
 }
@@ -136,6 +146,7 @@ impl Operation for ProcessPoll {
 pub(in crate::operation::workspace) struct Piece {
     pub(in crate::operation::workspace) text: String,
     pub(in crate::operation::workspace) encoding: Encoding,
+    pub(in crate::operation::workspace) marks: Marks,
     pub(in crate::operation::workspace) start: u64,
     pub(in crate::operation::workspace) next: u64,
     pub(in crate::operation::workspace) end: u64,
@@ -144,20 +155,21 @@ pub(in crate::operation::workspace) struct Piece {
 impl Piece {
     /// A character that is not complete yet is left for the next time, unless
     /// nothing more will come or there is nothing else.
-    pub(in crate::operation::workspace) fn of(slice: Slice, is_running: bool) -> Self {
-        let (start, end) = (slice.start, slice.end);
-        let mut bytes = slice.data.0;
-        let may_grow = is_running || start.saturating_add(bytes.len() as u64) < end;
+    pub(in crate::operation::workspace) fn of(slice: SeenSlice, is_running: bool) -> Self {
+        let SeenSlice { start, told, end } = slice;
+        let Told { mut bytes, mut taken, marks } = told;
+        let may_grow = is_running || start.saturating_add(taken as u64) < end;
         if let Err(error) = std::str::from_utf8(&bytes)
             && error.error_len().is_none()
             && error.valid_up_to() > 0
             && may_grow
         {
             bytes.truncate(error.valid_up_to());
+            taken = marks.original(bytes.len());
         }
-        let next = start.saturating_add(bytes.len() as u64);
+        let next = start.saturating_add(taken as u64);
         let (text, encoding) = text_or_base64(bytes);
-        Self { text, encoding, start, next, end }
+        Self { text, encoding, marks, start, next, end }
     }
 }
 
@@ -171,10 +183,17 @@ struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     /// As much as there is room for.
-    fn within(text: &'a str, encoding: Encoding, start: u64, next: u64, room: usize) -> Self {
+    fn within(
+        text: &'a str,
+        encoding: Encoding,
+        (start, next): (u64, u64),
+        marks: &Marks,
+        room: usize,
+    ) -> Self {
         let head = encoding.head(text, room);
         let is_whole = head.len() == text.len();
-        let next = if is_whole { next } else { start + encoding.bytes_of(head) as u64 };
+        let shown = marks.original(encoding.bytes_of(head)) as u64;
+        let next = if is_whole { next } else { start + shown };
         Self { text: head, encoding, start, next }
     }
 
@@ -197,10 +216,12 @@ impl Answer for ProcessPollAnswer {
         writeln!(page, "{} {}", self.process_id, self.condition.shown())?;
         let room = page.room().saturating_sub(HEADINGS);
         let (for_stdout, for_stderr) = shares(room, self.stdout.len(), self.stderr.len());
-        let (start, next) = (self.stdout_start, self.stdout_next_cursor);
-        let stdout = Shown::within(&self.stdout, self.stdout_encoding, start, next, for_stdout);
-        let (start, next) = (self.stderr_start, self.stderr_next_cursor);
-        let stderr = Shown::within(&self.stderr, self.stderr_encoding, start, next, for_stderr);
+        let (text, encoding, marks) = (&self.stdout, self.stdout_encoding, &self.stdout_marks);
+        let cursors = (self.stdout_start, self.stdout_next_cursor);
+        let stdout = Shown::within(text, encoding, cursors, marks, for_stdout);
+        let (text, encoding, marks) = (&self.stderr, self.stderr_encoding, &self.stderr_marks);
+        let cursors = (self.stderr_start, self.stderr_next_cursor);
+        let stderr = Shown::within(text, encoding, cursors, marks, for_stderr);
         stdout.render(page, "stdout")?;
         stderr.render(page, "stderr")?;
         let is_all =
@@ -213,8 +234,13 @@ impl Answer for ProcessPollAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Redactor;
     use proptest::prelude::*;
-    use pyro_protocol::ByteString;
+
+    fn slice(start: u64, data: &[u8], end: u64) -> SeenSlice {
+        let told = Redactor::default().window(data, 0..data.len(), false);
+        SeenSlice { start, told, end }
+    }
 
     proptest! {
         /// However a text is cut: the pieces put together are the text, and no
@@ -224,9 +250,9 @@ mod tests {
             let all = text.as_bytes();
             let (mut cursor, mut seen) = (0, String::new());
             while cursor < all.len() {
-                let data = all[cursor..all.len().min(cursor + cut)].to_vec();
+                let data = &all[cursor..all.len().min(cursor + cut)];
                 let (start, end) = (cursor as u64, all.len() as u64);
-                let piece = Piece::of(Slice { oldest: 0, start, data: ByteString(data), end }, true);
+                let piece = Piece::of(slice(start, data, end), true);
                 prop_assert_eq!(piece.encoding, Encoding::Utf8);
                 prop_assert!(piece.next > start);
                 cursor = piece.next as usize;
@@ -238,10 +264,8 @@ mod tests {
 
     #[test]
     fn what_is_no_text_and_what_never_will_be_is_base64() {
-        let piece = |data: &[u8], is_running| {
-            let (data, end) = (ByteString(data.to_vec()), data.len() as u64);
-            Piece::of(Slice { oldest: 0, start: 0, data, end }, is_running)
-        };
+        let piece =
+            |data: &[u8], is_running| Piece::of(slice(0, data, data.len() as u64), is_running);
         assert_eq!(piece(b"a\xc3", true).next, 1);
         assert_eq!(
             (piece(b"a\xc3", false).next, piece(b"a\xc3", false).encoding),

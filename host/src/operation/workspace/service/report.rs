@@ -1,6 +1,7 @@
 use crate::guest_text;
 use crate::operation::workspace::summary::{shown_time, table};
 use crate::operation::{Answer, Page};
+use crate::secret::Redactor;
 use crate::workspace::history::{exit_code, quoted};
 use crate::workspace::{GUEST_PATH, Live};
 use jiff::Timestamp;
@@ -176,16 +177,18 @@ impl ServiceReport {
             Restart::OnFailure { limit } => (RestartPolicy::OnFailure, Some(limit)),
             Restart::Always { limit } => (RestartPolicy::Always, Some(limit)),
         };
-        let cwd = cwd.map_or_else(|| GUEST_PATH.to_owned(), |path| path.to_string());
+        let redactor = live.redactor();
+        let cwd =
+            cwd.map_or_else(|| GUEST_PATH.to_owned(), |path| redactor.path(&path).to_string());
         let report = Self {
             workspace_id: live.id().to_string(),
             service_name: name.into(),
             state: ServiceReportState::Starting,
-            command: shown(&argv),
+            command: shown(argv, redactor),
             cwd: guest_text::escaped(&cwd, PATH_MAX),
             pid: None,
             started_at: time(started_at_ns),
-            readiness: readiness.map(ReadinessReport::of),
+            readiness: readiness.map(|readiness| ReadinessReport::of(readiness, redactor)),
             ready_at: None,
             ended_at: None,
             exit_code: None,
@@ -301,21 +304,24 @@ impl StopReason {
 }
 
 impl ReadinessReport {
-    fn of(readiness: Readiness) -> Self {
-        let text = |text: &dyn fmt::Display| guest_text::escaped(&text.to_string(), PATH_MAX);
+    fn of(readiness: Readiness, redactor: &Redactor) -> Self {
+        let text = |text: &dyn fmt::Display| {
+            guest_text::escaped(&redactor.text(&text.to_string()), PATH_MAX)
+        };
         match readiness.probe {
             Probe::File(path) => Self::File { path: text(&path) },
             Probe::Tcp(address) => Self::Tcp { address: text(&address) },
             Probe::Http(url) => Self::Http { url: text(&url) },
-            Probe::Command(words) => Self::Command { command: shown(&words) },
+            Probe::Command(words) => Self::Command { command: shown(words, redactor) },
         }
     }
 }
 
 const _: () = assert!(URL_MAX <= PATH_MAX);
 
-fn shown(argv: &[ByteString]) -> String {
-    guest_text::escaped(&quoted(argv.iter().map(|word| word.0.as_slice())), COMMAND_SHOWN)
+fn shown(argv: Vec<ByteString>, redactor: &Redactor) -> String {
+    let argv: Vec<_> = argv.into_iter().map(|word| redactor.bytes(word.0)).collect();
+    guest_text::escaped(&quoted(argv.iter().map(Vec::as_slice)), COMMAND_SHOWN)
 }
 
 fn time(ns: i64) -> Option<Timestamp> {

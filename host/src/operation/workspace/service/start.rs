@@ -1,10 +1,12 @@
 use super::{RestartPolicy, ServiceReport, ServiceReportState, StopReason};
 use crate::event::{Event, Stream};
 use crate::operation::argument::{
-    CommandLine, Number, PathInGuest, ServiceRef, Variable, Variables, WorkspaceRef,
+    CommandLine, Number, PathInGuest, SecretVariables, ServiceRef, Variable, Variables,
+    WorkspaceRef,
 };
 use crate::operation::output::{Collected, HEADINGS, Output};
 use crate::operation::{Answer, AnyAnswer as _, Context, Effect, Ink, Operation, Page, Streams};
+use crate::secret::SecretVariable;
 use crate::workspace::service::{self, Wanted};
 use crate::workspace::{Live, Program};
 use crate::{Error, ErrorKind, Pyro, Result};
@@ -57,6 +59,13 @@ pub struct ServiceStart {
     #[serde(default, deserialize_with = "Variables::deserialize")]
     #[schemars(with = "Variables")]
     pub env: Vec<Variable>,
+    /// Secrets of the workspace for the program, each as a variable, with the
+    /// value that they have now also when it is started again; on the command line
+    /// NAME alone gives it its own name.
+    #[arg(long, value_name = "NAME[=VARIABLE]")]
+    #[serde(default, deserialize_with = "SecretVariables::deserialize")]
+    #[schemars(with = "SecretVariables")]
+    pub secret_env: Vec<SecretVariable>,
     /// The guest's user to run it as, `USER[:GROUP]`; root if not given.
     #[arg(long, value_name = "USER")]
     #[serde(default)]
@@ -131,6 +140,7 @@ impl ServiceStart {
             command: command.into(),
             cwd: None,
             env: Vec::new(),
+            secret_env: Vec::new(),
             user: None,
             ready_file: None,
             ready_tcp: None,
@@ -212,12 +222,14 @@ impl Operation for ServiceStart {
     async fn run(self, pyro: &Pyro, context: Context) -> Result<ServiceStartAnswer> {
         let (readiness, restart) = (self.readiness()?, self.restart());
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
+        let mut env = Variables::resolve(self.env, &pyro.config);
+        live.add_secrets(&mut env, &self.secret_env)?;
         let wanted = Wanted {
             name: self.service_name.0,
             program: Program {
                 argv: self.command.into_argv(),
                 cwd: self.cwd.map(|PathInGuest(path)| path),
-                env: Variables::resolve(self.env, &pyro.config),
+                env,
                 user: self.user,
                 timeout: None,
             },

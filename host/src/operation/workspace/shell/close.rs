@@ -57,7 +57,7 @@ impl Operation for ShellClose {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let closing = live.agent().close_shell(self.shell_id.0);
         let shell = known(&live, context.unless_cancelled(closing).await)?;
-        let shell = ShellFacts::of(live.id().to_string(), &shell);
+        let shell = ShellFacts::of(&live, &shell);
         Ok(ShellCloseAnswer { shell, closed: true })
     }
 }

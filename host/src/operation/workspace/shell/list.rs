@@ -46,7 +46,7 @@ impl Operation for ShellList {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let shells = context.unless_cancelled(live.agent().shells()).await?;
         let workspace_id = live.id().to_string();
-        let facts = |shell| ShellFacts::of(workspace_id.clone(), shell);
+        let facts = |shell| ShellFacts::of(&live, shell);
         let shells: Vec<_> = shells.iter().map(facts).collect();
         Ok(ShellListAnswer { count: shells.len(), shells, workspace_id })
     }

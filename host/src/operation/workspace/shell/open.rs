@@ -1,8 +1,9 @@
 use super::ShellFacts;
 use crate::operation::argument::{
-    Cols, PathInGuest, Rows, Variable, Variables, WorkspaceRef, terminal_size,
+    Cols, PathInGuest, Rows, SecretVariables, Variable, Variables, WorkspaceRef, terminal_size,
 };
 use crate::operation::{Context, Creates, Effect, Operation};
+use crate::secret::SecretVariable;
 use crate::workspace::Live;
 use crate::workspace::shell::{OpenRequest, open};
 use crate::{Pyro, Result};
@@ -40,6 +41,12 @@ pub struct ShellOpen {
     #[serde(default, deserialize_with = "Variables::deserialize")]
     #[schemars(with = "Variables")]
     pub env: Vec<Variable>,
+    /// Secrets of the workspace for it, each as a variable; on the command line
+    /// NAME alone gives it its own name.
+    #[arg(long, value_name = "NAME[=VARIABLE]")]
+    #[serde(default, deserialize_with = "SecretVariables::deserialize")]
+    #[schemars(with = "SecretVariables")]
+    pub secret_env: Vec<SecretVariable>,
     /// The guest's user to run it as, `USER[:GROUP]`; root if not given.
     #[arg(long, value_name = "USER")]
     #[serde(default)]
@@ -66,14 +73,16 @@ impl Operation for ShellOpen {
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<ShellFacts> {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
+        let mut env = Variables::resolve(self.env, &pyro.config);
+        live.add_secrets(&mut env, &self.secret_env)?;
         let request = OpenRequest {
             argv: Vec::new(),
             cwd: self.cwd.map(|PathInGuest(path)| path),
-            env: Variables::resolve(self.env, &pyro.config),
+            env,
             user: self.user,
             size: terminal_size(self.cols, self.rows),
         };
         let shell = open(pyro, &live, request, &context).await?;
-        Ok(ShellFacts::of(live.id().to_string(), &shell))
+        Ok(ShellFacts::of(&live, &shell))
     }
 }

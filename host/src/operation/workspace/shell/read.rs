@@ -124,12 +124,11 @@ impl Operation for ShellRead {
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<ShellReadAnswer> {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
-        let workspace_id = live.id().to_string();
         let answer = if self.plain {
             let looked = look(&live, self.call(), &context).await?;
             let Looked { shell, start, next, end, text, idle } = looked;
             ShellReadAnswer {
-                shell: ShellFacts::of(workspace_id, &shell),
+                shell: ShellFacts::of(&live, &shell),
                 cursor: start,
                 next_cursor: next,
                 output: text,
@@ -144,7 +143,7 @@ impl Operation for ShellRead {
             let read = read(&live, self.call(), &context).await?;
             let piece = Piece::of(read.output, read.shell.state.is_running());
             ShellReadAnswer {
-                shell: ShellFacts::of(workspace_id, &read.shell),
+                shell: ShellFacts::of(&live, &read.shell),
                 cursor: piece.start,
                 next_cursor: piece.next,
                 output: piece.text,

@@ -52,6 +52,6 @@ impl Operation for ShellResize {
         let size = terminal_size(self.cols, self.rows);
         let resizing = live.agent().resize_shell(self.shell_id.0, size);
         let shell = known(&live, context.unless_cancelled(resizing).await)?;
-        Ok(ShellFacts::of(live.id().to_string(), &shell))
+        Ok(ShellFacts::of(&live, &shell))
     }
 }

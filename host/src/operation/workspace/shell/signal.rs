@@ -66,7 +66,7 @@ impl Operation for ShellSignal {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let signalling = live.agent().signal_shell(self.shell_id.0, self.signal.number());
         let shell = known(&live, context.unless_cancelled(signalling).await)?;
-        let shell = ShellFacts::of(live.id().to_string(), &shell);
+        let shell = ShellFacts::of(&live, &shell);
         Ok(ShellSignalAnswer { shell, signal: self.signal })
     }
 }

@@ -103,7 +103,7 @@ impl Operation for ShellWrite {
         let written = context.unless_cancelled(live.agent().write_shell(call)).await;
         let written = known(&live, written)?;
         Ok(ShellWriteAnswer {
-            shell: ShellFacts::of(live.id().to_string(), &written.shell),
+            shell: ShellFacts::of(&live, &written.shell),
             input_bytes,
             taken_bytes: written.taken,
             append_newline: self.append_newline,
