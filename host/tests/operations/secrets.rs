@@ -1,10 +1,13 @@
 //! Secrets: set, handed over, used, and told nowhere.
 
+#[path = "secrets/living.rs"]
+mod living;
 #[path = "secrets/told.rs"]
 mod told;
 
 use crate::fake_vmm::{FakeVmm, serve_guest};
 use crate::home::{ENVIRONMENT, Home};
+use crate::workspaces::await_state;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use pyro::context::Roots;
@@ -14,6 +17,8 @@ use pyro::operation::{
     WorkspaceDelete, WorkspaceExec, WorkspaceLogs, WorkspaceStart, WorkspaceStatus, WorkspaceStop,
 };
 use pyro::secret::redact::MARK;
+use pyro::workspace::find::find;
+use pyro::workspace::place::{Place, State};
 use pyro::{Context, Error, ErrorKind, Events, Pyro};
 use pyro_agent::{Guest, LayerPaths, Phase};
 use serde_json::{Value, json};
@@ -115,6 +120,10 @@ impl Bench {
         answer
     }
 
+    fn place(&self) -> Place {
+        find(&self.pyro.config, "w").unwrap()
+    }
+
     fn take_told(&self) -> Vec<String> {
         std::mem::take(&mut *self.told.lock().unwrap())
     }
@@ -197,6 +206,7 @@ async fn s6_they_come_again_after_each_start_and_rotate() {
     };
     length(CANARY.len()).await;
     bench.vmm.crash();
+    await_state(&bench.place(), State::Crashed).await;
     length(CANARY.len()).await;
     let file = bench.file_of("value", "another-value");
     let set = json!({ "name": "CANARY", "file": file });

@@ -2,11 +2,13 @@
 
 mod diff;
 mod egress;
+mod secret;
 mod service;
 mod shell;
 
 pub use diff::{apply_patch, diff, diff_records, diff_summary, patch_applied};
 pub use egress::open_gateway;
+pub use secret::set_secrets;
 pub use service::{
     http_url, log_chunk, readiness, service, service_call, service_counts, service_list,
     service_logging, service_name, tcp_address,
@@ -36,7 +38,6 @@ use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess
 use pyro_protocol::push::{
     Push, PushAction, PushChange, PushCompared, PushContent, PushEnd, PushEntry, PushKind,
 };
-use pyro_protocol::secret::{Secret, SetSecrets};
 use pyro_protocol::{
     AgentError, AgentErrorKind, ByteString, Call, Generation, GuestPath, Hello, Welcome,
 };
@@ -461,11 +462,6 @@ pub fn push_end() -> impl Strategy<Value = PushEnd> {
         deleted,
         bytes_written,
     })
-}
-
-pub fn set_secrets() -> impl Strategy<Value = SetSecrets> {
-    let secret = ("\\PC{0,9}", byte_string()).prop_map(|(name, value)| Secret { name, value });
-    vec(secret, 0..4).prop_map(|secrets| SetSecrets { secrets })
 }
 
 pub fn call() -> impl Strategy<Value = Call> {

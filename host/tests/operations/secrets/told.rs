@@ -12,7 +12,7 @@ use serde_json::json;
 use std::fs;
 
 /// A program that prints the canary in every spelling, a few bytes at a time.
-const TELL: &str = r#"for c in "$KEY" "[$KEY]"; do printf '%s\n' "$c"; done; \
+pub(super) const TELL: &str = r#"for c in "$KEY" "[$KEY]"; do printf '%s\n' "$c"; done; \
 printf %s "$KEY" | base64; printf 'user:%s' "$KEY" | base64; \
 printf %s "$KEY" | od -An -v -tx1 | tr -d ' \n' | sed 's/../%&/g'; echo; \
 printf %s "$KEY" | dd bs=3 2>/dev/null; echo; printf %s "$KEY" >&2"#;
