@@ -18,9 +18,8 @@ pub use shell::{
     shell_resized, shell_signaled, shell_written, terminal_size,
 };
 
-use proptest::collection::vec;
-use proptest::option;
 use proptest::prelude::*;
+use proptest::{collection::vec, option};
 use pyro_protocol::export::{Export, ExportEnd, ExportEntry, ExportKind, Exporting};
 use pyro_protocol::file::{
     Disposition, Edit, FileDelete, FileEdit, FileEdited, FileEntry, FileList, FileListed, FileMove,
