@@ -33,13 +33,17 @@ const REST: Duration = Duration::from_secs(3);
 
 /// Looks on in the guest, from a process that has nothing to do with the agent
 /// meanwhile.
-const LOOK_ON: &str = "\
-count() { for process in /proc/[0-9]*; do
-    [ $process/exe -ef /proc/1/exe ] || continue
-    sed -n 's/^voluntary_ctxt_switches://p' $process/task/*/status; done |
-    { sum=0; while read -r count; do sum=$((sum + count)); done; echo $sum; }; }
-    rm -f woken; sleep 14; before=$(count); sleep 6; after=$(count)
-    echo $((after - before)) >woken.new; mv woken.new woken";
+fn look_on() -> String {
+    let (settling, look) = (SETTLING.as_secs() + 1, LOOK.as_secs());
+    format!(
+        r#"count() {{ for process in /proc/[0-9]*; do
+            [ $process/exe -ef /proc/1/exe ] || continue
+            sed -n 's/^voluntary_ctxt_switches://p' $process/task/*/status; done |
+            {{ sum=0; while read -r count; do sum=$((sum + count)); done; echo $sum; }}; }}
+            rm -f woken; sleep {settling}; before=$(count); sleep {look}; after=$(count)
+            echo $((after - before)) >woken.new; mv woken.new woken"#
+    )
+}
 
 pub fn measure(home: &Home) -> Result<Vec<Figure>> {
     let workspace = Workspace::create(home, &[])?;
@@ -65,7 +69,7 @@ pub fn measure(home: &Home) -> Result<Vec<Figure>> {
     let (mut guests, mut hosts, mut clients) =
         (Series::default(), Series::default(), Series::default());
     for _ in 0..RUNS {
-        workspace.ask(&["exec"], &["--detach", "--shell", LOOK_ON])?;
+        workspace.ask(&["exec"], &["--detach", "--shell", &look_on()])?;
         sleep(SETTLING);
         let all: Vec<libc::pid_t> = seats
             .iter()
@@ -78,7 +82,8 @@ pub fn measure(home: &Home) -> Result<Vec<Figure>> {
         hosts.push(per_second(after.0 - before.0, LOOK));
         clients.push(per_second(after.1 - before.1, LOOK));
         sleep(REST);
-        let seen = workspace.shell("while ! [ -e woken ]; do sleep 0.1; done; cat woken")?;
+        let seen = workspace
+            .shell("timeout 60 sh -c 'until [ -e woken ]; do sleep 0.1; done'; cat woken")?;
         guests.push(per_second(seen.trim().parse()?, LOOK));
     }
     let most = guests.max().max(hosts.max()).max(clients.max());
