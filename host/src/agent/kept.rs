@@ -99,11 +99,7 @@ impl<S: AsyncRead + AsyncWrite> Following<S> {
                 FrameKind::Stderr => hear(Heard::Output(Stream::Stderr, frame.payload)).await,
                 FrameKind::Skipped => {
                     let Skipped { stream, bytes } = frame.decode(frame.kind).map_err(lost)?;
-                    let stream = match stream {
-                        OutputStream::Stdout => Stream::Stdout,
-                        OutputStream::Stderr => Stream::Stderr,
-                    };
-                    hear(Heard::Skipped(stream, bytes)).await;
+                    hear(Heard::Skipped(stream_of(stream), bytes)).await;
                 }
                 FrameKind::DataEnd => {
                     let FollowEnd { state } = frame.decode(frame.kind).map_err(lost)?;
@@ -133,6 +129,13 @@ impl<S: AsyncRead + AsyncWrite> Following<S> {
                 }
             }
         }
+    }
+}
+
+pub(super) fn stream_of(stream: OutputStream) -> Stream {
+    match stream {
+        OutputStream::Stdout => Stream::Stdout,
+        OutputStream::Stderr => Stream::Stderr,
     }
 }
 

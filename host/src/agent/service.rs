@@ -1,9 +1,10 @@
 //! Programs that are kept going in the guest under a name.
 
+use super::kept::stream_of;
 use super::{AgentClient, Channel, Connection, lost, refused};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Stream;
-use pyro_protocol::kept::{OutputStream, Skipped};
+use pyro_protocol::kept::Skipped;
 use pyro_protocol::service::{
     CountServices, LOG_CHUNK_MAX, LOG_RETAINED, ListServices, LogChunk, RemoveService,
     RestartService, SERVICES_MAX, Service, ServiceCounts, ServiceLogging, ServiceLogs, ServiceName,
@@ -182,13 +183,6 @@ impl<S: AsyncRead + AsyncWrite> Log<S> {
     }
 }
 
-fn stream_of(stream: OutputStream) -> Stream {
-    match stream {
-        OutputStream::Stdout => Stream::Stdout,
-        OutputStream::Stderr => Stream::Stderr,
-    }
-}
-
 /// Whether it is the one that was asked about.
 fn check(name: &ServiceName, service: &Service) -> Result<()> {
     if service.name == *name { Ok(()) } else { Err(broken("spoke of another service")) }
@@ -206,6 +200,7 @@ fn broken(what: &str) -> Error {
 mod tests {
     use super::*;
     use pyro_protocol::ByteString;
+    use pyro_protocol::kept::OutputStream;
     use pyro_protocol::service::{Restart, ServiceState};
     use tokio::io::DuplexStream;
 
