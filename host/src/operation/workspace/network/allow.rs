@@ -1,18 +1,16 @@
-use super::NetworkStatusAnswer;
+use super::{NetworkStatusAnswer, put_first};
 use crate::egress::policy::Effect;
 use crate::operation::argument::{NetworkRule, WorkspaceRef};
 use crate::operation::{Context, Effect as Does, Operation};
-use crate::workspace::find::find;
-use crate::workspace::network;
 use crate::{Pyro, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// Allow a workspace's network something, from now on.
 ///
-/// The rule goes before all others; those of a set replace what there was of it. A
-/// private, link-local or otherwise not
-/// public address needs a rule that names it by its network.
+/// The rule goes before all others; those of a set replace what there was of it.
+/// A private, link-local or otherwise not public address needs a rule that names
+/// it by its network.
 #[derive(Debug, Clone, clap::Args, Deserialize, JsonSchema)]
 #[command(after_help = EXAMPLES)]
 pub struct NetworkAllow {
@@ -48,10 +46,6 @@ impl Operation for NetworkAllow {
     }
 
     async fn run(self, pyro: &Pyro, _: Context) -> Result<NetworkStatusAnswer> {
-        let place = find(&pyro.config, self.workspace_id.as_str())?;
-        let said = self.rule.said(Effect::Allow, &pyro.config)?;
-        let (record, added) = network::add(&place, said).await?;
-        let added = added.iter().map(ToString::to_string).collect();
-        Ok(NetworkStatusAnswer { added, ..NetworkStatusAnswer::of(&record) })
+        put_first(pyro, &self.workspace_id, Effect::Allow, self.rule).await
     }
 }

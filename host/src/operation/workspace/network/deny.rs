@@ -1,9 +1,7 @@
-use super::NetworkStatusAnswer;
+use super::{NetworkStatusAnswer, put_first};
 use crate::egress::policy::Effect;
 use crate::operation::argument::{NetworkRule, WorkspaceRef};
 use crate::operation::{Context, Effect as Does, Operation};
-use crate::workspace::find::find;
-use crate::workspace::network;
 use crate::{Pyro, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -44,10 +42,6 @@ impl Operation for NetworkDeny {
     }
 
     async fn run(self, pyro: &Pyro, _: Context) -> Result<NetworkStatusAnswer> {
-        let place = find(&pyro.config, self.workspace_id.as_str())?;
-        let said = self.rule.said(Effect::Deny, &pyro.config)?;
-        let (record, added) = network::add(&place, said).await?;
-        let added = added.iter().map(ToString::to_string).collect();
-        Ok(NetworkStatusAnswer { added, ..NetworkStatusAnswer::of(&record) })
+        put_first(pyro, &self.workspace_id, Effect::Deny, self.rule).await
     }
 }
