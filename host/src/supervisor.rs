@@ -27,6 +27,7 @@ mod network;
 mod pausing;
 mod ports;
 mod secrets;
+mod trunk;
 pub mod ttl;
 mod way;
 
