@@ -117,7 +117,8 @@ fn s6_no_process_tells_a_secret_but_those_that_are_to_have_it() {
     stdin.write_all(CANARY.as_bytes()).expect("it reads");
     assert_eq!(telling_processes(&home), NOWHERE, "while it is set");
     drop(stdin);
-    stdout(&setting.wait_with_output().expect("it ends"));
+    let said = stdout(&setting.wait_with_output().expect("it ends"));
+    assert!(said.contains("TOKEN") && !tells(said.as_bytes()), "{said}");
     succeed(&home, &["workspace", "file", "write", "w", "search.py", "--text", IN_GUEST]);
     shell(&home, "cp /bin/sleep mapped; cp /bin/sleep unmapped");
 
@@ -151,6 +152,9 @@ fn s6_no_process_tells_a_secret_but_those_that_are_to_have_it() {
     assert_eq!(telling_processes(&home), NOWHERE);
     let mapped = ["environ of bash", "environ of cat", "environ of mapped"];
     assert_eq!(telling_guest_processes(&home), mapped);
+    let others = "cat /run/pyro-secrets/TOKEN /proc/$(pgrep -xo mapped)/environ | wc -c";
+    let others = [&exec[..], &["--user", "nobody", "--shell", others]].concat();
+    assert_eq!(succeed(&home, &others), "0\n", "nobody but root");
 
     // What is planted is found.
     let plant = |arguments: &[&str], value: &str| {
@@ -226,7 +230,8 @@ fn s6_a_model_uses_a_secret_that_is_in_nothing_it_says_or_hears() {
     });
     model.call("service_start", start);
     model.call("service_logs", json!({ "service_name": "teller" }));
-    for tool in ["workspace_logs", "workspace_events", "workspace_status", "secret_list"] {
+    let looks = ["workspace_logs", "workspace_status", "service_list", "shell_list", "secret_list"];
+    for tool in looks {
         let answer = model.call(tool, json!({}));
         assert_eq!(answer["isError"], false, "{tool}: {answer}");
     }

@@ -6,10 +6,11 @@ use crate::home::{ENVIRONMENT, Home};
 use crate::watch::Watch;
 use futures::future::BoxFuture;
 use pyro::operation::{
-    FileList, FileRead, FileSearch, FileStat, Operation, ProcessList, ProcessPoll, ProcessWait,
-    ProcessWrite, ServiceLogs, ServiceStart, ShellOpen, ShellRead, ShellWrite, WorkspaceCreate,
-    WorkspaceDelete, WorkspaceEvents, WorkspaceExec, WorkspaceList, WorkspaceLogs, WorkspaceReset,
-    WorkspaceStart, WorkspaceStatus, WorkspaceStop,
+    FileList, FileRead, FileSearch, FileStat, NetworkExplain, NetworkStatus, Operation, PortList,
+    PortPublish, ProcessList, ProcessPoll, ProcessWait, ProcessWrite, SecretList, SecretSet,
+    ServiceList, ServiceLogs, ServiceStart, ServiceStatus, ShellList, ShellOpen, ShellRead,
+    ShellWrite, WorkspaceCreate, WorkspaceDelete, WorkspaceEvents, WorkspaceExec, WorkspaceList,
+    WorkspaceLogs, WorkspaceReset, WorkspaceStart, WorkspaceStatus, WorkspaceStop,
 };
 use pyro::vmm::{Machine, Place, Started, Vmm};
 use pyro::{Context, Pyro, Result};
@@ -298,6 +299,14 @@ async fn p11_who_only_asks_writes_nothing_down() {
     let exec = json!({ "command": "echo > file; exec cat", "user": user, "detach": true });
     let id = ask::<WorkspaceExec>(&pyro, of(exec)).await.process_id.unwrap();
     ask::<ProcessWait>(&pyro, of(json!({ "process_id": id }))).await;
+    let shell = ask::<ShellOpen>(&pyro, of(json!({ "user": user }))).await.shell_id;
+    let web = json!({ "service_name": "web" });
+    let start = json!({ "service_name": "web", "command": "exec sleep 1000", "user": user });
+    ask::<ServiceStart>(&pyro, of(start)).await;
+    ask::<PortPublish>(&pyro, of(json!({ "ports": ["80"] }))).await;
+    let value = home.path("value");
+    fs::write(&value, "a value").unwrap();
+    ask::<SecretSet>(&pyro, of(json!({ "name": "TOKEN", "file": value }))).await;
     let before = written(&home.workspaces().remove(0));
     assert!(before.keys().any(|path| path.ends_with("record.json")), "{before:?}");
     ask::<WorkspaceList>(&pyro, json!({})).await;
@@ -310,6 +319,15 @@ async fn p11_who_only_asks_writes_nothing_down() {
     ask::<FileRead>(&pyro, of(json!({ "path": "file" }))).await;
     ask::<FileStat>(&pyro, of(json!({ "path": "file" }))).await;
     ask::<FileSearch>(&pyro, of(json!({ "pattern": "x" }))).await;
+    ask::<ShellList>(&pyro, this.clone()).await;
+    ask::<ShellRead>(&pyro, of(json!({ "shell_id": shell, "plain": true }))).await;
+    ask::<ServiceList>(&pyro, this.clone()).await;
+    ask::<ServiceStatus>(&pyro, of(web.clone())).await;
+    ask::<ServiceLogs>(&pyro, of(web)).await;
+    ask::<PortList>(&pyro, this.clone()).await;
+    ask::<SecretList>(&pyro, this.clone()).await;
+    ask::<NetworkStatus>(&pyro, this.clone()).await;
+    ask::<NetworkExplain>(&pyro, of(json!({ "host": "pypi.org" }))).await;
     assert_eq!(written(&home.workspaces().remove(0)), before);
     ask::<WorkspaceDelete>(&pyro, this).await;
 }
