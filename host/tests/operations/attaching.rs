@@ -2,7 +2,7 @@
 
 use crate::exec::Bench;
 use crate::tty::Tty;
-use pyro::operation::{ShellList, ShellOpen, ShellRead, ShellWrite, WorkspaceStop};
+use pyro::operation::{SecretSet, ShellList, ShellOpen, ShellRead, ShellWrite, WorkspaceStop};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::path::PathBuf;
@@ -117,6 +117,48 @@ async fn whoever_is_told_to_leave_leaves_the_terminal_as_it_was() {
     bench.end().await;
 }
 
+/// Nobody reads what comes out, as when a window hangs.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_sees_no_output_any_more_can_leave_all_the_same() {
+    let bench = Bench::new().await;
+    at_new(&bench, |mut tty| {
+        tty.sees("pyro$");
+        tty.types(b"yes more and more\r");
+        // Until it comes faster than it is read.
+        (0..100).for_each(|_| tty.reads());
+        tty.types(b"\x10\x11");
+        tty.is_left();
+        assert_eq!(tty.ends().code(), Some(0));
+    })
+    .await;
+    at_exec(&bench, &["--shell", "yes more and more"], |mut tty| {
+        // Until it comes faster than it is read.
+        (0..100).for_each(|_| tty.reads());
+        kill_process(Pid::from_child(&tty.child), Signal::TERM).unwrap();
+        tty.is_left();
+        assert_eq!(tty.ends().code(), Some(128 + Signal::TERM.as_raw()));
+    })
+    .await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_nowhere_to_show_a_shell_is_detached_from_it() {
+    let bench = Bench::new().await;
+    let home = bench.home();
+    let sitting = spawn_blocking(move || {
+        let (_, nowhere) = std::io::pipe().unwrap();
+        let command = pyro(&home, &["workspace", "attach", "w", "--user", &user()]);
+        let mut tty = Tty::start_writing_to(Some(nowhere.into()), command, 80, 24);
+        let status = tty.ends();
+        assert!(!tty.is_raw() && tty.screen().contains("detached from shell"), "{}", tty.screen());
+        assert_eq!(status.code(), Some(0));
+    });
+    sitting.await.unwrap();
+    assert_eq!(shells(&bench).await.len(), 1);
+    bench.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_is_lost_is_told_and_the_terminal_is_as_it_was() {
     let bench = Bench::new().await;
@@ -133,6 +175,25 @@ async fn a_guest_that_is_lost_is_told_and_the_terminal_is_as_it_was() {
     });
     has_sat.await.unwrap();
     bench.ask::<WorkspaceStop>(json!({ "force": true })).await.unwrap();
+    sitting.await.unwrap();
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s6_why_nothing_is_attached_is_told_without_secrets() {
+    let bench = Bench::new().await;
+    let file = bench.home().join("token");
+    std::fs::write(&file, "hunter22").unwrap();
+    bench.ask::<SecretSet>(json!({ "name": "TOKEN", "file": file })).await.unwrap();
+    std::fs::remove_file(file).unwrap();
+    let home = bench.home();
+    let sitting = spawn_blocking(move || {
+        let words = ["workspace", "attach", "w", "--user", &user(), "--", "/no/hunter22"];
+        let mut tty = Tty::start(pyro(&home, &words), 100, 20);
+        assert_eq!(tty.ends().code(), Some(127));
+        let screen = tty.screen();
+        assert!(screen.contains("/no/[REDACTED]") && !screen.contains("hunter22"), "{screen}");
+    });
     sitting.await.unwrap();
     bench.end().await;
 }
