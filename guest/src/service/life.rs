@@ -118,7 +118,11 @@ fn judge(ran: Ran, cause: Cause, backoff: &mut Backoff) -> Verdict {
     if cause == Cause::Asked && up.is_none() {
         return Verdict::Over(failed(reason, exit));
     }
-    let outcome = exit.map(|exit| exit.outcome);
+    let outcome = match end {
+        // However it took that: one that was not ready in time has not done well.
+        End::NotReady => None,
+        End::ByItself | End::Told(..) => exit.map(|exit| exit.outcome),
+    };
     match (backoff.after(outcome, up.unwrap_or_default()), exit) {
         (Next::Again(pause), Some(exit)) => Verdict::After(pause, exit),
         (Next::Rest, Some(exit)) => Verdict::Over(ServiceState::Exited { at_ns, exit }),
@@ -287,5 +291,26 @@ async fn keep(
     };
     if let Err(error) = collect(pipe, over, drain).await {
         log::warn(format_args!("the output of service {}: {error}", entry.spec.name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pyro_protocol::process::Outcome;
+    use pyro_protocol::service::Restart;
+
+    #[test]
+    fn r10_one_that_is_not_ready_in_time_has_failed_however_it_ends() {
+        let ended = |end, code| {
+            let exit = Exit { outcome: Outcome::Exited { code }, took_us: 1 };
+            let ran = Ran { end, exit: Some(exit), up: None };
+            judge(ran, Cause::Policy, &mut Backoff::new(Restart::OnFailure { limit: 1 }))
+        };
+        for (end, code) in [(End::NotReady, 0), (End::NotReady, 1), (End::ByItself, 1)] {
+            assert!(matches!(ended(end, code), Verdict::After(..)), "{end:?} {code}");
+        }
+        let over = ended(End::ByItself, 0);
+        assert!(matches!(over, Verdict::Over(ServiceState::Exited { .. })));
     }
 }
