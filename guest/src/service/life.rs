@@ -1,7 +1,7 @@
 //! A service from its start until it is over, in a task of its own.
 
 use super::backoff::{Backoff, Next};
-use super::entry::{Entry, Order};
+use super::entry::{Entry, Order, Orders};
 use super::probe;
 use crate::guest::Guest;
 use crate::process::collect::collect;
@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long what nobody waits for any more may take to obey.
 const GRACE: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ pub(super) async fn live<'guest>(
     guest: &'guest Arc<Guest>,
     entry: &Arc<Entry>,
     first: Process<'guest>,
-    mut orders: mpsc::Receiver<Order>,
+    mut orders: Orders,
 ) {
     let mut backoff = Backoff::new(entry.spec.restart);
     let (mut process, mut cause) = (first, Cause::Asked);
@@ -143,12 +143,7 @@ enum Paused {
     Over(ServiceState),
 }
 
-async fn pause_for(
-    entry: &Entry,
-    pause: Duration,
-    exit: Exit,
-    orders: &mut mpsc::Receiver<Order>,
-) -> Paused {
+async fn pause_for(entry: &Entry, pause: Duration, exit: Exit, orders: &mut Orders) -> Paused {
     let pause_ns = i64::try_from(pause.as_nanos()).unwrap_or(i64::MAX);
     let next_ns = clock::wall_ns().saturating_add(pause_ns);
     entry.set(ServiceState::Backoff { next_ns, exit });
@@ -156,7 +151,7 @@ async fn pause_for(
     loop {
         tokio::select! {
             () = &mut enough => return Paused::Enough,
-            Some(order) = orders.recv() => match order {
+            order = orders.next() => match order {
                 Order::Stop { .. } => {
                     let (at_ns, how) = (clock::wall_ns(), StopHow::Idle);
                     return Paused::Over(ServiceState::Stopped { at_ns, how, exit: Some(exit) });
@@ -175,7 +170,7 @@ async fn run(
     entry: &Arc<Entry>,
     process: Process<'_>,
     cause: Cause,
-    orders: &mut mpsc::Receiver<Order>,
+    orders: &mut Orders,
 ) -> Ran {
     let Process { leash, stdin: _, stdout, stderr } = process;
     let over = watch::Sender::new(false);
@@ -202,7 +197,7 @@ async fn end(
     entry: &Arc<Entry>,
     leash: &Leash<'_>,
     cause: Cause,
-    orders: &mut mpsc::Receiver<Order>,
+    orders: &mut Orders,
 ) -> (End, Option<Duration>, Duration) {
     let readiness = entry.spec.readiness.as_ref();
     let mut probing = pin!(probe::ready_in_time(guest, &entry.spec));
@@ -220,7 +215,7 @@ async fn end(
                 }
                 break None;
             }
-            Some(order) = orders.recv() => match order {
+            order = orders.next() => match order {
                 // It came too late.
                 Order::Cancel { starts: of }
                     if ready.is_some() || cause == Cause::Policy || of != starts => {}
@@ -234,7 +229,7 @@ async fn end(
                     entry.is_ready();
                 }
                 false => {
-                    stop(leash, GRACE).await;
+                    stop(leash, GRACE, orders).await;
                     return (End::NotReady, None, leash.age());
                 }
             },
@@ -248,18 +243,32 @@ async fn end(
             return (End::ByItself, up, took);
         }
         Some(order @ (Order::Stop { grace } | Order::Restart { grace })) => {
-            End::Told(order, stop(leash, grace).await)
+            End::Told(order, stop(leash, grace, orders).await)
         }
-        Some(order @ Order::Cancel { .. }) => End::Told(order, stop(leash, GRACE).await),
+        Some(order @ Order::Cancel { .. }) => End::Told(order, stop(leash, GRACE, orders).await),
     };
     (end, up, leash.age())
 }
 
-/// TERM to everything, and KILL to what is left after the grace.
-async fn stop(leash: &Leash<'_>, grace: Duration) -> StopHow {
+/// TERM to everything, and KILL to what is left after the grace, or after that of
+/// one who wants it sooner.
+async fn stop(leash: &Leash<'_>, grace: Duration, orders: &mut Orders) -> StopHow {
     leash.ask_to_end();
-    if matches!(timeout(grace, leash.empty()).await, Ok(Ok(()))) {
-        return StopHow::Terminated;
+    let mut until = Instant::now() + grace;
+    let mut empty = pin!(leash.empty());
+    loop {
+        tokio::select! {
+            biased;
+            gone = &mut empty => match gone {
+                Ok(()) => return StopHow::Terminated,
+                Err(_) => break,
+            },
+            () = sleep_until(until) => break,
+            order = orders.hear() => {
+                let sooner = Instant::now().checked_add(order.grace());
+                until = sooner.map_or(until, |sooner| sooner.min(until));
+            }
+        }
     }
     end_all(leash).await;
     StopHow::Killed
