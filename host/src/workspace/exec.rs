@@ -104,6 +104,9 @@ pub async fn exec(
     };
     let cwd = command.cwd.clone();
     context.events = std::mem::take(&mut context.events).without(redactor);
+    if context.terminal.is_some() {
+        context.events = context.events.at_terminal();
+    }
     let recording = Recording::begin(&history, command, &mut context.events).await;
     if !redactor.is_empty() {
         recording.count_apart();

@@ -31,6 +31,16 @@ async fn at_new(bench: &Bench, work: impl FnOnce(Tty) + Send + 'static) {
     spawn_blocking(sitting).await.unwrap();
 }
 
+impl Bench {
+    /// Gives the workspace a secret.
+    async fn hide(&self, value: &str) {
+        let file = self.home().join("token");
+        std::fs::write(&file, value).unwrap();
+        self.ask::<SecretSet>(json!({ "name": "TOKEN", "file": file })).await.unwrap();
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
 async fn shells(bench: &Bench) -> Vec<String> {
     let list = bench.ask::<ShellList>(json!({})).await.unwrap();
     list.shells.into_iter().map(|shell| shell.shell_id).collect()
@@ -182,10 +192,7 @@ async fn a_guest_that_is_lost_is_told_and_the_terminal_is_as_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s6_why_nothing_is_attached_is_told_without_secrets() {
     let bench = Bench::new().await;
-    let file = bench.home().join("token");
-    std::fs::write(&file, "hunter22").unwrap();
-    bench.ask::<SecretSet>(json!({ "name": "TOKEN", "file": file })).await.unwrap();
-    std::fs::remove_file(file).unwrap();
+    bench.hide("hunter22").await;
     let home = bench.home();
     let sitting = spawn_blocking(move || {
         let words = ["workspace", "attach", "w", "--user", &user(), "--", "/no/hunter22"];
@@ -271,6 +278,35 @@ async fn a_command_has_the_terminal_that_it_is_given() {
     let logs = bench.logs().await;
     assert_eq!((logs.len(), logs[0].exit_code), (1, Some(9)));
     assert!(logs[0].output.stdout.contains("got a line"), "{:?}", logs[0].output.stdout);
+    no_shell_is_left(&bench).await;
+    bench.end().await;
+}
+
+/// A secret begins as words do that are typed.
+#[tokio::test(flavor = "multi_thread")]
+async fn s6_what_is_typed_is_seen_and_a_secret_is_in_no_history() {
+    let bench = Bench::new().await;
+    bench.hide("echoes").await;
+    at_exec(&bench, &[], |mut tty| {
+        tty.sees("pyro$");
+        tty.types(b"echo");
+        tty.sees("pyro$ echo");
+        tty.types(b" of ec''hoes; exit 4\r");
+        assert_eq!(tty.ends().code(), Some(4));
+        let screen = tty.screen();
+        assert!(screen.contains("\nof [REDACTED]"), "{screen}");
+    })
+    .await;
+    at_exec(&bench, &["--shell", "printf 'of echo'; read line; echo es"], |mut tty| {
+        tty.sees("of echo");
+        tty.types(b"\r");
+        assert_eq!(tty.ends().code(), Some(0));
+    })
+    .await;
+    let logs = bench.logs().await;
+    let told = logs.iter().map(|entry| &*entry.output.stdout).collect::<String>();
+    assert_eq!(told.matches("of [REDACTED]").count(), 2, "{told}");
+    assert!(!told.contains("of echo"), "{told}");
     no_shell_is_left(&bench).await;
     bench.end().await;
 }
