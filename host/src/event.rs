@@ -186,10 +186,14 @@ impl Events {
         self.tell(shown).await;
     }
 
-    /// Tells what was held back of both streams: no more comes.
+    /// Tells what was held back of both streams: no more comes. Whoever looks at
+    /// events on their way has seen all of it before anybody is waited for.
     pub async fn settle(&self) {
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            self.tell(self.discreet(|discreet| discreet.each(stream, Redacting::finish))).await;
+        let rest = [Stream::Stdout, Stream::Stderr].map(|stream| {
+            self.looked(self.discreet(|discreet| discreet.each(stream, Redacting::finish)))
+        });
+        for event in rest {
+            self.send(event).await;
         }
     }
 
@@ -224,7 +228,12 @@ impl Events {
     }
 
     async fn tell(&self, passed: Passed) {
-        let event = match passed {
+        self.send(self.looked(passed)).await;
+    }
+
+    /// What is to be sent, once those have seen it who look.
+    fn looked(&self, passed: Passed) -> Option<Event> {
+        match passed {
             Passed::Nothing => None,
             Passed::Whole(event) => {
                 self.look(&event);
@@ -236,7 +245,10 @@ impl Events {
                 }
                 output(Stream::Stdout, shown)
             }
-        };
+        }
+    }
+
+    async fn send(&self, event: Option<Event>) {
         let heard = match (&self.sender, event) {
             (Some(sender), Some(event)) => sender.send(event).await.is_ok(),
             (_, _) => false,

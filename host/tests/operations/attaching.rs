@@ -141,14 +141,18 @@ async fn whoever_sees_no_output_any_more_can_leave_all_the_same() {
         assert_eq!(tty.ends().code(), Some(0));
     })
     .await;
-    at_exec(&bench, &["--shell", "yes more and more"], |mut tty| {
-        // Until it comes faster than it is read.
-        (0..100).for_each(|_| tty.reads());
-        kill_process(Pid::from_child(&tty.child), Signal::TERM).unwrap();
-        tty.is_left();
-        assert_eq!(tty.ends().code(), Some(128 + Signal::TERM.as_raw()));
-    })
-    .await;
+    // Also when there is what may be the beginning of a secret.
+    bench.hide("hunter22").await;
+    for more in ["yes more and more", "yes hunter2 | tr -d '\\n'"] {
+        at_exec(&bench, &["--shell", more], |mut tty| {
+            // Until it comes faster than it is read.
+            (0..100).for_each(|_| tty.reads());
+            kill_process(Pid::from_child(&tty.child), Signal::TERM).unwrap();
+            tty.is_left();
+            assert_eq!(tty.ends().code(), Some(128 + Signal::TERM.as_raw()));
+        })
+        .await;
+    }
     bench.end().await;
 }
 
