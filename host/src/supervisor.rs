@@ -24,6 +24,7 @@ pub mod force;
 pub mod keep;
 pub mod launch;
 mod network;
+pub mod order;
 mod pausing;
 mod ports;
 mod secrets;

@@ -140,11 +140,12 @@ impl Sitter {
     pub(super) fn rise(&self) {
         let mut screen = lock(&self.screen);
         if let Ok(Some(raw)) = std::mem::replace(&mut screen.raw, Ok(None)) {
+            // First: what is written waits for whoever has stopped the output.
+            drop(raw);
             if io::stdout().is_terminal() {
                 // A screen that is gone needs it no more.
                 drop(write_stdout(&screen.modes.undo()));
             }
-            drop(raw);
         }
     }
 }

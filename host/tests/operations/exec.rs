@@ -433,8 +433,8 @@ async fn r8_a_detached_process_does_not_defer_the_end_of_a_workspace() {
     assert!(detached.process_id.is_some());
     let place = pyro::workspace::find::find(&bench.pyro.config, "w").unwrap();
     place.change(crate::expiring::expire).await.unwrap();
-    let order = pyro::supervisor::control::Order::ReadTtl;
-    pyro::supervisor::control::order(place.path(), order, DEADLINES.reply).await.unwrap();
+    let order = pyro::supervisor::order::ReadTtl;
+    pyro::supervisor::control::give(order, place.path(), DEADLINES.reply).await.unwrap();
     // The lock is free when the machine is gone.
     drop(place.take_run(std::time::Duration::from_secs(60)).await.unwrap());
     assert_eq!(place.state(), pyro::workspace::State::Stopped);
