@@ -21,7 +21,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// A NIC that is raised as long as this lives.
 #[derive(Debug)]
-pub(super) struct Nic(#[expect(dead_code, reason = "lets go of it when dropped")] Taken);
+pub(super) struct Nic(Taken);
 
 /// That there is no other.
 #[derive(Debug)]
