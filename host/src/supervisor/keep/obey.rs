@@ -3,12 +3,13 @@
 use super::{End, Settled, note};
 use crate::error::Result;
 use crate::event_log::Happening;
-use crate::published::Published;
+use crate::published::{Mapping, Published};
 use crate::supervisor::order::{
-    Kill, ListPorts, Ordered, Pause, Paused, PortPublished, Publish, ReadMetrics, ReadNetwork,
-    ReadSecrets, ReadTtl, Resume, Resumed, Stop, Unpublish,
+    Became, ClaimId, ClaimPorts, Kill, ListPorts, Ordered, Pause, Paused, PortPublished, Publish,
+    ReadMetrics, ReadNetwork, ReadSecrets, ReadTtl, Resume, Resumed, SettlePorts, Stop, Unpublish,
 };
 use crate::supervisor::{Guest, ttl};
+use futures::future::FutureExt;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -39,6 +40,22 @@ impl Settled {
             Ordered::Publish(publish, by) => by.answer(self.publish(publish).await).await,
             Ordered::Unpublish(unpublish, by) => by.answer(Ok(self.unpublish(unpublish))).await,
             Ordered::ListPorts(ListPorts, by) => by.answer(Ok(self.ports.list())).await,
+            Ordered::ClaimPorts(claim, by) => match self.claim_ports(claim).await {
+                Ok(id) => {
+                    let leaves = by.answer_and_attend(Ok(id)).await;
+                    self.claimants.push(
+                        async move {
+                            leaves.await;
+                            id
+                        }
+                        .boxed(),
+                    );
+                }
+                Err(error) => by.answer(Err(error)).await,
+            },
+            Ordered::SettlePorts(SettlePorts { claim, became }, by) => {
+                by.answer(Ok(self.settle_ports(claim, became))).await;
+            }
         }
         ControlFlow::Continue(())
     }
@@ -65,16 +82,33 @@ impl Settled {
         &mut self,
         Publish { guest_port, host_port }: Publish,
     ) -> Result<PortPublished> {
-        let (port, already) = self.ports.publish(guest_port, host_port).await?;
+        let (port, already) = self.ports.publish(Mapping { host_port, guest_port }, None).await?;
         if !already {
-            note(&self.log, Happening::PortPublished(port));
+            note(&self.log, Happening::PortPublished(port.clone()));
         }
         Ok(PortPublished { port, already })
     }
 
     fn unpublish(&mut self, Unpublish { guest_port, host_port }: Unpublish) -> Vec<Published> {
         let gone = self.ports.unpublish(guest_port, host_port);
-        gone.iter().for_each(|port| note(&self.log, Happening::PortUnpublished(*port)));
+        self.note_unpublished(&gone);
         gone
+    }
+
+    async fn claim_ports(&mut self, claim: ClaimPorts) -> Result<ClaimId> {
+        let (id, new) = self.ports.claim(claim).await?;
+        new.into_iter().for_each(|port| note(&self.log, Happening::PortPublished(port)));
+        Ok(id)
+    }
+
+    /// What belongs to a service from now on.
+    pub(super) fn settle_ports(&mut self, claim: ClaimId, became: Became) -> Vec<Published> {
+        let (kept, gone) = self.ports.settle(claim, became);
+        self.note_unpublished(&gone);
+        kept
+    }
+
+    fn note_unpublished(&self, gone: &[Published]) {
+        gone.iter().for_each(|port| note(&self.log, Happening::PortUnpublished(port.clone())));
     }
 }

@@ -1,0 +1,174 @@
+//! Who the ports of services belong to while services start and end.
+//!
+//! ```text
+//! claim ──▶ published for it ──▶ its service starts ──ready──▶ stays
+//!                                  │ fails, ends, its starter leaves ──▶ closed
+//!                                  └ is refused ──▶ as before the claim
+//! ```
+//!
+//! Services are the guest's, and it is not asked: whoever starts or ends one
+//! claims its ports before and says afterwards what became of it. Where several
+//! do so at the same time, the claim that was made last counts.
+
+use super::Ports;
+use crate::error::{Error, ErrorKind, Result};
+use crate::published::{Mapping, PORTS_MAX, Published};
+use crate::supervisor::order::{Became, ClaimId, ClaimPorts, Fate};
+use pyro_protocol::service::{SERVICES_MAX, ServiceName};
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
+
+/// Claims at the same time: each has a descriptor.
+const CLAIMS_MAX: usize = 2 * SERVICES_MAX;
+
+/// Services whose ports are remembered: more than there can be, for those whose
+/// starters left before anything came of it.
+const REMEMBERED_MAX: usize = 2 * PORTS_MAX;
+
+#[derive(Default)]
+pub(super) struct Claims {
+    last: u64,
+    open: BTreeMap<ClaimId, Claim>,
+    services: BTreeMap<ServiceName, Belongings>,
+}
+
+/// A claim that nobody has settled.
+struct Claim {
+    service: ServiceName,
+    undo: Undo,
+}
+
+/// What it takes to undo a claim.
+enum Undo {
+    Nothing,
+    /// The service has this again, or nothing.
+    Restore(Option<Belongings>),
+}
+
+/// What belongs to a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Belongings {
+    /// Who said so.
+    by: ClaimId,
+    /// What it was started with.
+    wanted: Vec<Mapping>,
+    /// The host's ports that it has now.
+    ports: BTreeSet<NonZeroU16>,
+}
+
+impl Ports {
+    /// Publishes what a service needs that is about to start, all or nothing. Gives
+    /// what was not published before.
+    pub(in crate::supervisor) async fn claim(
+        &mut self,
+        ClaimPorts { service, fate }: ClaimPorts,
+    ) -> Result<(ClaimId, Vec<Published>)> {
+        if self.claims.open.len() >= CLAIMS_MAX {
+            let message = format!("{CLAIMS_MAX} services are being started or stopped already");
+            return Err(Error::new(ErrorKind::Conflict, message).hint("try again in a moment"));
+        }
+        let by = ClaimId(self.claims.last + 1);
+        let had = self.claims.services.get(&service);
+        let wanted = match fate {
+            Fate::Start(wanted) => Some(wanted),
+            Fate::Restart => Some(had.map(|had| had.wanted.clone()).unwrap_or_default()),
+            Fate::End => None,
+        };
+        let (undo, new) = match wanted {
+            None => (Undo::Nothing, Vec::new()),
+            Some(wanted) => {
+                let (ports, new) = self.publish_all(&wanted, &service).await?;
+                let before = self.claims.put(&service, Belongings { by, wanted, ports });
+                (Undo::Restore(before), new)
+            }
+        };
+        self.claims.last = by.0;
+        self.claims.open.insert(by, Claim { service, undo });
+        Ok((by, new))
+    }
+
+    async fn publish_all(
+        &mut self,
+        wanted: &[Mapping],
+        service: &ServiceName,
+    ) -> Result<(BTreeSet<NonZeroU16>, Vec<Published>)> {
+        let (mut ports, mut new) = (BTreeSet::new(), Vec::<Published>::new());
+        for mapping in wanted {
+            match self.publish(*mapping, Some(service)).await {
+                Ok((published, already)) => {
+                    ports.insert(published.host_port);
+                    new.extend((!already).then_some(published));
+                }
+                Err(error) => {
+                    for published in new {
+                        self.published.remove(&published.host_port);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok((ports, new))
+    }
+
+    /// Leaves a service what it has now. Gives that, and what it has no more.
+    pub(in crate::supervisor) fn settle(
+        &mut self,
+        claim: ClaimId,
+        became: Became,
+    ) -> (Vec<Published>, Vec<Published>) {
+        let Some(Claim { service, undo }) = self.claims.open.remove(&claim) else {
+            return (Vec::new(), Vec::new());
+        };
+        let mut kept = self.list();
+        kept.retain(|published| published.service.as_ref() == Some(&service));
+        let said = self.claims.services.get(&service).map(|belongings| belongings.by);
+        if said.is_some_and(|by| by > claim) {
+            return (kept, Vec::new());
+        }
+        let has = self.claims.change(&service, became, undo);
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            kept.into_iter().partition(|published| has.contains(&published.host_port));
+        for published in &gone {
+            self.published.remove(&published.host_port);
+        }
+        (kept, gone)
+    }
+}
+
+impl Claims {
+    /// Says what belongs to a service from now on; gives what did.
+    fn put(&mut self, service: &ServiceName, belongings: Belongings) -> Option<Belongings> {
+        if self.services.len() >= REMEMBERED_MAX {
+            self.services.retain(|_, belongings| !belongings.ports.is_empty());
+        }
+        self.services.insert(service.clone(), belongings)
+    }
+
+    /// Says what became of a service; gives the host's ports that it has now.
+    fn change(
+        &mut self,
+        service: &ServiceName,
+        became: Became,
+        undo: Undo,
+    ) -> BTreeSet<NonZeroU16> {
+        let belongings = match (became, undo) {
+            (Became::Gone, _) | (Became::Unchanged, Undo::Restore(None)) => None,
+            (Became::Unchanged, Undo::Restore(Some(before))) => Some(before),
+            (Became::Ready, _) | (Became::Unchanged, Undo::Nothing) => {
+                self.services.remove(service)
+            }
+            (Became::Over, _) => self
+                .services
+                .remove(service)
+                .map(|belongings| Belongings { ports: BTreeSet::new(), ..belongings }),
+        };
+        self.services.remove(service);
+        // Without anything to remember it is as one that nobody knows.
+        let Some(belongings) = belongings.filter(|its| !its.wanted.is_empty()) else {
+            return BTreeSet::new();
+        };
+        let ports = belongings.ports.clone();
+        self.services.insert(service.clone(), belongings);
+        ports
+    }
+}
