@@ -43,13 +43,7 @@ impl Settled {
             Ordered::ClaimPorts(claim, by) => match self.claim_ports(claim).await {
                 Ok(id) => {
                     let leaves = by.answer_and_attend(Ok(id)).await;
-                    self.claimants.push(
-                        async move {
-                            leaves.await;
-                            id
-                        }
-                        .boxed(),
-                    );
+                    self.claimants.push(leaves.map(move |()| id).boxed());
                 }
                 Err(error) => by.answer(Err(error)).await,
             },
