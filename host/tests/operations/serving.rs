@@ -298,6 +298,8 @@ async fn one_that_ends_by_itself_has_its_ports_until_it_is_stopped_or_replaced()
 
     let ends = json!({ "service_name": "web", "command": "true", "publish": ["80"] });
     let first = bench.ask::<ServiceStart>(ends).await.unwrap().service.published_ports;
+    // Its log ends with it.
+    bench.written("web").await;
     assert_eq!(bench.published().await, first);
     let second = bench.start("web", &["81"]).await.unwrap().service.published_ports;
     assert_eq!(second[0].guest_port, 81);
