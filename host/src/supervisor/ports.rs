@@ -75,21 +75,34 @@ impl Ports {
         published.map(|(&host_port, listening)| listening.published_at(host_port)).collect()
     }
 
-    /// Publishes a port for a service or for nobody, at any free one of the host's
-    /// if none is asked for. Says where it is, and whether it was there already.
-    pub(super) async fn publish(
-        &mut self,
+    /// Publishes a port, at any free one of the host's if none is asked for. Says
+    /// where it is, and whether it was there already.
+    pub(super) async fn publish(&mut self, mapping: Mapping) -> Result<(Published, bool)> {
+        if let Some(known) = self.find(mapping, None).next() {
+            return Ok((known, true));
+        }
+        Ok((self.open(mapping, None).await?, false))
+    }
+
+    /// Where a port is published already for a service, or for nobody.
+    fn find(
+        &self,
         Mapping { host_port, guest_port }: Mapping,
         service: Option<&ServiceName>,
-    ) -> Result<(Published, bool)> {
-        let known = self.list().into_iter().find(|published| {
+    ) -> impl Iterator<Item = Published> {
+        self.list().into_iter().filter(move |published| {
             published.guest_port == guest_port
                 && published.service.as_ref() == service
                 && host_port.is_none_or(|port| port == published.host_port)
-        });
-        if let Some(known) = known {
-            return Ok((known, true));
-        }
+        })
+    }
+
+    /// Publishes a port once more.
+    async fn open(
+        &mut self,
+        Mapping { host_port, guest_port }: Mapping,
+        service: Option<&ServiceName>,
+    ) -> Result<Published> {
         if let Some((port, other)) = host_port.and_then(|port| self.published.get_key_value(&port))
         {
             return Err(occupied(&other.published_at(*port)));
@@ -118,7 +131,7 @@ impl Ports {
         let listening = Listening { guest_port, service: service.cloned(), serving };
         let published = listening.published_at(host_port);
         self.published.insert(host_port, listening);
-        Ok((published, false))
+        Ok(published)
     }
 
     /// Takes back what was published of a port, their connections too; says what.

@@ -62,6 +62,8 @@ impl Bench {
             }
             () = leaving => {}
         }
+        // Its log ends with the service.
+        self.written("web").await;
         fs::remove_file(&runs).unwrap();
     }
 }

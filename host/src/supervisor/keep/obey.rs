@@ -76,7 +76,7 @@ impl Settled {
         &mut self,
         Publish { guest_port, host_port }: Publish,
     ) -> Result<PortPublished> {
-        let (port, already) = self.ports.publish(Mapping { host_port, guest_port }, None).await?;
+        let (port, already) = self.ports.publish(Mapping { host_port, guest_port }).await?;
         if !already {
             note(&self.log, Happening::PortPublished(port.clone()));
         }

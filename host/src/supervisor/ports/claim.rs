@@ -93,11 +93,21 @@ impl Ports {
         service: &ServiceName,
     ) -> Result<(BTreeSet<NonZeroU16>, Vec<Published>)> {
         let (mut ports, mut new) = (BTreeSet::new(), Vec::<Published>::new());
-        for mapping in wanted {
-            match self.publish(*mapping, Some(service)).await {
-                Ok((published, already)) => {
+        // Who wants any port does not get one that is named.
+        let (named, any): (Vec<Mapping>, Vec<Mapping>) =
+            wanted.iter().partition(|mapping| mapping.host_port.is_some());
+        for mapping in named.into_iter().chain(any) {
+            let is_its_own = |known: &Published| {
+                mapping.host_port.is_some() || !ports.contains(&known.host_port)
+            };
+            if let Some(known) = self.find(mapping, Some(service)).find(is_its_own) {
+                ports.insert(known.host_port);
+                continue;
+            }
+            match self.open(mapping, Some(service)).await {
+                Ok(published) => {
                     ports.insert(published.host_port);
-                    new.extend((!already).then_some(published));
+                    new.push(published);
                 }
                 Err(error) => {
                     for published in new {
