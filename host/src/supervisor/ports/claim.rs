@@ -182,3 +182,73 @@ impl Claims {
         ports
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::way::Way;
+    use std::fs::File;
+    use std::os::unix::net::UnixListener;
+
+    /// The ports of a guest that nobody connects to.
+    fn ports() -> Ports {
+        let home = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(home.path().join("vmm")).expect("ours");
+        let _endpoint = UnixListener::bind(home.path().join("vmm/vsock.sock")).expect("ours");
+        let directory = File::open(home.path()).expect("ours");
+        Ports::new(Way::endpoint(&directory).expect("it is there"), &directory).expect("one more")
+    }
+
+    async fn claim(ports: &mut Ports, name: &str, fate: Fate) -> Result<ClaimId> {
+        let service = name.parse().expect("a name");
+        ports.claim(ClaimPorts { service, fate }).await.map(|(id, _)| id)
+    }
+
+    fn start(guest_port: u16) -> Fate {
+        let guest_port = NonZeroU16::new(guest_port).expect("not zero");
+        Fate::Start(vec![Mapping { host_port: None, guest_port }])
+    }
+
+    fn guest_ports(published: &[Published]) -> Vec<u16> {
+        published.iter().map(|published| published.guest_port.get()).collect()
+    }
+
+    #[tokio::test]
+    async fn the_claim_that_was_made_last_counts() {
+        let mut ports = ports();
+        let starter = claim(&mut ports, "web", start(80)).await.expect("it is free");
+        let restarter = claim(&mut ports, "web", Fate::Restart).await.expect("it is its own");
+        let other = claim(&mut ports, "web", start(81)).await.expect("it is free");
+        // Whoever started it first has left, and another start was refused.
+        let (_, gone) = ports.settle(starter, Became::Over);
+        assert_eq!(gone, []);
+        let (kept, gone) = ports.settle(other, Became::Unchanged);
+        assert_eq!((guest_ports(&kept), guest_ports(&gone)), (vec![80], vec![81]));
+        let (kept, gone) = ports.settle(restarter, Became::Ready);
+        assert_eq!((guest_ports(&kept), gone), (vec![80], vec![]));
+        // It is stopped while somebody starts it again.
+        let ender = claim(&mut ports, "web", Fate::End).await.expect("there is room");
+        let restarter = claim(&mut ports, "web", Fate::Restart).await.expect("it is its own");
+        assert_eq!(ports.settle(ender, Became::Over).1, []);
+        assert_eq!(guest_ports(&ports.settle(restarter, Became::Ready).0), [80]);
+        // Nobody settles twice.
+        assert_eq!(ports.settle(restarter, Became::Over), (vec![], vec![]));
+        assert_eq!(guest_ports(&ports.list()), [80]);
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_and_claimed_is_bounded() {
+        let mut ports = ports();
+        for number in 0..=REMEMBERED_MAX {
+            let name = format!("s{number}");
+            let starter = claim(&mut ports, &name, start(80)).await.expect("it is free");
+            assert_eq!(ports.settle(starter, Became::Over).1.len(), 1);
+        }
+        assert!(ports.claims.services.len() <= REMEMBERED_MAX);
+        for _ in 0..CLAIMS_MAX {
+            claim(&mut ports, "web", Fate::End).await.expect("there is room");
+        }
+        let error = claim(&mut ports, "web", Fate::End).await.expect_err("they are too many");
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+    }
+}
