@@ -144,13 +144,13 @@ impl Settled {
                     }
                 }
                 Some(claim) = self.claimants.next() => {
-                    self.settle_ports(claim, Became::Over);
+                    self.settle_ports(claim, Became::Over).await;
                 }
                 expired = over(&self.directory, self.ttl, calls) => break End::Expired(expired),
                 () = terminate.told() => break End::Signalled,
             }
         };
-        let Self { directory, handle, log, told, ports, .. } = self;
+        let Self { directory, handle, log, told, mut ports, .. } = self;
         if let Some(network) = &guest.network {
             network.expect_end();
         }
@@ -159,7 +159,7 @@ impl Settled {
         if !matches!(end, End::Crashed(_)) {
             drop(remove(&directory.join(RUNNING_NAME)));
         }
-        drop(ports);
+        ports.end().await;
         drop(crate::vsock::endpoint::close(&handle));
         drop(renew(&handle, super::control::SOCKET_NAME, "control socket"));
         let paused = told.paused_at().is_some();

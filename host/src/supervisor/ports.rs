@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 /// Connections of one workspace: each has two descriptors and, while bytes pass,
@@ -49,7 +49,7 @@ pub(super) struct Ports {
 struct Listening {
     guest_port: NonZeroU16,
     service: Option<ServiceName>,
-    serving: AbortHandle,
+    serving: JoinHandle<()>,
 }
 
 impl Drop for Listening {
@@ -127,7 +127,7 @@ impl Ports {
                 guest_port,
             },
         );
-        let serving = tokio::spawn(serving).abort_handle();
+        let serving = tokio::spawn(serving);
         let listening = Listening { guest_port, service: service.cloned(), serving };
         let published = listening.published_at(host_port);
         self.published.insert(host_port, listening);
@@ -135,7 +135,7 @@ impl Ports {
     }
 
     /// Takes back what was published of a port, their connections too; says what.
-    pub(super) fn unpublish(
+    pub(super) async fn unpublish(
         &mut self,
         guest_port: NonZeroU16,
         host_port: Option<NonZeroU16>,
@@ -145,14 +145,32 @@ impl Ports {
             published.guest_port == guest_port
                 && host_port.is_none_or(|port| port == published.host_port)
         });
-        for published in &gone {
-            self.published.remove(&published.host_port);
-        }
+        self.close(&gone).await;
         gone
+    }
+
+    /// Takes all back.
+    pub(super) async fn end(&mut self) {
+        self.close(&self.list()).await;
+    }
+
+    /// Returns when their ports on the host are free.
+    async fn close(&mut self, gone: &[Published]) {
+        for published in gone {
+            if let Some(listening) = self.published.remove(&published.host_port) {
+                listening.close().await;
+            }
+        }
     }
 }
 
 impl Listening {
+    async fn close(mut self) {
+        self.serving.abort();
+        // It was aborted: there is nothing to hear of it but that.
+        drop((&mut self.serving).await);
+    }
+
     fn published_at(&self, host_port: NonZeroU16) -> Published {
         Published { host_port, guest_port: self.guest_port, service: self.service.clone() }
     }

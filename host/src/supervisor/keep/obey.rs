@@ -38,7 +38,9 @@ impl Settled {
             Ordered::Resume(Resume, by) => by.answer(self.resume(guest).await).await,
             Ordered::ReadMetrics(ReadMetrics, by) => by.answer(guest.metrics().await).await,
             Ordered::Publish(publish, by) => by.answer(self.publish(publish).await).await,
-            Ordered::Unpublish(unpublish, by) => by.answer(Ok(self.unpublish(unpublish))).await,
+            Ordered::Unpublish(unpublish, by) => {
+                by.answer(Ok(self.unpublish(unpublish).await)).await;
+            }
             Ordered::ListPorts(ListPorts, by) => by.answer(Ok(self.ports.list())).await,
             Ordered::ClaimPorts(claim, by) => match self.claim_ports(claim).await {
                 Ok(id) => {
@@ -48,7 +50,7 @@ impl Settled {
                 Err(error) => by.answer(Err(error)).await,
             },
             Ordered::SettlePorts(SettlePorts { claim, became }, by) => {
-                by.answer(Ok(self.settle_ports(claim, became))).await;
+                by.answer(Ok(self.settle_ports(claim, became).await)).await;
             }
         }
         ControlFlow::Continue(())
@@ -83,8 +85,11 @@ impl Settled {
         Ok(PortPublished { port, already })
     }
 
-    fn unpublish(&mut self, Unpublish { guest_port, host_port }: Unpublish) -> Vec<Published> {
-        let gone = self.ports.unpublish(guest_port, host_port);
+    async fn unpublish(
+        &mut self,
+        Unpublish { guest_port, host_port }: Unpublish,
+    ) -> Vec<Published> {
+        let gone = self.ports.unpublish(guest_port, host_port).await;
         self.note_unpublished(&gone);
         gone
     }
@@ -96,8 +101,8 @@ impl Settled {
     }
 
     /// What belongs to a service from now on.
-    pub(super) fn settle_ports(&mut self, claim: ClaimId, became: Became) -> Vec<Published> {
-        let (kept, gone) = self.ports.settle(claim, became);
+    pub(super) async fn settle_ports(&mut self, claim: ClaimId, became: Became) -> Vec<Published> {
+        let (kept, gone) = self.ports.settle(claim, became).await;
         self.note_unpublished(&gone);
         kept
     }

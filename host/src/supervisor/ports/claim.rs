@@ -110,9 +110,7 @@ impl Ports {
                     new.push(published);
                 }
                 Err(error) => {
-                    for published in new {
-                        self.published.remove(&published.host_port);
-                    }
+                    self.close(&new).await;
                     return Err(error);
                 }
             }
@@ -121,7 +119,7 @@ impl Ports {
     }
 
     /// Leaves a service what it has now. Gives that, and what it has no more.
-    pub(in crate::supervisor) fn settle(
+    pub(in crate::supervisor) async fn settle(
         &mut self,
         claim: ClaimId,
         became: Became,
@@ -138,9 +136,7 @@ impl Ports {
         let has = self.claims.change(&service, became, undo);
         let (kept, gone): (Vec<_>, Vec<_>) =
             kept.into_iter().partition(|published| has.contains(&published.host_port));
-        for published in &gone {
-            self.published.remove(&published.host_port);
-        }
+        self.close(&gone).await;
         (kept, gone)
     }
 }
@@ -220,19 +216,19 @@ mod tests {
         let restarter = claim(&mut ports, "web", Fate::Restart).await.expect("it is its own");
         let other = claim(&mut ports, "web", start(81)).await.expect("it is free");
         // Whoever started it first has left, and another start was refused.
-        let (_, gone) = ports.settle(starter, Became::Over);
+        let (_, gone) = ports.settle(starter, Became::Over).await;
         assert_eq!(gone, []);
-        let (kept, gone) = ports.settle(other, Became::Unchanged);
+        let (kept, gone) = ports.settle(other, Became::Unchanged).await;
         assert_eq!((guest_ports(&kept), guest_ports(&gone)), (vec![80], vec![81]));
-        let (kept, gone) = ports.settle(restarter, Became::Ready);
+        let (kept, gone) = ports.settle(restarter, Became::Ready).await;
         assert_eq!((guest_ports(&kept), gone), (vec![80], vec![]));
         // It is stopped while somebody starts it again.
         let ender = claim(&mut ports, "web", Fate::End).await.expect("there is room");
         let restarter = claim(&mut ports, "web", Fate::Restart).await.expect("it is its own");
-        assert_eq!(ports.settle(ender, Became::Over).1, []);
-        assert_eq!(guest_ports(&ports.settle(restarter, Became::Ready).0), [80]);
+        assert_eq!(ports.settle(ender, Became::Over).await.1, []);
+        assert_eq!(guest_ports(&ports.settle(restarter, Became::Ready).await.0), [80]);
         // Nobody settles twice.
-        assert_eq!(ports.settle(restarter, Became::Over), (vec![], vec![]));
+        assert_eq!(ports.settle(restarter, Became::Over).await, (vec![], vec![]));
         assert_eq!(guest_ports(&ports.list()), [80]);
     }
 
@@ -242,7 +238,7 @@ mod tests {
         for number in 0..=REMEMBERED_MAX {
             let name = format!("s{number}");
             let starter = claim(&mut ports, &name, start(80)).await.expect("it is free");
-            assert_eq!(ports.settle(starter, Became::Over).1.len(), 1);
+            assert_eq!(ports.settle(starter, Became::Over).await.1.len(), 1);
         }
         assert!(ports.claims.services.len() <= REMEMBERED_MAX);
         for _ in 0..CLAIMS_MAX {
