@@ -72,9 +72,15 @@ fn hosts(ports: &[PublishedPort]) -> Vec<u16> {
     ports.iter().map(|port| port.host_port).collect()
 }
 
-/// A port of the host's that nobody has.
-async fn free() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+/// A port of the host's that nobody has, and that nobody gets who takes any.
+async fn unused() -> TcpListener {
+    let first = 10_000 + std::process::id() * 8 % 20_000;
+    for port in u16::try_from(first).unwrap()..32_768 {
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
+            return listener;
+        }
+    }
+    panic!("they are all taken");
 }
 
 async fn assert_refused(port: u16) {
@@ -87,7 +93,7 @@ async fn r11_what_a_service_publishes_stays_with_it() {
     let bench = Bench::new().await;
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let guest = server.local_addr().unwrap().port();
-    let fixed = free().await;
+    let fixed = unused().await.local_addr().unwrap().port();
     let wanted = [guest.to_string(), format!("{fixed}:{guest}")];
     let started = bench.start("web", &[&wanted[0], &wanted[1]]).await.unwrap().service;
     let ports = started.published_ports.clone();
@@ -150,7 +156,7 @@ async fn r11_what_a_service_publishes_stays_with_it() {
 #[tokio::test]
 async fn a_port_that_is_not_free_keeps_its_service_from_starting() {
     let bench = Bench::new().await;
-    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other = unused().await;
     let taken = other.local_addr().unwrap().port();
     let wanted = format!("{taken}:80");
     let error = bench.start("web", &["81", &wanted]).await.unwrap_err();
