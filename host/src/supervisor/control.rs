@@ -107,13 +107,30 @@ impl<O: Order> Reply<O> {
 
     /// Says what came of the order, to whoever still waits. When it could not be
     /// carried out, all is as it was before.
-    pub async fn answer(mut self, outcome: Result<O::Outcome>) {
+    pub async fn answer(self, outcome: Result<O::Outcome>) {
+        drop(self.answer_and_attend(outcome).await);
+    }
+
+    /// The same; what is given back is over when whoever gave the order has left.
+    pub async fn answer_and_attend(
+        mut self,
+        outcome: Result<O::Outcome>,
+    ) -> BoxFuture<'static, ()> {
         let answer: Answer<O> = outcome.map_err(|error| Failure::from(&error));
         if let Ok(mut line) = serde_json::to_vec(&answer) {
             line.push(b'\n');
             drop(self.client.write_all(&line).await);
         }
+        let mut client = self.client;
+        // He has nothing more to say.
+        async move { drop(client.read_u8().await) }.boxed()
     }
+}
+
+/// That whoever gave an order is still there, for as long as this is.
+#[derive(Debug)]
+pub struct Presence {
+    _client: UnixStream,
 }
 
 /// Gives an order to the supervisor of the workspace in a directory and waits
@@ -129,6 +146,18 @@ pub async fn give<O: Order>(
     directory: &Path,
     deadline: Duration,
 ) -> Result<Option<O::Outcome>> {
+    Ok(give_and_stay(order, directory, deadline).await?.map(|(outcome, _)| outcome))
+}
+
+/// The same, and the supervisor can tell how long its giver is there.
+///
+/// # Errors
+/// As [`give`].
+pub async fn give_and_stay<O: Order>(
+    order: O,
+    directory: &Path,
+    deadline: Duration,
+) -> Result<Option<(O::Outcome, Presence)>> {
     let order: AnyOrder = order.into();
     let asking = async {
         let directory = File::open(directory)?;
@@ -136,11 +165,13 @@ pub async fn give<O: Order>(
         let mut line = serde_json::to_vec(&order)?;
         line.push(b'\n');
         client.write_all(&line).await?;
-        read_line(&mut BufReader::new(client)).await
+        let mut client = BufReader::new(client);
+        let line = read_line(&mut client).await?;
+        Ok((line, Presence { _client: client.into_inner() }))
     };
-    let line = match timeout(deadline, asking).await {
-        Ok(Ok(line)) if line.is_empty() => return Ok(None),
-        Ok(Ok(line)) => line,
+    let (line, presence) = match timeout(deadline, asking).await {
+        Ok(Ok((line, _))) if line.is_empty() => return Ok(None),
+        Ok(Ok(answered)) => answered,
         Ok(Err(error)) if is_nobody(&error) => return Ok(None),
         Ok(Err(error)) => {
             let message = format!("cannot reach the supervisor in {}", directory.display());
@@ -154,7 +185,8 @@ pub async fn give<O: Order>(
     let answer: Answer<O> = serde_json::from_slice(&line).map_err(|error| {
         Error::new(ErrorKind::Internal, "a supervisor's answer makes no sense").because(error)
     })?;
-    answer.map(Some).map_err(Error::from)
+    let outcome = answer.map_err(Error::from)?;
+    Ok(Some((outcome, presence)))
 }
 
 /// Whether an error says that nobody is behind the socket, or not any more.

@@ -4,7 +4,7 @@
 mod obey;
 
 use super::control::{Control, Reply};
-use super::order::{Kill, Stop, Stopped};
+use super::order::{Became, ClaimId, Kill, Stop, Stopped};
 use super::pausing::{CLOCK_MAX, Told};
 use super::ports::Ports;
 use super::ttl::{self, Ttl, TtlAction};
@@ -16,6 +16,8 @@ use crate::store::lock::Lock;
 use crate::store::{discard_dir, record};
 use crate::vmm::Rung;
 use crate::vsock::calls::{Calls, Silence};
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -95,6 +97,8 @@ pub(super) struct Settled {
     ttl: Option<Ttl>,
     told: Told,
     ports: Ports,
+    /// Those who start or end services; each gives its claim when it has left.
+    claimants: FuturesUnordered<BoxFuture<'static, ClaimId>>,
     secrets: SecretStore,
 }
 
@@ -122,7 +126,8 @@ pub(super) fn settle(
     note(&log, Happening::Started { boot_ms: guest.ready.boot_ms() });
     // What is written later is told: the socket is there.
     let ttl = ttl::read(&directory)?;
-    Ok(Settled { directory, handle, control, log, calls, ttl, told, ports, secrets })
+    let claimants = FuturesUnordered::new();
+    Ok(Settled { directory, handle, control, log, calls, ttl, told, ports, claimants, secrets })
 }
 
 impl Settled {
@@ -138,11 +143,14 @@ impl Settled {
                         break end;
                     }
                 }
+                Some(claim) = self.claimants.next() => {
+                    self.settle_ports(claim, Became::Over).await;
+                }
                 expired = over(&self.directory, self.ttl, calls) => break End::Expired(expired),
                 () = terminate.told() => break End::Signalled,
             }
         };
-        let Self { directory, handle, log, told, ports, .. } = self;
+        let Self { directory, handle, log, told, mut ports, .. } = self;
         if let Some(network) = &guest.network {
             network.expect_end();
         }
@@ -151,7 +159,7 @@ impl Settled {
         if !matches!(end, End::Crashed(_)) {
             drop(remove(&directory.join(RUNNING_NAME)));
         }
-        drop(ports);
+        ports.end().await;
         drop(crate::vsock::endpoint::close(&handle));
         drop(renew(&handle, super::control::SOCKET_NAME, "control socket"));
         let paused = told.paused_at().is_some();

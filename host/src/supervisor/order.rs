@@ -1,8 +1,9 @@
 //! THE table of orders: what can be asked of a supervisor, and what comes of it.
 
 use super::control::Reply;
-use crate::published::Published;
+use crate::published::{Mapping, Published};
 use crate::vmm::Metrics;
+use pyro_protocol::service::ServiceName;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::num::NonZeroU16;
 
@@ -15,7 +16,7 @@ pub trait Order: Into<AnyOrder> {
 macro_rules! orders {
     ($($order:ident -> $outcome:ty;)*) => {
         /// Any order, as it goes over the socket.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub enum AnyOrder {
             $(
@@ -66,6 +67,8 @@ orders! {
     Publish -> PortPublished;
     Unpublish -> Vec<Published>;
     ListPorts -> Vec<Published>;
+    ClaimPorts -> ClaimId;
+    SettlePorts -> Vec<Published>;
 }
 
 /// Power the guest off in good order, and end.
@@ -136,7 +139,7 @@ pub struct Publish {
 }
 
 /// A port is published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortPublished {
     /// Where.
     pub port: Published,
@@ -156,3 +159,52 @@ pub struct Unpublish {
 /// Say what is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListPorts;
+
+/// See to the ports of a service that is about to start or to end. What comes of
+/// that is told by [`SettlePorts`]; whoever leaves before has told [`Became::Over`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimPorts {
+    /// Which service.
+    pub service: ServiceName,
+    /// What is about to happen to it.
+    pub fate: Fate,
+}
+
+/// What is about to happen to a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// It starts: these are published, all or none.
+    Start(Vec<Mapping>),
+    /// It starts again: what it was started with is published.
+    Restart,
+    /// It ends: what it has is published until it has.
+    End,
+}
+
+/// Which claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ClaimId(pub u64);
+
+/// Leave published what a service has now. Says what that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettlePorts {
+    /// Who claimed it.
+    pub claim: ClaimId,
+    /// What became of the service.
+    pub became: Became,
+}
+
+/// What became of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Became {
+    /// It was ready: it has what it was started with, and nothing else.
+    Ready,
+    /// It is over, or never was ready: it has nothing until it starts again.
+    Over,
+    /// It is not there any more.
+    Gone,
+    /// Nothing became of it: it has what it had before the claim.
+    Unchanged,
+}

@@ -4,7 +4,7 @@ use super::place::{Place, State};
 use super::power::by_force;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::supervisor::control::give;
+use crate::supervisor::control::{Presence, give_and_stay};
 use crate::supervisor::order::Order;
 use std::time::Duration;
 
@@ -25,9 +25,20 @@ pub(super) async fn ask<O: Order>(
     deadline: Duration,
     context: &Context,
 ) -> Result<O::Outcome> {
-    let asking = give(order, place.path(), deadline);
+    let (outcome, _) = ask_and_stay(place, order, deadline, context).await?;
+    Ok(outcome)
+}
+
+/// The same, and the supervisor can tell how long its giver is there.
+pub(super) async fn ask_and_stay<O: Order>(
+    place: &Place,
+    order: O,
+    deadline: Duration,
+    context: &Context,
+) -> Result<(O::Outcome, Presence)> {
+    let asking = give_and_stay(order, place.path(), deadline);
     match context.unless_cancelled(asking).await {
-        Ok(Some(outcome)) => Ok(outcome),
+        Ok(Some(answered)) => Ok(answered),
         Ok(None) => Err(unheard(place)),
         Err(error) => Err(stuck(error, place)),
     }

@@ -4,7 +4,7 @@ use super::orders::{ask, require_up};
 use super::place::Place;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::published::Published;
+use crate::published::{Mapping, Published};
 use crate::supervisor::control::give;
 use crate::supervisor::order::{ListPorts, PortPublished, Publish, Unpublish};
 use std::num::NonZeroU16;
@@ -15,15 +15,6 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long who only asks how a workspace is waits for its ports.
 const GLANCE: Duration = Duration::from_secs(2);
-
-/// Which port to publish, or to take back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mapping {
-    /// The port on the host; any if not said.
-    pub host_port: Option<NonZeroU16>,
-    /// The port in the guest.
-    pub guest_port: NonZeroU16,
-}
 
 /// Publishes ports of a workspace that is up, all or none. One that is published
 /// already is left as it is.
@@ -41,11 +32,11 @@ pub async fn publish(
     for mapping in mappings {
         match publish_one(place, *mapping, context).await {
             Ok((port, already)) => {
+                new.extend((!already).then(|| port.clone()));
                 published.push(port);
-                new.extend((!already).then_some(port));
             }
             Err(error) => {
-                for Published { host_port, guest_port } in new {
+                for Published { host_port, guest_port, .. } in new {
                     let host_port = Some(host_port);
                     let order = Unpublish { guest_port, host_port };
                     // Why it could not be matters more than that some of it stays.

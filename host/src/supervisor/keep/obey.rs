@@ -3,12 +3,13 @@
 use super::{End, Settled, note};
 use crate::error::Result;
 use crate::event_log::Happening;
-use crate::published::Published;
+use crate::published::{Mapping, Published};
 use crate::supervisor::order::{
-    Kill, ListPorts, Ordered, Pause, Paused, PortPublished, Publish, ReadMetrics, ReadNetwork,
-    ReadSecrets, ReadTtl, Resume, Resumed, Stop, Unpublish,
+    Became, ClaimId, ClaimPorts, Kill, ListPorts, Ordered, Pause, Paused, PortPublished, Publish,
+    ReadMetrics, ReadNetwork, ReadSecrets, ReadTtl, Resume, Resumed, SettlePorts, Stop, Unpublish,
 };
 use crate::supervisor::{Guest, ttl};
+use futures::future::FutureExt;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -37,8 +38,20 @@ impl Settled {
             Ordered::Resume(Resume, by) => by.answer(self.resume(guest).await).await,
             Ordered::ReadMetrics(ReadMetrics, by) => by.answer(guest.metrics().await).await,
             Ordered::Publish(publish, by) => by.answer(self.publish(publish).await).await,
-            Ordered::Unpublish(unpublish, by) => by.answer(Ok(self.unpublish(unpublish))).await,
+            Ordered::Unpublish(unpublish, by) => {
+                by.answer(Ok(self.unpublish(unpublish).await)).await;
+            }
             Ordered::ListPorts(ListPorts, by) => by.answer(Ok(self.ports.list())).await,
+            Ordered::ClaimPorts(claim, by) => match self.claim_ports(claim).await {
+                Ok(id) => {
+                    let leaves = by.answer_and_attend(Ok(id)).await;
+                    self.claimants.push(leaves.map(move |()| id).boxed());
+                }
+                Err(error) => by.answer(Err(error)).await,
+            },
+            Ordered::SettlePorts(SettlePorts { claim, became }, by) => {
+                by.answer(Ok(self.settle_ports(claim, became).await)).await;
+            }
         }
         ControlFlow::Continue(())
     }
@@ -65,16 +78,36 @@ impl Settled {
         &mut self,
         Publish { guest_port, host_port }: Publish,
     ) -> Result<PortPublished> {
-        let (port, already) = self.ports.publish(guest_port, host_port).await?;
+        let (port, already) = self.ports.publish(Mapping { host_port, guest_port }).await?;
         if !already {
-            note(&self.log, Happening::PortPublished(port));
+            note(&self.log, Happening::PortPublished(port.clone()));
         }
         Ok(PortPublished { port, already })
     }
 
-    fn unpublish(&mut self, Unpublish { guest_port, host_port }: Unpublish) -> Vec<Published> {
-        let gone = self.ports.unpublish(guest_port, host_port);
-        gone.iter().for_each(|port| note(&self.log, Happening::PortUnpublished(*port)));
+    async fn unpublish(
+        &mut self,
+        Unpublish { guest_port, host_port }: Unpublish,
+    ) -> Vec<Published> {
+        let gone = self.ports.unpublish(guest_port, host_port).await;
+        self.note_unpublished(&gone);
         gone
+    }
+
+    async fn claim_ports(&mut self, claim: ClaimPorts) -> Result<ClaimId> {
+        let (id, new) = self.ports.claim(claim).await?;
+        new.into_iter().for_each(|port| note(&self.log, Happening::PortPublished(port)));
+        Ok(id)
+    }
+
+    /// What belongs to a service from now on.
+    pub(super) async fn settle_ports(&mut self, claim: ClaimId, became: Became) -> Vec<Published> {
+        let (kept, gone) = self.ports.settle(claim, became).await;
+        self.note_unpublished(&gone);
+        kept
+    }
+
+    fn note_unpublished(&self, gone: &[Published]) {
+        gone.iter().for_each(|port| note(&self.log, Happening::PortUnpublished(port.clone())));
     }
 }
