@@ -61,6 +61,8 @@ mod run;
 mod secrets;
 #[path = "operations/services.rs"]
 mod services;
+#[path = "operations/serving.rs"]
+mod serving;
 #[path = "operations/shells.rs"]
 mod shells;
 #[path = "operations/streams.rs"]

@@ -88,26 +88,32 @@ pub(super) fn run(asked: Asked) -> ExitCode {
     }
 }
 
+/// Errors are told without secrets, as those of operations are.
 async fn attach(pyro: &Pyro, asked: Asked) -> Result<Left> {
+    let context = Context { caller: Caller::Cli, ..Context::default() };
+    let left = attach_in(pyro, asked, &context).await;
+    left.map_err(|error| context.discretion.redactor().unwrap_or_default().error(error))
+}
+
+async fn attach_in(pyro: &Pyro, asked: Asked, context: &Context) -> Result<Left> {
     let size = terminal::size().ok_or_else(|| {
         Error::new(ErrorKind::InvalidInput, "standard input is no terminal").hint(
             "attach from a terminal; programs use `pyro workspace shell write` and \
              `pyro workspace shell read`",
         )
     })?;
-    let context = Context { caller: Caller::Cli, ..Context::default() };
-    let live = Live::open(pyro, asked.workspace.as_str(), &context).await?;
+    let live = Live::open(pyro, asked.workspace.as_str(), context).await?;
     let started = Instant::now();
     // Signals may come as soon as there is something to leave.
     let interrupts = listen()?;
     let (id, seat, is_new) = match asked.target {
-        Target::Shell(ShellRef(id)) => (id, Seat::take(&live, id, size, &context).await?, false),
+        Target::Shell(ShellRef(id)) => (id, Seat::take(&live, id, size, context).await?, false),
         Target::New { argv, cwd, env, secret_env, user } => {
             let mut env = Variables::resolve(env, &pyro.config);
             live.add_secrets(&mut env, &secret_env)?;
             let request = OpenRequest { argv, cwd, env, user, size };
-            let id = open(pyro, &live, request, &context).await?.id;
-            (id, Seat::first(&live, id, &context).await?, true)
+            let id = open(pyro, &live, request, context).await?.id;
+            (id, Seat::first(&live, id, context).await?, true)
         }
     };
     let left = sit(seat, size, asked.keys, interrupts).await;
@@ -147,7 +153,7 @@ async fn sit(
     keys: DetachKeys,
     mut interrupts: Interrupts,
 ) -> Result<Left> {
-    let (pieces, mut shown) = show().map_err(|error| Error::io("cannot start a thread", error))?;
+    let (pieces, shown) = show().map_err(|error| Error::io("cannot start a thread", error))?;
     let (acts, receiver) = mpsc::channel(ACTS_MAX);
     let unset = |error| Error::io("cannot set the terminal up", error);
     let ears = Ears::open().map_err(unset)?;
@@ -171,12 +177,16 @@ async fn sit(
         }),
         signal = interrupts.next() => Ok(Left::Stopped(signal)),
         // The terminal has gone.
-        _ = &mut shown => Ok(Left::Detached),
+        () = pieces.closed() => Ok(Left::Detached),
     };
-    drop(pieces.send(modes.undo()).await);
-    drop(pieces);
+    let undo = modes.undo();
+    let showing = async move {
+        drop(pieces.send(undo).await);
+        drop(pieces);
+        drop(shown.await);
+    };
     // Whoever has stopped the output keeps nobody here.
-    drop(timeout(LAST_WORDS, shown).await);
+    drop(timeout(LAST_WORDS, showing).await);
     drop(raw);
     left
 }

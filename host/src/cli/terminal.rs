@@ -169,11 +169,12 @@ impl Sitter {
     pub(super) fn rise(&self) {
         let mut screen = lock(&self.screen);
         if let Some(raw) = screen.raw.take() {
+            // First: what is written waits for whoever has stopped the output.
+            drop(raw);
             if io::stdout().is_terminal() {
                 // A screen that is gone needs it no more.
                 drop(write_stdout(&screen.modes.undo()));
             }
-            drop(raw);
         }
     }
 }

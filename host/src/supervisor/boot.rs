@@ -5,6 +5,7 @@ use super::secrets::hand_over;
 use super::trunk::{Trunk, broken};
 use super::way::Way;
 use super::{Assignment, Endpoint, Guest, LAST_BREATH, Ready};
+use crate::egress::gateway::wire::Cable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::fill_random;
 use crate::secret::{SecretStore, Secrets};
@@ -112,6 +113,7 @@ async fn boot(
     let mut process = started.process;
     let mut logging: Endpoint = Box::pin(console.keep(started.console)?);
     let deadline = assignment.boot_deadline;
+    let cable = started.nic.map(Cable::new);
     let coming_up =
         timeout(deadline, come_up(assignment, secrets, directory, started.link, started_at));
     let booting = async {
@@ -143,7 +145,7 @@ async fn boot(
     match booted {
         Ok(up) => {
             process.came_up();
-            Ok(Guest::new(process, up, logging, console.discretion()))
+            Ok(Guest::new(process, up, cable, logging, console.discretion()))
         }
         Err(failure) => {
             Err(BootFailure { silent: console.is_silent(), error: console.explain(failure) })

@@ -6,15 +6,13 @@
 //! ```
 
 use super::failure::Failure;
+use super::order::{AnyOrder, Order, Ordered};
 use crate::error::{Error, ErrorKind, Result};
-use crate::published::Published;
-use crate::vmm::Metrics;
 use crate::vsock::short_path;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
-use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::num::NonZeroU16;
+use std::marker::PhantomData;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
@@ -35,86 +33,8 @@ const ORDER_DEADLINE: Duration = Duration::from_secs(5);
 /// queue.
 const CLIENTS_MAX: usize = 16;
 
-/// What can be asked of a supervisor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Order {
-    /// Power the guest off in good order, and end.
-    Stop {
-        /// How long its processes may take to obey TERM.
-        grace_ms: u32,
-    },
-    /// Kill the guest, and end: nobody needs its disk.
-    Kill,
-    /// The workspace's record says something else of how long it lives.
-    ReadTtl,
-    /// The workspace's record says something else of its network.
-    ReadNetwork,
-    /// The workspace's secrets are others: hand them to the guest.
-    ReadSecrets,
-    /// Make the guest stand still.
-    Pause,
-    /// Let it go on.
-    Resume,
-    /// Say what the VMM has counted.
-    Metrics,
-    /// Let programs of the host connect to a TCP port of the guest.
-    Publish {
-        /// The port in the guest.
-        guest_port: NonZeroU16,
-        /// The port on the host; any free one if not said.
-        host_port: Option<NonZeroU16>,
-    },
-    /// Let them no more.
-    Unpublish {
-        /// The port in the guest.
-        guest_port: NonZeroU16,
-        /// The port on the host; all if not said.
-        host_port: Option<NonZeroU16>,
-    },
-    /// Say what is published.
-    Ports,
-}
-
-/// What came of an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Answer {
-    /// The guest is gone.
-    Stopped {
-        /// Whether its disk was made consistent before.
-        clean: bool,
-    },
-    /// So be it.
-    Noted,
-    /// The guest stands still.
-    Paused {
-        /// Whether it did before.
-        already: bool,
-    },
-    /// The guest goes on.
-    Resumed {
-        /// Whether it did before.
-        already: bool,
-        /// Why its clock is late, if it is.
-        clock_is_late: Option<String>,
-    },
-    /// What the VMM has counted.
-    Metrics(Metrics),
-    /// A port is published.
-    Published {
-        /// Where.
-        port: Published,
-        /// Whether it was before.
-        already: bool,
-    },
-    /// These are published no more.
-    Unpublished(Vec<Published>),
-    /// These are published.
-    Ports(Vec<Published>),
-    /// It could not be done; all is as it was before.
-    Failed(Failure),
-}
+/// What came of an order: of another kind for each.
+type Answer<O> = std::result::Result<<O as Order>::Outcome, Failure>;
 
 /// Where orders arrive.
 pub struct Control {
@@ -123,11 +43,10 @@ pub struct Control {
     clients: FuturesUnordered<BoxFuture<'static, Option<Ordered>>>,
 }
 
-/// An order and who waits for its answer.
-pub struct Ordered {
-    /// What is wanted.
-    pub order: Order,
+/// Whoever gave an order, waiting for what comes of it.
+pub struct Reply<O> {
     client: UnixStream,
+    order: PhantomData<O>,
 }
 
 impl Control {
@@ -172,7 +91,7 @@ async fn hear(client: UnixStream) -> Option<Ordered> {
     let mut client = BufReader::new(client);
     let line = read_line(&mut client).await.ok()?;
     let order = serde_json::from_slice(&line).ok()?;
-    Some(Ordered { order, client: client.into_inner() })
+    Some(Ordered::new(order, client.into_inner()))
 }
 
 async fn read_line(from: &mut BufReader<UnixStream>) -> std::io::Result<Vec<u8>> {
@@ -181,22 +100,37 @@ async fn read_line(from: &mut BufReader<UnixStream>) -> std::io::Result<Vec<u8>>
     Ok(line)
 }
 
-impl Answer {
-    /// That it could not be done, and why.
-    #[must_use]
-    pub fn failed(error: Error) -> Self {
-        Self::Failed(Failure::from(&error))
+impl<O: Order> Reply<O> {
+    pub(super) const fn to(client: UnixStream) -> Self {
+        Self { client, order: PhantomData }
     }
-}
 
-impl Ordered {
-    /// Says that it is done, to whoever still waits.
-    pub async fn answer(mut self, answer: Answer) {
+    /// Says what came of the order, to whoever still waits. When it could not be
+    /// carried out, all is as it was before.
+    pub async fn answer(self, outcome: Result<O::Outcome>) {
+        drop(self.answer_and_attend(outcome).await);
+    }
+
+    /// The same; what is given back is over when whoever gave the order has left.
+    pub async fn answer_and_attend(
+        mut self,
+        outcome: Result<O::Outcome>,
+    ) -> BoxFuture<'static, ()> {
+        let answer: Answer<O> = outcome.map_err(|error| Failure::from(&error));
         if let Ok(mut line) = serde_json::to_vec(&answer) {
             line.push(b'\n');
             drop(self.client.write_all(&line).await);
         }
+        let mut client = self.client;
+        // He has nothing more to say.
+        async move { drop(client.read_u8().await) }.boxed()
     }
+}
+
+/// That whoever gave an order is still there, for as long as this is.
+#[derive(Debug)]
+pub struct Presence {
+    _client: UnixStream,
 }
 
 /// Gives an order to the supervisor of the workspace in a directory and waits
@@ -204,31 +138,55 @@ impl Ordered {
 /// without an answer.
 ///
 /// # Errors
-/// `TimedOut` when nothing comes of it before the deadline; and when there may be
-/// one that cannot be told.
-pub async fn order(directory: &Path, order: Order, deadline: Duration) -> Result<Option<Answer>> {
+/// Why it could not be carried out; `TimedOut` when nothing comes of it before the
+/// deadline; `Internal` when the answer is to something else; and when there may be
+/// a supervisor that cannot be told.
+pub async fn give<O: Order>(
+    order: O,
+    directory: &Path,
+    deadline: Duration,
+) -> Result<Option<O::Outcome>> {
+    Ok(give_and_stay(order, directory, deadline).await?.map(|(outcome, _)| outcome))
+}
+
+/// The same, and the supervisor can tell how long its giver is there.
+///
+/// # Errors
+/// As [`give`].
+pub async fn give_and_stay<O: Order>(
+    order: O,
+    directory: &Path,
+    deadline: Duration,
+) -> Result<Option<(O::Outcome, Presence)>> {
+    let order: AnyOrder = order.into();
     let asking = async {
         let directory = File::open(directory)?;
         let mut client = UnixStream::connect(short_path(directory.as_fd(), SOCKET_NAME)).await?;
         let mut line = serde_json::to_vec(&order)?;
         line.push(b'\n');
         client.write_all(&line).await?;
-        read_line(&mut BufReader::new(client)).await
+        let mut client = BufReader::new(client);
+        let line = read_line(&mut client).await?;
+        Ok((line, Presence { _client: client.into_inner() }))
     };
-    match timeout(deadline, asking).await {
-        Ok(Ok(line)) if line.is_empty() => Ok(None),
-        Ok(Ok(line)) => serde_json::from_slice(&line).map(Some).map_err(|error| {
-            Error::new(ErrorKind::Internal, "a supervisor's answer is malformed").because(error)
-        }),
-        Ok(Err(error)) if is_nobody(&error) => Ok(None),
+    let (line, presence) = match timeout(deadline, asking).await {
+        Ok(Ok((line, _))) if line.is_empty() => return Ok(None),
+        Ok(Ok(answered)) => answered,
+        Ok(Err(error)) if is_nobody(&error) => return Ok(None),
         Ok(Err(error)) => {
-            Err(Error::io(format!("cannot reach the supervisor in {}", directory.display()), error))
+            let message = format!("cannot reach the supervisor in {}", directory.display());
+            return Err(Error::io(message, error));
         }
-        Err(_) => Err(Error::new(
-            ErrorKind::TimedOut,
-            format!("the supervisor did not answer within {} s", deadline.as_secs()),
-        )),
-    }
+        Err(_) => {
+            let message = format!("the supervisor did not answer within {} s", deadline.as_secs());
+            return Err(Error::new(ErrorKind::TimedOut, message));
+        }
+    };
+    let answer: Answer<O> = serde_json::from_slice(&line).map_err(|error| {
+        Error::new(ErrorKind::Internal, "a supervisor's answer makes no sense").because(error)
+    })?;
+    let outcome = answer.map_err(Error::from)?;
+    Ok(Some((outcome, presence)))
 }
 
 /// Whether an error says that nobody is behind the socket, or not any more.
@@ -239,6 +197,7 @@ fn is_nobody(error: &std::io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::order::{Kill, Stop, Stopped};
     use super::*;
 
     #[tokio::test]
@@ -247,29 +206,66 @@ mod tests {
         let mut control = Control::open(&File::open(home.path()).expect("ours")).expect("a socket");
         let path = home.path().join(SOCKET_NAME);
         let silent = UnixStream::connect(path).await.expect("it listens");
-        let asking = order(home.path(), Order::Kill, ORDER_DEADLINE / 2);
+        let asking = give(Stop { grace_ms: 7 }, home.path(), ORDER_DEADLINE / 2);
         let (answer, ()) = tokio::join!(asking, async {
-            let ordered = control.next().await;
-            assert_eq!(ordered.order, Order::Kill);
-            ordered.answer(Answer::Noted).await;
+            let Ordered::Stop(Stop { grace_ms: 7 }, by) = control.next().await else {
+                panic!("another order arrived");
+            };
+            by.answer(Ok(Stopped { clean: true })).await;
         });
-        assert_eq!(answer.expect("in time"), Some(Answer::Noted));
+        assert_eq!(answer.expect("in time"), Some(Stopped { clean: true }));
         drop(silent);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_done_is_told_with_its_kind_and_the_next_step() {
+        let home = tempfile::tempdir().expect("a directory");
+        let mut control = Control::open(&File::open(home.path()).expect("ours")).expect("a socket");
+        let asking = give(Kill, home.path(), ORDER_DEADLINE);
+        let (answer, ()) = tokio::join!(asking, async {
+            let Ordered::Kill(Kill, by) = control.next().await else {
+                panic!("another order arrived");
+            };
+            by.answer(Err(Error::new(ErrorKind::Unsupported, "it cannot").hint("leave it"))).await;
+        });
+        let error = answer.expect_err("it cannot");
+        assert_eq!((error.kind(), error.message()), (ErrorKind::Unsupported, "it cannot"));
+        assert_eq!(error.next_step(), Some("leave it"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_something_else_is_an_error() {
+        let home = tempfile::tempdir().expect("a directory");
+        let endless = "x".repeat(usize::try_from(LINE_MAX).expect("small") + 1);
+        let paused = r#"{"Ok":{"already":true}}"#;
+        for said in ["\n", "{}\n", r#"{"Ok":null}"#, paused, &endless] {
+            let listener = UnixListener::bind(home.path().join(SOCKET_NAME)).expect("a socket");
+            let asking = give(Stop { grace_ms: 0 }, home.path(), ORDER_DEADLINE);
+            let (answer, ()) = tokio::join!(asking, async {
+                let (client, _) = listener.accept().await.expect("it asks");
+                let mut client = BufReader::new(client);
+                read_line(&mut client).await.expect("its order");
+                client.write_all(said.as_bytes()).await.expect("it listens");
+            });
+            let error = answer.expect_err("it was asked to stop");
+            assert_eq!(error.kind(), ErrorKind::Internal, "{said}");
+            std::fs::remove_file(home.path().join(SOCKET_NAME)).expect("ours");
+        }
     }
 
     #[tokio::test]
     async fn nobody_is_told_from_one_who_cannot_be_reached() {
         let home = tempfile::tempdir().expect("a directory");
-        let asked = order(home.path(), Order::Kill, ORDER_DEADLINE).await;
+        let asked = give(Kill, home.path(), ORDER_DEADLINE).await;
         assert_eq!(asked.expect("nobody"), None);
         // As a killed supervisor leaves it.
         let path = home.path().join(SOCKET_NAME);
         drop(std::os::unix::net::UnixListener::bind(&path).expect("ours"));
-        let asked = order(home.path(), Order::Kill, ORDER_DEADLINE).await;
+        let asked = give(Kill, home.path(), ORDER_DEADLINE).await;
         assert_eq!(asked.expect("nobody"), None);
         std::fs::remove_file(&path).expect("ours");
         std::os::unix::fs::symlink(SOCKET_NAME, &path).expect("linked");
-        let error = order(home.path(), Order::Kill, ORDER_DEADLINE).await.expect_err("a loop");
+        let error = give(Kill, home.path(), ORDER_DEADLINE).await.expect_err("a loop");
         assert_eq!(error.kind(), ErrorKind::Io);
     }
 }

@@ -1,7 +1,10 @@
 //! The life of a guest whose workspace is kept: until somebody stops it, its
 //! time is over, or it goes away by itself.
 
-use super::control::{Answer, Control, Order, Ordered};
+mod obey;
+
+use super::control::{Control, Reply};
+use super::order::{Became, ClaimId, Kill, Stop, Stopped};
 use super::pausing::{CLOCK_MAX, Told};
 use super::ports::Ports;
 use super::ttl::{self, Ttl, TtlAction};
@@ -13,10 +16,12 @@ use crate::store::lock::Lock;
 use crate::store::{discard_dir, record};
 use crate::vmm::Rung;
 use crate::vsock::calls::{Calls, Silence};
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::num::NonZeroU16;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -67,8 +72,8 @@ impl record::Record for Running {
 
 /// What ended a guest's life.
 enum End {
-    Stopped { by: Ordered, grace: Duration },
-    Killed { by: Ordered },
+    Stopped { by: Reply<Stop>, grace: Duration },
+    Killed { by: Reply<Kill> },
     Expired(Expired),
     Signalled,
     Crashed(String),
@@ -92,6 +97,8 @@ pub(super) struct Settled {
     ttl: Option<Ttl>,
     told: Told,
     ports: Ports,
+    /// Those who start or end services; each gives its claim when it has left.
+    claimants: FuturesUnordered<BoxFuture<'static, ClaimId>>,
     secrets: SecretStore,
 }
 
@@ -119,75 +126,31 @@ pub(super) fn settle(
     note(&log, Happening::Started { boot_ms: guest.ready.boot_ms() });
     // What is written later is told: the socket is there.
     let ttl = ttl::read(&directory)?;
-    Ok(Settled { directory, handle, control, log, calls, ttl, told, ports, secrets })
+    let claimants = FuturesUnordered::new();
+    Ok(Settled { directory, handle, control, log, calls, ttl, told, ports, claimants, secrets })
 }
 
 impl Settled {
     /// Lives with the guest; returns when both have ended.
-    pub(super) async fn live(self, mut guest: Guest, mut terminate: Terminate) -> Result<()> {
-        let Self {
-            directory,
-            handle,
-            mut control,
-            log,
-            calls,
-            mut ttl,
-            mut told,
-            mut ports,
-            secrets,
-        } = self;
+    pub(super) async fn live(mut self, mut guest: Guest, mut terminate: Terminate) -> Result<()> {
         let end = loop {
             // Those of a guest that stands still would never end.
-            let calls = told.paused_at().is_none().then_some(&calls);
+            let calls = self.told.paused_at().is_none().then_some(&self.calls);
             tokio::select! {
                 how = guest.run_until_end() => break End::Crashed(how),
-                ordered = control.next() => match ordered.order {
-                    Order::Stop { grace_ms } => {
-                        let grace = Duration::from_millis(grace_ms.into());
-                        break End::Stopped { by: ordered, grace };
+                ordered = self.control.next() => {
+                    if let ControlFlow::Break(end) = self.obey(ordered, &mut guest).await {
+                        break end;
                     }
-                    Order::Kill => break End::Killed { by: ordered },
-                    Order::ReadTtl => {
-                        ttl = ttl::read(&directory).unwrap_or(ttl);
-                        ordered.answer(Answer::Noted).await;
-                    }
-                    Order::ReadNetwork => {
-                        let read = guest.network.as_ref().map(|network| network.read(&directory));
-                        let answer = read.unwrap_or(Ok(())).map(|()| Answer::Noted);
-                        ordered.answer(answer.unwrap_or_else(Answer::failed)).await;
-                    }
-                    Order::ReadSecrets => {
-                        let read = guest.read_secrets(&secrets).await;
-                        let answer = read.map(|()| Answer::Noted);
-                        ordered.answer(answer.unwrap_or_else(Answer::failed)).await;
-                    }
-                    Order::Pause => {
-                        let answer = pause(&mut guest, &mut told, &log).await;
-                        ordered.answer(answer.unwrap_or_else(Answer::failed)).await;
-                    }
-                    Order::Resume => {
-                        let answer = resume(&mut guest, &mut told, &log).await;
-                        ordered.answer(answer.unwrap_or_else(Answer::failed)).await;
-                    }
-                    Order::Metrics => {
-                        let answer = guest.metrics().await.map(Answer::Metrics);
-                        ordered.answer(answer.unwrap_or_else(Answer::failed)).await;
-                    }
-                    Order::Publish { guest_port, host_port } => {
-                        let answer = publish(&mut ports, guest_port, host_port, &log).await;
-                        ordered.answer(answer.unwrap_or_else(Answer::failed)).await;
-                    }
-                    Order::Unpublish { guest_port, host_port } => {
-                        let gone = ports.unpublish(guest_port, host_port);
-                        gone.iter().for_each(|port| note(&log, Happening::PortUnpublished(*port)));
-                        ordered.answer(Answer::Unpublished(gone)).await;
-                    }
-                    Order::Ports => ordered.answer(Answer::Ports(ports.list())).await,
-                },
-                expired = over(&directory, ttl, calls) => break End::Expired(expired),
+                }
+                Some(claim) = self.claimants.next() => {
+                    self.settle_ports(claim, Became::Over).await;
+                }
+                expired = over(&self.directory, self.ttl, calls) => break End::Expired(expired),
                 () = terminate.told() => break End::Signalled,
             }
         };
+        let Self { directory, handle, log, told, mut ports, .. } = self;
         if let Some(network) = &guest.network {
             network.expect_end();
         }
@@ -196,43 +159,12 @@ impl Settled {
         if !matches!(end, End::Crashed(_)) {
             drop(remove(&directory.join(RUNNING_NAME)));
         }
-        drop(ports);
+        ports.end().await;
         drop(crate::vsock::endpoint::close(&handle));
         drop(renew(&handle, super::control::SOCKET_NAME, "control socket"));
         let paused = told.paused_at().is_some();
         carry_out(end, guest, paused, &directory, &log).await
     }
-}
-
-async fn pause(guest: &mut Guest, told: &mut Told, log: &EventLog) -> Result<Answer> {
-    let already = guest.pause(told).await?;
-    if !already {
-        note(log, Happening::Paused);
-    }
-    Ok(Answer::Paused { already })
-}
-
-async fn resume(guest: &mut Guest, told: &mut Told, log: &EventLog) -> Result<Answer> {
-    let already = guest.resume(told).await?;
-    if already {
-        return Ok(Answer::Resumed { already, clock_is_late: None });
-    }
-    note(log, Happening::Resumed);
-    let clock_is_late = guest.set_clock().await.err().map(|error| error.chain());
-    Ok(Answer::Resumed { already, clock_is_late })
-}
-
-async fn publish(
-    ports: &mut Ports,
-    guest_port: NonZeroU16,
-    host_port: Option<NonZeroU16>,
-    log: &EventLog,
-) -> Result<Answer> {
-    let (port, already) = ports.publish(guest_port, host_port).await?;
-    if !already {
-        note(log, Happening::PortPublished(port));
-    }
-    Ok(Answer::Published { port, already })
 }
 
 async fn carry_out(
@@ -260,12 +192,12 @@ async fn carry_out(
         End::Stopped { by, grace } => {
             let clean = guest.go_off(paused, grace).await;
             gone(StoppedBy::Request, clean);
-            by.answer(Answer::Stopped { clean }).await;
+            by.answer(Ok(Stopped { clean })).await;
         }
         End::Killed { by } => {
             guest.kill().await;
             gone(StoppedBy::Request, false);
-            by.answer(Answer::Stopped { clean: false }).await;
+            by.answer(Ok(())).await;
         }
     }
     Ok(())

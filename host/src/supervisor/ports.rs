@@ -2,12 +2,17 @@
 //!
 //! A listener on 127.0.0.1 for each; every connection to it becomes a tunnel to
 //! the agent, who connects to the guest's own loopback. What is published ends
-//! with the supervisor: on stop, at the end of a workspace's time, on delete.
+//! with the supervisor: on stop, at the end of a workspace's time, on delete; and
+//! what is published for a service, with that service.
+
+mod claim;
 
 use super::way::Way;
 use crate::error::{Error, ErrorKind, Result};
-use crate::published::{HOST, Published};
+use crate::published::{HOST, Mapping, PORTS_MAX, Published};
 use crate::vsock::calls::Underway;
+use claim::Claims;
+use pyro_protocol::service::ServiceName;
 use pyro_protocol::tunnel::ConnectPort;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,11 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
-
-/// Ports of one workspace, so that a list fits an answer.
-const PORTS_MAX: usize = 256;
 
 /// Connections of one workspace: each has two descriptors and, while bytes pass,
 /// two buffers.
@@ -39,15 +41,20 @@ pub(super) struct Ports {
     calling: Arc<Calling>,
     places: Arc<Semaphore>,
     /// By their ports on the host.
-    published: BTreeMap<NonZeroU16, (NonZeroU16, Listening)>,
+    published: BTreeMap<NonZeroU16, Listening>,
+    claims: Claims,
 }
 
 /// A listener with its connections, for as long as this is there.
-struct Listening(AbortHandle);
+struct Listening {
+    guest_port: NonZeroU16,
+    service: Option<ServiceName>,
+    serving: JoinHandle<()>,
+}
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.0.abort();
+        self.serving.abort();
     }
 }
 
@@ -58,30 +65,47 @@ impl Ports {
             calling: Arc::new(Calling { directory: directory.try_clone()?, now: Mutex::default() }),
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             published: BTreeMap::new(),
+            claims: Claims::default(),
         })
     }
 
     /// All that is published, by the host's ports.
     pub(super) fn list(&self) -> Vec<Published> {
         let published = self.published.iter();
-        published
-            .map(|(&host_port, &(guest_port, _))| Published { host_port, guest_port })
-            .collect()
+        published.map(|(&host_port, listening)| listening.published_at(host_port)).collect()
     }
 
     /// Publishes a port, at any free one of the host's if none is asked for. Says
     /// where it is, and whether it was there already.
-    pub(super) async fn publish(
-        &mut self,
-        guest_port: NonZeroU16,
-        host_port: Option<NonZeroU16>,
-    ) -> Result<(Published, bool)> {
-        let known = self.list().into_iter().find(|published| {
-            published.guest_port == guest_port
-                && host_port.is_none_or(|port| port == published.host_port)
-        });
-        if let Some(known) = known {
+    pub(super) async fn publish(&mut self, mapping: Mapping) -> Result<(Published, bool)> {
+        if let Some(known) = self.find(mapping, None).next() {
             return Ok((known, true));
+        }
+        Ok((self.open(mapping, None).await?, false))
+    }
+
+    /// Where a port is published already for a service, or for nobody.
+    fn find(
+        &self,
+        Mapping { host_port, guest_port }: Mapping,
+        service: Option<&ServiceName>,
+    ) -> impl Iterator<Item = Published> {
+        self.list().into_iter().filter(move |published| {
+            published.guest_port == guest_port
+                && published.service.as_ref() == service
+                && host_port.is_none_or(|port| port == published.host_port)
+        })
+    }
+
+    /// Publishes a port once more.
+    async fn open(
+        &mut self,
+        Mapping { host_port, guest_port }: Mapping,
+        service: Option<&ServiceName>,
+    ) -> Result<Published> {
+        if let Some((port, other)) = host_port.and_then(|port| self.published.get_key_value(&port))
+        {
+            return Err(occupied(&other.published_at(*port)));
         }
         if self.published.len() >= PORTS_MAX {
             let message = format!("{PORTS_MAX} ports of this workspace are published already");
@@ -103,13 +127,15 @@ impl Ports {
                 guest_port,
             },
         );
-        let listening = Listening(tokio::spawn(serving).abort_handle());
-        self.published.insert(host_port, (guest_port, listening));
-        Ok((Published { host_port, guest_port }, false))
+        let serving = tokio::spawn(serving);
+        let listening = Listening { guest_port, service: service.cloned(), serving };
+        let published = listening.published_at(host_port);
+        self.published.insert(host_port, listening);
+        Ok(published)
     }
 
     /// Takes back what was published of a port, their connections too; says what.
-    pub(super) fn unpublish(
+    pub(super) async fn unpublish(
         &mut self,
         guest_port: NonZeroU16,
         host_port: Option<NonZeroU16>,
@@ -119,11 +145,45 @@ impl Ports {
             published.guest_port == guest_port
                 && host_port.is_none_or(|port| port == published.host_port)
         });
-        for published in &gone {
-            self.published.remove(&published.host_port);
-        }
+        self.close(&gone).await;
         gone
     }
+
+    /// Takes all back.
+    pub(super) async fn end(&mut self) {
+        self.close(&self.list()).await;
+    }
+
+    /// Returns when their ports on the host are free.
+    async fn close(&mut self, gone: &[Published]) {
+        for published in gone {
+            if let Some(listening) = self.published.remove(&published.host_port) {
+                listening.close().await;
+            }
+        }
+    }
+}
+
+impl Listening {
+    async fn close(mut self) {
+        self.serving.abort();
+        // It was aborted: there is nothing to hear of it but that.
+        drop((&mut self.serving).await);
+    }
+
+    fn published_at(&self, host_port: NonZeroU16) -> Published {
+        Published { host_port, guest_port: self.guest_port, service: self.service.clone() }
+    }
+}
+
+fn occupied(Published { host_port, guest_port, service }: &Published) -> Error {
+    let service = service.as_ref().map(|name| format!(" for service {name}")).unwrap_or_default();
+    let message = format!(
+        "{HOST}:{host_port} is published already{service}, to TCP port {guest_port} of this workspace"
+    );
+    let hint = "name another port of the host, or none for any that is free; or take that one \
+                back: `pyro workspace port unpublish`";
+    Error::new(ErrorKind::Conflict, message).hint(hint)
 }
 
 fn taken(port: u16, error: io::Error) -> Error {

@@ -10,7 +10,8 @@ use crate::egress::policy::{
     Destination, Effect, Policy, Protocol, Reason, Rule, RuleId, RuleRef, Said, Verdict,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::supervisor::control::{Answer, Order, order};
+use crate::supervisor::control::give;
+use crate::supervisor::order::ReadNetwork;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -71,20 +72,8 @@ async fn change(
         })
         .await?;
     // One that does not run reads it when it starts.
-    match order(place.path(), Order::ReadNetwork, CHANGE_DEADLINE).await? {
-        Some(Answer::Failed(failure)) => Err(failure.into()),
-        Some(
-            Answer::Noted
-            | Answer::Stopped { .. }
-            | Answer::Paused { .. }
-            | Answer::Resumed { .. }
-            | Answer::Metrics(_)
-            | Answer::Published { .. }
-            | Answer::Unpublished(_)
-            | Answer::Ports(_),
-        )
-        | None => Ok((record, changed)),
-    }
+    give(ReadNetwork, place.path(), CHANGE_DEADLINE).await?;
+    Ok((record, changed))
 }
 
 /// What the policy says of a host, by name or by address.

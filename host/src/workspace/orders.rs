@@ -4,7 +4,8 @@ use super::place::{Place, State};
 use super::power::by_force;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::supervisor::control::{Answer, Order, order};
+use crate::supervisor::control::{Presence, give_and_stay};
+use crate::supervisor::order::Order;
 use std::time::Duration;
 
 /// Refuses what only a running or paused workspace can do.
@@ -18,16 +19,26 @@ pub(super) fn require_up(place: &Place) -> Result<()> {
 }
 
 /// What comes of an order. Who leaves meanwhile leaves it to be carried out.
-pub(super) async fn ask(
+pub(super) async fn ask<O: Order>(
     place: &Place,
-    what: Order,
+    order: O,
     deadline: Duration,
     context: &Context,
-) -> Result<Answer> {
-    let asking = order(place.path(), what, deadline);
+) -> Result<O::Outcome> {
+    let (outcome, _) = ask_and_stay(place, order, deadline, context).await?;
+    Ok(outcome)
+}
+
+/// The same, and the supervisor can tell how long its giver is there.
+pub(super) async fn ask_and_stay<O: Order>(
+    place: &Place,
+    order: O,
+    deadline: Duration,
+    context: &Context,
+) -> Result<(O::Outcome, Presence)> {
+    let asking = give_and_stay(order, place.path(), deadline);
     match context.unless_cancelled(asking).await {
-        Ok(Some(Answer::Failed(failure))) => Err(stuck(failure.into(), place)),
-        Ok(Some(answer)) => Ok(answer),
+        Ok(Some(answered)) => Ok(answered),
         Ok(None) => Err(unheard(place)),
         Err(error) => Err(stuck(error, place)),
     }
@@ -54,10 +65,4 @@ fn unheard(place: &Place) -> Error {
                 .hint(format!("start it again: `pyro workspace start {id}`"))
         }
     }
-}
-
-/// An answer to something else.
-pub(super) fn senseless(answer: &Answer) -> Error {
-    let message = format!("a supervisor's answer makes no sense: {answer:?}");
-    Error::new(ErrorKind::Internal, message)
 }

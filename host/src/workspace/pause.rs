@@ -1,12 +1,13 @@
 //! A workspace that stands still, and what is told of one that runs.
 
-use super::orders::{ask, require_up, senseless};
+use super::orders::{ask, require_up};
 use super::place::{Place, State};
 use crate::context::Context;
 use crate::error::Result;
 use crate::event::Event;
-use crate::supervisor::control::{Answer, Order, order};
+use crate::supervisor::control::give;
 use crate::supervisor::keep::Running;
+use crate::supervisor::order::{Pause, Paused, ReadMetrics, Resume, Resumed};
 use crate::vmm::Metrics;
 use std::time::Duration;
 
@@ -26,17 +27,8 @@ pub async fn pause(place: &Place, context: &Context) -> Result<bool> {
     let _life = place.take_life(context).await?;
     require_up(place)?;
     stage(context, "pausing", place).await;
-    match ask(place, Order::Pause, TURN_DEADLINE, context).await? {
-        Answer::Paused { already } => Ok(already),
-        other @ (Answer::Stopped { .. }
-        | Answer::Noted
-        | Answer::Resumed { .. }
-        | Answer::Metrics(_)
-        | Answer::Published { .. }
-        | Answer::Unpublished(_)
-        | Answer::Ports(_)
-        | Answer::Failed(_)) => Err(senseless(&other)),
-    }
+    let Paused { already } = ask(place, Pause, TURN_DEADLINE, context).await?;
+    Ok(already)
 }
 
 /// Lets a workspace go on that stands still. Says whether it did already.
@@ -47,24 +39,12 @@ pub async fn resume(place: &Place, context: &Context) -> Result<bool> {
     let _life = place.take_life(context).await?;
     require_up(place)?;
     stage(context, "resuming", place).await;
-    match ask(place, Order::Resume, TURN_DEADLINE, context).await? {
-        Answer::Resumed { already, clock_is_late } => {
-            if let Some(reason) = clock_is_late {
-                let id = place.id();
-                let warning = format!("the clock of workspace {id} may be late: {reason}");
-                context.events.emit(Event::Warning(warning)).await;
-            }
-            Ok(already)
-        }
-        other @ (Answer::Stopped { .. }
-        | Answer::Noted
-        | Answer::Paused { .. }
-        | Answer::Metrics(_)
-        | Answer::Published { .. }
-        | Answer::Unpublished(_)
-        | Answer::Ports(_)
-        | Answer::Failed(_)) => Err(senseless(&other)),
+    let Resumed { already, clock_is_late } = ask(place, Resume, TURN_DEADLINE, context).await?;
+    if let Some(reason) = clock_is_late {
+        let warning = format!("the clock of workspace {} may be late: {reason}", place.id());
+        context.events.emit(Event::Warning(warning)).await;
     }
+    Ok(already)
 }
 
 /// What is told of a workspace that runs, or stands still; of no other.
@@ -78,10 +58,7 @@ pub fn running(place: &Place) -> Option<Running> {
 
 /// What its VMM has counted, if it says so soon.
 pub async fn metrics(place: &Place) -> Option<Metrics> {
-    match order(place.path(), Order::Metrics, METRICS_DEADLINE).await {
-        Ok(Some(Answer::Metrics(metrics))) => Some(metrics),
-        Ok(_) | Err(_) => None,
-    }
+    give(ReadMetrics, place.path(), METRICS_DEADLINE).await.ok().flatten()
 }
 
 async fn stage(context: &Context, name: &'static str, place: &Place) {

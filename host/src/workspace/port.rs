@@ -1,11 +1,12 @@
 //! TCP ports of a workspace's guest that programs of the host can connect to.
 
-use super::orders::{ask, require_up, senseless};
+use super::orders::{ask, require_up};
 use super::place::Place;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::published::Published;
-use crate::supervisor::control::{Answer, Order, order};
+use crate::published::{Mapping, Published};
+use crate::supervisor::control::give;
+use crate::supervisor::order::{ListPorts, PortPublished, Publish, Unpublish};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
@@ -14,15 +15,6 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long who only asks how a workspace is waits for its ports.
 const GLANCE: Duration = Duration::from_secs(2);
-
-/// Which port to publish, or to take back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mapping {
-    /// The port on the host; any if not said.
-    pub host_port: Option<NonZeroU16>,
-    /// The port in the guest.
-    pub guest_port: NonZeroU16,
-}
 
 /// Publishes ports of a workspace that is up, all or none. One that is published
 /// already is left as it is.
@@ -40,13 +32,13 @@ pub async fn publish(
     for mapping in mappings {
         match publish_one(place, *mapping, context).await {
             Ok((port, already)) => {
+                new.extend((!already).then(|| port.clone()));
                 published.push(port);
-                new.extend((!already).then_some(port));
             }
             Err(error) => {
-                for Published { host_port, guest_port } in new {
+                for Published { host_port, guest_port, .. } in new {
                     let host_port = Some(host_port);
-                    let order = Order::Unpublish { guest_port, host_port };
+                    let order = Unpublish { guest_port, host_port };
                     // Why it could not be matters more than that some of it stays.
                     drop(ask(place, order, DEADLINE, &Context::default()).await);
                 }
@@ -62,17 +54,9 @@ async fn publish_one(
     Mapping { host_port, guest_port }: Mapping,
     context: &Context,
 ) -> Result<(Published, bool)> {
-    match ask(place, Order::Publish { guest_port, host_port }, DEADLINE, context).await? {
-        Answer::Published { port, already } => Ok((port, already)),
-        other @ (Answer::Stopped { .. }
-        | Answer::Noted
-        | Answer::Paused { .. }
-        | Answer::Resumed { .. }
-        | Answer::Metrics(_)
-        | Answer::Unpublished(_)
-        | Answer::Ports(_)
-        | Answer::Failed(_)) => Err(senseless(&other)),
-    }
+    let order = Publish { guest_port, host_port };
+    let PortPublished { port, already } = ask(place, order, DEADLINE, context).await?;
+    Ok((port, already))
 }
 
 /// Takes published ports back, and ends their connections. Without a port on the
@@ -89,21 +73,12 @@ pub async fn unpublish(
     require_up(place)?;
     let mut gone = Vec::new();
     for Mapping { host_port, guest_port } in mappings.iter().copied() {
-        let order = Order::Unpublish { guest_port, host_port };
-        match ask(place, order, DEADLINE, context).await? {
-            Answer::Unpublished(ports) if ports.is_empty() => {
-                return Err(unknown(place, guest_port, host_port));
-            }
-            Answer::Unpublished(ports) => gone.extend(ports),
-            other @ (Answer::Stopped { .. }
-            | Answer::Noted
-            | Answer::Paused { .. }
-            | Answer::Resumed { .. }
-            | Answer::Metrics(_)
-            | Answer::Published { .. }
-            | Answer::Ports(_)
-            | Answer::Failed(_)) => return Err(senseless(&other)),
+        let order = Unpublish { guest_port, host_port };
+        let ports = ask(place, order, DEADLINE, context).await?;
+        if ports.is_empty() {
+            return Err(unknown(place, guest_port, host_port));
         }
+        gone.extend(ports);
     }
     Ok(gone)
 }
@@ -122,23 +97,10 @@ fn unknown(place: &Place, guest_port: NonZeroU16, host_port: Option<NonZeroU16>)
 /// `Conflict` when it does not run.
 pub async fn list(place: &Place, context: &Context) -> Result<Vec<Published>> {
     require_up(place)?;
-    match ask(place, Order::Ports, DEADLINE, context).await? {
-        Answer::Ports(ports) => Ok(ports),
-        other @ (Answer::Stopped { .. }
-        | Answer::Noted
-        | Answer::Paused { .. }
-        | Answer::Resumed { .. }
-        | Answer::Metrics(_)
-        | Answer::Published { .. }
-        | Answer::Unpublished(_)
-        | Answer::Failed(_)) => Err(senseless(&other)),
-    }
+    ask(place, ListPorts, DEADLINE, context).await
 }
 
 /// The same, if its supervisor says so soon.
 pub async fn glance(place: &Place) -> Option<Vec<Published>> {
-    match order(place.path(), Order::Ports, GLANCE).await {
-        Ok(Some(Answer::Ports(ports))) => Some(ports),
-        Ok(_) | Err(_) => None,
-    }
+    give(ListPorts, place.path(), GLANCE).await.ok().flatten()
 }

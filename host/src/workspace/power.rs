@@ -5,7 +5,6 @@ use super::place::{Place, SEED_NAME, State};
 use super::record::Record;
 use crate::blocking::blocking;
 use crate::context::Context;
-use crate::egress::Network;
 use crate::environment::{Bootable, Environments};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -13,11 +12,10 @@ use crate::event_log::{Happening, StoppedBy};
 use crate::pyro::Pyro;
 use crate::store::discard_dir;
 use crate::store::lock::Lock;
-use crate::supervisor::control::{Answer, Order, order};
-use crate::supervisor::force;
+use crate::supervisor::control::give;
 use crate::supervisor::keep::{OFF_MAX, RUNNING_NAME};
 use crate::supervisor::launch::Lease;
-use crate::supervisor::{Keep, Lifetime};
+use crate::supervisor::{Keep, Lifetime, force, order};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -107,8 +105,7 @@ pub(super) async fn boot(
         disk,
         seed: Some(place.path().join(SEED_NAME)),
         lifetime: Lifetime::Kept,
-        // Its record says it.
-        network: Network::default(),
+        network: record.network(),
     };
     machine::boot_best(pyro, &plan, attempt, &caller).await
 }
@@ -148,24 +145,14 @@ pub(super) async fn stop_with(
     let deadline = grace.saturating_add(OFF_MARGIN);
     // Whoever leaves now leaves a machine that goes off all the same.
     let stopping = async {
-        let answer = order(place.path(), Order::Stop { grace_ms }, deadline).await;
-        answer.map_err(|error| error.hint(by_force(place)))
+        let stopped = give(order::Stop { grace_ms }, place.path(), deadline).await;
+        stopped.map_err(|error| error.hint(by_force(place)))
     };
-    let answer = context.unless_cancelled(stopping).await?;
+    let stopped = context.unless_cancelled(stopping).await?;
     place.take_run(GOING_DOWN).await.map_err(|error| wedged(place, error))?;
-    match answer {
-        Some(Answer::Stopped { clean: true }) => Ok(Stopped::Cleanly),
-        Some(
-            Answer::Stopped { clean: false }
-            | Answer::Noted
-            | Answer::Paused { .. }
-            | Answer::Resumed { .. }
-            | Answer::Metrics(_)
-            | Answer::Published { .. }
-            | Answer::Unpublished(_)
-            | Answer::Ports(_)
-            | Answer::Failed(_),
-        ) => Ok(Stopped::Killed),
+    match stopped {
+        Some(order::Stopped { clean: true }) => Ok(Stopped::Cleanly),
+        Some(order::Stopped { clean: false }) => Ok(Stopped::Killed),
         // It went away before it could be asked.
         None => {
             forget_running(place)?;
@@ -210,7 +197,7 @@ pub(super) async fn delete_with(place: &Place, _life: &Lock, context: &Context) 
 /// with it if that does not obey; gives the lock that it had.
 async fn kill(place: &Place, context: &Context) -> Result<Lock> {
     Caller::from(context).stage("stopping", place.id().to_string()).await;
-    let ordered = order(place.path(), Order::Kill, KILL_DEADLINE).await;
+    let ordered = give(order::Kill, place.path(), KILL_DEADLINE).await;
     // Whether it obeyed, or was going down already, the lock tells.
     if ordered.is_ok()
         && let Ok(run) = place.take_run(KILL_DEADLINE).await

@@ -4,7 +4,8 @@ use super::place::{Place, State};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::secret::{SecretName, Secrets};
-use crate::supervisor::control::{Answer, Order, order};
+use crate::supervisor::control::give;
+use crate::supervisor::order::ReadSecrets;
 use std::time::Duration;
 
 /// How long a supervisor may take to hand its guest what is secret.
@@ -51,18 +52,6 @@ async fn deliver(place: &Place) -> Result<bool> {
         let restart = format!("stop and start it: `pyro workspace stop {}`", place.id());
         Error::new(error.kind(), message).because(error).hint(restart)
     };
-    match order(place.path(), Order::ReadSecrets, DELIVERY_DEADLINE).await.map_err(undelivered)? {
-        Some(Answer::Noted) => Ok(true),
-        Some(Answer::Failed(failure)) => Err(undelivered(failure.into())),
-        Some(
-            Answer::Stopped { .. }
-            | Answer::Paused { .. }
-            | Answer::Resumed { .. }
-            | Answer::Metrics(_)
-            | Answer::Published { .. }
-            | Answer::Unpublished(_)
-            | Answer::Ports(_),
-        )
-        | None => Ok(false),
-    }
+    let delivered = give(ReadSecrets, place.path(), DELIVERY_DEADLINE).await;
+    Ok(delivered.map_err(undelivered)?.is_some())
 }

@@ -1,9 +1,15 @@
 //! Services of a workspace, seen from the host. The guest keeps them; here is
-//! nothing written down of them.
+//! nothing written down of them. Only what is published for them is the
+//! supervisor's.
+
+mod ports;
+
+pub use ports::Served;
 
 use super::live::Live;
 use super::machine::Caller;
 use super::place::{Place, State};
+use super::port;
 use super::program::{Program, start_request};
 use crate::agent::AgentClient;
 use crate::agent::service::Logged;
@@ -11,9 +17,12 @@ use crate::context::Context;
 use crate::environment::Environments;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Stream};
+use crate::published::Mapping;
 use crate::pyro::Pyro;
 use crate::secret::Redactor;
 use crate::secret::redact::Redacting;
+use crate::supervisor::order::{Became, Fate};
+use ports::{Claim, served};
 use pyro_protocol::service::{
     Readiness, Restart, Service, ServiceCounts, ServiceLogging, ServiceLogs, ServiceName,
     StartService,
@@ -39,22 +48,25 @@ pub struct Wanted {
     pub readiness: Option<Readiness>,
     /// What happens when it ends.
     pub restart: Restart,
+    /// What is published for it, as long as it is not stopped.
+    pub ports: Vec<Mapping>,
 }
 
 /// Starts a service, and waits until it is ready or never will be; leaving
 /// before that stops it.
 ///
 /// # Errors
-/// When it never ran.
-pub async fn start(pyro: &Pyro, live: &Live, wanted: Wanted, context: &Context) -> Result<Service> {
+/// When it never ran, `Conflict` for a port that cannot be published too.
+pub async fn start(pyro: &Pyro, live: &Live, wanted: Wanted, context: &Context) -> Result<Served> {
     let environments = Environments::new(&pyro.config);
     let defaults = &environments.recipe(&live.record().environment)?.defaults;
-    let Wanted { name, program, readiness, restart } = wanted;
+    let Wanted { name, program, readiness, restart, ports } = wanted;
     let program = start_request(program.or_defaults(defaults)?, false);
     let call = StartService { name: name.clone(), program, readiness, restart };
+    let claim = claim_for_start(live, &name, Fate::Start(ports), context).await?;
     let started = live.agent().start_service(call);
     let started = Caller::from(context).unless_cancelled(started).await;
-    started.map_err(|error| {
+    let started = started.map_err(|error| {
         if error.kind() != ErrorKind::Conflict {
             return error;
         }
@@ -62,10 +74,29 @@ pub async fn start(pyro: &Pyro, live: &Live, wanted: Wanted, context: &Context) 
         error.hint(format!(
             "`pyro workspace service restart {id} {name}`, or stop it first and start it anew"
         ))
+    });
+    claim.started(started, |kind| kind != ErrorKind::Cancelled).await
+}
+
+async fn claim_for_start<'a>(
+    live: &'a Live,
+    name: &ServiceName,
+    fate: Fate,
+    context: &Context,
+) -> Result<Claim<'a>> {
+    Claim::make(live, name, fate, context).await.map_err(|error| {
+        let hint = error.next_step().map(str::to_owned);
+        let kind = error.kind();
+        let error = Error::new(kind, format!("service {name} is not started")).because(error);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
     })
 }
 
-/// Stops a service and starts it as it was started; as [`start`].
+/// Stops a service and starts it as it was started, with the same published ports;
+/// as [`start`].
 ///
 /// # Errors
 /// `NotFound`, and when it cannot be started any more.
@@ -74,22 +105,44 @@ pub async fn restart(
     name: &ServiceName,
     grace: Duration,
     context: &Context,
-) -> Result<Service> {
+) -> Result<Served> {
+    let claim = claim_for_start(live, name, Fate::Restart, context).await?;
     let asked = live.agent().restart_service(name.clone(), grace);
-    known(live, Caller::from(context).unless_cancelled(asked).await)
+    let asked = known(live, Caller::from(context).unless_cancelled(asked).await);
+    // Whatever else goes wrong, it was stopped before.
+    let refused = |kind| matches!(kind, ErrorKind::NotFound | ErrorKind::Conflict);
+    claim.started(asked, refused).await
 }
 
 /// How a service is.
 ///
 /// # Errors
 /// `NotFound`.
-pub async fn status(live: &Live, name: &ServiceName, context: &Context) -> Result<Service> {
+pub async fn status(live: &Live, name: &ServiceName, context: &Context) -> Result<Served> {
     let asked = live.agent().service(name.clone());
-    known(live, Caller::from(context).unless_cancelled(asked).await)
+    let service = known(live, Caller::from(context).unless_cancelled(asked).await)?;
+    Ok(served(service, &port::list(live.place(), context).await?))
 }
 
-/// Stops a service; one that is over stays as it is. Leaving does not take it
-/// back.
+/// A service that was asked for before, with what is published for it: nothing when
+/// its guest has gone meanwhile.
+pub async fn as_published(live: &Live, service: Service, context: &Context) -> Served {
+    let published = port::list(live.place(), context).await;
+    served(service, &published.unwrap_or_default())
+}
+
+/// How all services are, by their names.
+///
+/// # Errors
+/// When nobody can say.
+pub async fn list(live: &Live, context: &Context) -> Result<Vec<Served>> {
+    let services = context.unless_cancelled(live.agent().services()).await?;
+    let published = port::list(live.place(), context).await?;
+    Ok(services.into_iter().map(|service| served(service, &published)).collect())
+}
+
+/// Stops a service, then what is published for it ends; one that is over stays as
+/// it is. Leaving does not take it back.
 ///
 /// # Errors
 /// `NotFound`.
@@ -98,9 +151,11 @@ pub async fn stop(
     name: &ServiceName,
     grace: Duration,
     context: &Context,
-) -> Result<Service> {
+) -> Result<Served> {
+    let claim = Claim::make(live, name, Fate::End, context).await?;
     let asked = live.agent().stop_service(name.clone(), grace);
-    known(live, Caller::from(context).unless_cancelled(asked).await)
+    let asked = known(live, Caller::from(context).unless_cancelled(asked).await);
+    claim.ended(asked, Became::Over).await
 }
 
 /// Stops and removes a service with its log; gives how it was last.
@@ -112,9 +167,11 @@ pub async fn remove(
     name: &ServiceName,
     grace: Duration,
     context: &Context,
-) -> Result<Service> {
+) -> Result<Served> {
+    let claim = Claim::make(live, name, Fate::End, context).await?;
     let asked = live.agent().remove_service(name.clone(), grace);
-    known(live, Caller::from(context).unless_cancelled(asked).await)
+    let asked = known(live, Caller::from(context).unless_cancelled(asked).await);
+    claim.ended(asked, Became::Gone).await
 }
 
 /// A log that was told.

@@ -6,7 +6,8 @@ use super::place::Place;
 use super::record::{Record, Ttl, TtlAction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pyro::Pyro;
-use crate::supervisor::control::{Order, order};
+use crate::supervisor::control::give;
+use crate::supervisor::order::ReadTtl;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub async fn update(pyro: &Pyro, place: &Place, changes: Changes) -> Result<Reco
     let record = place.change(|record| changes.apply(record)).await?;
     if times {
         // One that does not run, or comes up, reads it when it starts.
-        order(place.path(), Order::ReadTtl, RENEWAL_DEADLINE).await?;
+        give(ReadTtl, place.path(), RENEWAL_DEADLINE).await?;
     }
     Ok(record)
 }

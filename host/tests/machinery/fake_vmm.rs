@@ -152,7 +152,7 @@ fn start(
     let process = FakeProcess { fate: fate.clone(), ended, still, stands_still, deaf, thread };
     let link = Link::Stream(UnixStream::from_std(channel)?);
     let console = vec![console.into()];
-    Ok((Started { link, console, process: Box::new(process) }, fate))
+    Ok((Started { link, nic: None, console, process: Box::new(process) }, fate))
 }
 
 /// What ends a machine, whatever it does.

@@ -12,8 +12,8 @@ use pyro::operation::{
     WorkspaceCreate, WorkspaceDelete, WorkspaceExec, WorkspaceLogs, WorkspaceReset, WorkspaceStart,
     WorkspaceStatus, WorkspaceStop,
 };
+use pyro::workspace::Place;
 use pyro::workspace::find::find;
-use pyro::workspace::place::Place;
 use pyro::{Context, ErrorKind, Events, Pyro};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -97,6 +97,17 @@ impl Bench {
 
     pub fn directory(&self) -> PathBuf {
         self.home.workspaces().remove(0)
+    }
+
+    /// Its time is over; returns when its machine is gone.
+    pub async fn expire(&self) -> Place {
+        let place = pyro::workspace::find::find(&self.pyro.config, "w").unwrap();
+        place.change(crate::expiring::expire).await.unwrap();
+        let order = pyro::supervisor::order::ReadTtl;
+        pyro::supervisor::control::give(order, place.path(), DEADLINES.reply).await.unwrap();
+        // The lock is free then.
+        drop(place.take_run(std::time::Duration::from_secs(60)).await.unwrap());
+        place
     }
 
     pub async fn end(self) {
@@ -443,12 +454,7 @@ async fn r8_a_detached_process_does_not_defer_the_end_of_a_workspace() {
     let bench = Bench::new().await;
     let detached = bench.exec(json!({ "command": "exec sleep 1000", "detach": true })).await;
     assert!(detached.process_id.is_some());
-    let place = pyro::workspace::find::find(&bench.pyro.config, "w").unwrap();
-    place.change(crate::expiring::expire).await.unwrap();
-    let order = pyro::supervisor::control::Order::ReadTtl;
-    pyro::supervisor::control::order(place.path(), order, DEADLINES.reply).await.unwrap();
-    // The lock is free when the machine is gone.
-    drop(place.take_run(std::time::Duration::from_secs(60)).await.unwrap());
+    let place = bench.expire().await;
     assert_eq!(place.state(), pyro::workspace::State::Stopped);
     let events = fs::read_to_string(bench.directory().join("events.jsonl")).unwrap();
     assert!(events.contains(r#""event":"stopped","by":"ttl","clean":true"#), "{events}");

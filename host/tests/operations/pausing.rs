@@ -11,7 +11,8 @@ use pyro::operation::{
     WorkspaceReset, WorkspaceResume, WorkspaceStart, WorkspaceStatus, WorkspaceStop,
     WorkspaceUpdate,
 };
-use pyro::supervisor::control::{Order, order};
+use pyro::supervisor::control::give;
+use pyro::supervisor::order::ReadTtl;
 use pyro::vmm::{Metrics, Rung};
 use pyro::workspace::{Live, Place, State};
 use pyro::{Context, ErrorKind, Event, Events, Pyro};
@@ -194,7 +195,7 @@ async fn r8_its_time_is_over_whatever_stands_still_with_it() {
     let _call = live.agent().connect().await.unwrap();
     bench.ask::<WorkspacePause>(json!({})).await.unwrap();
     bench.place.change(expire).await.unwrap();
-    order(bench.place.path(), Order::ReadTtl, DEADLINES.reply).await.unwrap();
+    give(ReadTtl, bench.place.path(), DEADLINES.reply).await.unwrap();
     drop(bench.place.take_run(DEADLINES.tcg_boot * 4).await.expect("it ends by itself"));
     assert_eq!(bench.place.state(), State::Stopped);
     let last = bench.happened().pop();

@@ -30,7 +30,7 @@ impl Bench {
     }
 
     /// What a service wrote, after all of it.
-    async fn written(&self, name: &str) -> (String, String) {
+    pub async fn written(&self, name: &str) -> (String, String) {
         let (context, heard) = hearing();
         let follow = json!({ "service_name": name, "follow": true });
         self.ask_with::<ServiceLogs>(follow, context).await.unwrap();

@@ -320,8 +320,8 @@ async fn r8_its_time_stops_it_and_can_be_renewed() {
     place.change(expire).await.unwrap();
     let live = Live::open(&pyro, &made.workspace_id, &Context::default()).await.unwrap();
     let running = live.agent().connect().await.expect("a call that is underway");
-    let order = pyro::supervisor::control::Order::ReadTtl;
-    pyro::supervisor::control::order(place.path(), order, DEADLINES.reply).await.unwrap();
+    let order = pyro::supervisor::order::ReadTtl;
+    pyro::supervisor::control::give(order, place.path(), DEADLINES.reply).await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(place.state(), State::Running, "a call defers it");
     drop(running);

@@ -1,4 +1,4 @@
-use crate::workspace::port::Mapping;
+use crate::published::Mapping;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 use std::borrow::Cow;

@@ -162,12 +162,8 @@ fn shown(line: &Line) -> String {
         Happening::Crashed { how } => format!("went away unasked: the VMM {how}"),
         Happening::Paused => "paused".into(),
         Happening::Resumed => "resumed".into(),
-        Happening::PortPublished(Published { host_port, guest_port }) => {
-            format!("port {guest_port} published on {HOST}:{host_port}")
-        }
-        Happening::PortUnpublished(Published { host_port, guest_port }) => {
-            format!("port {guest_port} no more on {HOST}:{host_port}")
-        }
+        Happening::PortPublished(port) => whereabouts(port, "published"),
+        Happening::PortUnpublished(port) => whereabouts(port, "no more"),
         Happening::Reset => "reset to the baseline".into(),
         Happening::Network { action, destination, names, allowed, rule } => {
             let known = match names.is_empty() {
@@ -193,4 +189,10 @@ impl Answer for WorkspaceHistory {
     fn render(&self, page: &mut Page) -> fmt::Result {
         self.events.iter().try_for_each(|line| writeln!(page, "{}", shown(line)))
     }
+}
+
+fn whereabouts(published: &Published, what: &str) -> String {
+    let Published { host_port, guest_port, service } = published;
+    let service = service.as_ref().map(|name| format!(", for service {name}"));
+    format!("port {guest_port} {what} on {HOST}:{host_port}{}", service.unwrap_or_default())
 }

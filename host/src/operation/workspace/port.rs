@@ -38,12 +38,23 @@ pub struct PublishedPort {
     pub guest_port: u16,
     /// `tcp`.
     pub protocol: &'static str,
+    /// The service that it was published for; null for none.
+    pub service_name: Option<String>,
 }
 
 impl From<Published> for PublishedPort {
-    fn from(Published { host_port, guest_port }: Published) -> Self {
+    fn from(Published { host_port, guest_port, service }: Published) -> Self {
         let (host_port, guest_port) = (host_port.get(), guest_port.get());
-        Self { host: HOST.to_string(), host_port, guest_port, protocol: "tcp" }
+        let service_name = service.map(Into::into);
+        Self { host: HOST.to_string(), host_port, guest_port, protocol: "tcp", service_name }
+    }
+}
+
+impl PublishedPort {
+    /// In a few words, without its service.
+    pub(super) fn connection(&self) -> String {
+        let Self { host, host_port, guest_port, protocol, service_name: _ } = self;
+        format!("{guest_port}/{protocol} on {host}:{host_port}")
     }
 }
 
@@ -61,10 +72,11 @@ impl Answer for PortsAnswer {
             return writeln!(page, "No published ports.");
         }
         let bold = Style::new().bold();
-        let heading = ["HOST", "GUEST"].map(|cell| page.paint(bold, cell));
+        let heading = ["HOST", "GUEST", "SERVICE"].map(|cell| page.paint(bold, cell));
         let rows = self.published_ports.iter().map(|port| {
-            let PublishedPort { host, host_port, guest_port, protocol } = port;
-            [format!("{host}:{host_port}"), format!("{guest_port}/{protocol}")]
+            let PublishedPort { host, host_port, guest_port, protocol, service_name } = port;
+            let service = service_name.clone().unwrap_or_default();
+            [format!("{host}:{host_port}"), format!("{guest_port}/{protocol}"), service]
         });
         let rows: Vec<_> = std::iter::once(heading).chain(rows).collect();
         page.table(&rows)

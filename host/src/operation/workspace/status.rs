@@ -132,10 +132,9 @@ impl Answer for WorkspaceStatusAnswer {
         if let Some(machine) = &self.machine {
             rows.extend(machine.rows());
         }
-        for PublishedPort { host, host_port, guest_port, protocol } in
-            self.published_ports.iter().flatten()
-        {
-            rows.push(("Port", format!("{guest_port}/{protocol} on {host}:{host_port}")));
+        for port in self.published_ports.iter().flatten() {
+            let service = port.service_name.as_ref().map(|name| format!(", service {name}"));
+            rows.push(("Port", port.connection() + &service.unwrap_or_default()));
         }
         super::summary::table(rows, page)
     }

@@ -1,7 +1,7 @@
 use super::{ServiceReport, ServiceReportState};
 use crate::operation::argument::WorkspaceRef;
 use crate::operation::{Answer, Context, Effect, Operation, Page};
-use crate::workspace::Live;
+use crate::workspace::{Live, service};
 use crate::{Pyro, Result};
 use anstyle::Style;
 use schemars::JsonSchema;
@@ -45,9 +45,9 @@ impl Operation for ServiceList {
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<ServiceListAnswer> {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
-        let services = context.unless_cancelled(live.agent().services()).await?;
+        let services = service::list(&live, &context).await?;
         let services: Vec<_> =
-            services.into_iter().map(|service| ServiceReport::of(&live, service)).collect();
+            services.into_iter().map(|served| ServiceReport::of(&live, served)).collect();
         let is_running = |service: &&ServiceReport| service.state == ServiceReportState::Running;
         Ok(ServiceListAnswer {
             workspace_id: live.id().to_string(),
@@ -64,10 +64,11 @@ impl Answer for ServiceListAnswer {
             return writeln!(page, "No services.");
         }
         let bold = Style::new().bold();
-        let heading = ["SERVICE", "STATE", "COMMAND"].map(|cell| page.paint(bold, cell));
+        let heading = ["SERVICE", "STATE", "PORTS", "COMMAND"].map(|cell| page.paint(bold, cell));
         let rows = self.services.iter().map(|service| {
             let command = service.command.chars().take(COMMAND_SHOWN).collect();
-            [service.service_name.clone(), service.condition(), command]
+            let ports: Vec<_> = service.published_ports.iter().map(|p| p.connection()).collect();
+            [service.service_name.clone(), service.condition(), ports.join(", "), command]
         });
         let rows: Vec<_> = std::iter::once(heading).chain(rows).collect();
         page.table(&rows)

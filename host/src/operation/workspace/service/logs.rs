@@ -100,8 +100,9 @@ impl Operation for ServiceLogs {
             context.events.emit(Event::Output { stream, bytes })
         };
         let Told { service, truncated } = service::logs(&live, call, &context, hear).await?;
+        let served = service::as_published(&live, service, &context).await;
         Ok(ServiceLogsAnswer {
-            service: ServiceReport::of(&live, service),
+            service: ServiceReport::of(&live, served),
             output: collector.finish(),
             tail_lines,
             truncated,

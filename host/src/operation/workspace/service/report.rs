@@ -1,8 +1,10 @@
 use crate::guest_text;
+use crate::operation::workspace::PublishedPort;
 use crate::operation::workspace::summary::{shown_time, table};
 use crate::operation::{Answer, Page};
 use crate::secret::Redactor;
 use crate::workspace::history::{exit_code, quoted};
+use crate::workspace::service::Served;
 use crate::workspace::{GUEST_PATH, Live};
 use jiff::Timestamp;
 use pyro_protocol::ByteString;
@@ -60,6 +62,8 @@ pub struct ServiceReport {
     /// When it will be; null unless it waits for that.
     #[schemars(with = "Option<String>")]
     pub next_start_at: Option<Timestamp>,
+    /// Its published TCP ports; none while it is stopped, or did not start.
+    pub published_ports: Vec<PublishedPort>,
 }
 
 /// How a service is.
@@ -169,7 +173,7 @@ impl ServiceReportState {
 }
 
 impl ServiceReport {
-    pub(super) fn of(live: &Live, service: Service) -> Self {
+    pub(super) fn of(live: &Live, Served { service, ports }: Served) -> Self {
         let Service { name, argv, cwd, readiness, restart, started_at_ns, restarts, state } =
             service;
         let (restart, restart_limit) = match restart {
@@ -198,6 +202,7 @@ impl ServiceReport {
             restart_limit,
             restart_count: restarts,
             next_start_at: None,
+            published_ports: ports.into_iter().map(Into::into).collect(),
         };
         report.in_state(state)
     }
@@ -284,6 +289,7 @@ impl ServiceReport {
             let count = self.restart_count;
             rows.push(("Restarts", format!("{count}, {} up to {limit} in a row", self.restart)));
         }
+        rows.extend(self.published_ports.iter().map(|port| ("Port", port.connection())));
         rows
     }
 }

@@ -50,7 +50,7 @@ impl Operation for ServiceRestart {
     async fn run(self, pyro: &Pyro, context: Context) -> Result<ServiceStartAnswer> {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let ServiceRef(name) = self.service_name;
-        let service = service::restart(&live, &name, grace(self.grace_seconds), &context).await?;
-        Ok(ServiceStartAnswer::new(&live, service, &context).await)
+        let served = service::restart(&live, &name, grace(self.grace_seconds), &context).await?;
+        Ok(ServiceStartAnswer::new(&live, served, &context).await)
     }
 }

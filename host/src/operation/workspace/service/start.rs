@@ -1,17 +1,17 @@
 use super::{RestartPolicy, ServiceReport, ServiceReportState, StopReason};
 use crate::event::{Event, Stream};
 use crate::operation::argument::{
-    CommandLine, Number, PathInGuest, SecretVariables, ServiceRef, Variable, Variables,
-    WorkspaceRef,
+    CommandLine, Number, PathInGuest, PortMapping, SecretVariables, ServiceRef, Variable,
+    Variables, WorkspaceRef,
 };
 use crate::operation::output::{Collected, HEADINGS, Output};
 use crate::operation::{Answer, AnyAnswer as _, Context, Effect, Ink, Operation, Page, Streams};
 use crate::secret::SecretVariable;
-use crate::workspace::service::{self, Wanted};
+use crate::workspace::service::{self, Served, Wanted};
 use crate::workspace::{Live, Program};
 use crate::{Error, ErrorKind, Pyro, Result};
 use pyro_protocol::GuestPath;
-use pyro_protocol::service::{HttpUrl, Probe, Readiness, Restart, Service, TcpAddress};
+use pyro_protocol::service::{HttpUrl, Probe, Readiness, Restart, TcpAddress};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -110,6 +110,12 @@ pub struct ServiceStart {
     #[arg(long, value_name = "N", default_value_t)]
     #[serde(default)]
     pub restart_limit: RestartLimit,
+    /// TCP ports to publish on 127.0.0.1 of the host before it starts and until it
+    /// is stopped: each a port of the guest, at any free one of the host, or
+    /// `HOST:GUEST`.
+    #[arg(long, value_name = "[HOST:]GUEST")]
+    #[serde(default)]
+    pub publish: Vec<PortMapping>,
 }
 
 const USAGE: &str = "\
@@ -120,6 +126,7 @@ const EXAMPLES: &str = "\
 Examples:
   pyro workspace service start fix-parser web --ready-http http://localhost:8000/ \\
       -- python3 -m http.server 8000
+  pyro workspace service start fix-parser app --publish 8080:80 --shell ./serve
   pyro workspace service start fix-parser db --ready-tcp localhost:5432 \\
       --restart on-failure -- ./run-database
 
@@ -150,6 +157,7 @@ impl ServiceStart {
             ready_interval_ms: ReadyIntervalMs::default(),
             restart: RestartPolicy::default(),
             restart_limit: RestartLimit::default(),
+            publish: Vec::new(),
         }
     }
 
@@ -235,18 +243,19 @@ impl Operation for ServiceStart {
             },
             readiness,
             restart,
+            ports: self.publish.into_iter().map(|PortMapping(mapping)| mapping).collect(),
         };
-        let service = service::start(pyro, &live, wanted, &context).await?;
-        Ok(ServiceStartAnswer::new(&live, service, &context).await)
+        let served = service::start(pyro, &live, wanted, &context).await?;
+        Ok(ServiceStartAnswer::new(&live, served, &context).await)
     }
 }
 
 impl ServiceStartAnswer {
     /// One that failed says with its last words why. They go to standard error:
     /// they are no answer.
-    pub(super) async fn new(live: &Live, service: Service, context: &Context) -> Self {
-        let name = service.name.clone();
-        let report = ServiceReport::of(live, service);
+    pub(super) async fn new(live: &Live, served: Served, context: &Context) -> Self {
+        let name = served.service.name.clone();
+        let report = ServiceReport::of(live, served);
         let mut output = Collected::new(LAST_WORDS_MAX);
         if report.state == ServiceReportState::Failed {
             for (stream, bytes) in service::last_words(live, &name, context).await {

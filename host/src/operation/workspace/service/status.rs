@@ -32,7 +32,7 @@ impl Operation for ServiceStatus {
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<ServiceReport> {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
-        let service = service::status(&live, &self.service_name.0, &context).await?;
-        Ok(ServiceReport::of(&live, service))
+        let served = service::status(&live, &self.service_name.0, &context).await?;
+        Ok(ServiceReport::of(&live, served))
     }
 }

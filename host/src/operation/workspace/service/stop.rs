@@ -49,7 +49,7 @@ impl Operation for ServiceStop {
     async fn run(self, pyro: &Pyro, context: Context) -> Result<ServiceReport> {
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
         let ServiceRef(name) = self.service_name;
-        let service = service::stop(&live, &name, grace(self.grace_seconds), &context).await?;
-        Ok(ServiceReport::of(&live, service))
+        let served = service::stop(&live, &name, grace(self.grace_seconds), &context).await?;
+        Ok(ServiceReport::of(&live, served))
     }
 }
