@@ -12,7 +12,8 @@ use pyro::operation::{
     ServiceRestart, ServiceStart, ServiceStop, WorkspaceCreate, WorkspaceExec, WorkspaceStart,
     WorkspaceStatus, WorkspaceStop, WorkspaceUpdate,
 };
-use pyro::supervisor::control::{Order, order};
+use pyro::supervisor::control::give;
+use pyro::supervisor::order::ReadTtl;
 use pyro::workspace::State;
 use pyro::{ErrorKind, Pyro};
 use serde_json::{Value, json};
@@ -246,7 +247,7 @@ async fn r11_a_port_outlives_its_service_and_ends_with_its_workspace() {
 
     let place = bench.place();
     place.change(expire).await.unwrap();
-    order(place.path(), Order::ReadTtl, DEADLINES.reply).await.unwrap();
+    give(ReadTtl, place.path(), DEADLINES.reply).await.unwrap();
     await_state(&place, State::Stopped).await;
     let expect_closed = async |port: u16| {
         let error = TcpStream::connect(("127.0.0.1", port)).await.expect_err("nobody listens");
