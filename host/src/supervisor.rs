@@ -28,6 +28,7 @@ pub mod order;
 mod pausing;
 mod ports;
 mod secrets;
+mod trunk;
 pub mod ttl;
 mod way;
 

@@ -18,11 +18,12 @@ use super::interrupt::Interrupts;
 use super::render::{self, Format};
 use super::session::{in_runtime, listen};
 use super::streams::{write_stderr, write_stdout};
-use super::terminal::{self, ACTS_MAX, DetachKeys, Leaving, Raw};
+use super::terminal::{self, ACTS_MAX, DetachKeys, Ears, Leaving, Raw};
 use crate::context::Caller;
 use crate::event_log::Happening;
 use crate::operation::Context;
 use crate::operation::argument::{ShellRef, Variable, Variables, WorkspaceRef};
+use crate::secret::SecretVariable;
 use crate::workspace::Live;
 use crate::workspace::history::exit_code;
 use crate::workspace::screen::Modes;
@@ -63,6 +64,7 @@ enum Target {
         argv: Vec<Vec<u8>>,
         cwd: Option<GuestPath>,
         env: Vec<Variable>,
+        secret_env: Vec<SecretVariable>,
         user: Option<String>,
     },
 }
@@ -106,8 +108,9 @@ async fn attach_in(pyro: &Pyro, asked: Asked, context: &Context) -> Result<Left>
     let interrupts = listen()?;
     let (id, seat, is_new) = match asked.target {
         Target::Shell(ShellRef(id)) => (id, Seat::take(&live, id, size, context).await?, false),
-        Target::New { argv, cwd, env, user } => {
-            let env = Variables::resolve(env, &pyro.config);
+        Target::New { argv, cwd, env, secret_env, user } => {
+            let mut env = Variables::resolve(env, &pyro.config);
+            live.add_secrets(&mut env, &secret_env)?;
             let request = OpenRequest { argv, cwd, env, user, size };
             let id = open(pyro, &live, request, context).await?.id;
             (id, Seat::first(&live, id, context).await?, true)
@@ -152,7 +155,9 @@ async fn sit(
 ) -> Result<Left> {
     let (pieces, shown) = show().map_err(|error| Error::io("cannot start a thread", error))?;
     let (acts, receiver) = mpsc::channel(ACTS_MAX);
-    let raw = Raw::enter().map_err(|error| Error::io("cannot set the terminal up", error))?;
+    let unset = |error| Error::io("cannot set the terminal up", error);
+    let ears = Ears::open().map_err(unset)?;
+    let raw = Raw::enter().map_err(unset)?;
     let mut modes = Modes::new(size);
     modes.pass(&seat.repaint);
     // Nobody shows it only if nobody can, and then the other branch tells.
@@ -166,7 +171,7 @@ async fn sit(
         // An end that has come is told.
         biased;
         ended = sitting => ended.map(|exit| exit.map_or(Left::Detached, Left::Ended)),
-        leaving = terminal::hands(&acts, Some(keys)) => leaving.map(|leaving| match leaving {
+        leaving = terminal::hands(&acts, Some(keys), ears) => leaving.map(|leaving| match leaving {
             Leaving::Detached | Leaving::Gone => Left::Detached,
             Leaving::Quit => Left::Stopped(Signal::QUIT),
         }),

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Everything the guest can make grow has a limit here. All of it runs in one
-//! task: [`run`] is a future, and what it holds is gone with it.
+//! task: [`Gateway::run`] is a future, and what it holds is gone with it.
 
 pub mod dns;
 pub mod host;

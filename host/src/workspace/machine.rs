@@ -291,7 +291,7 @@ fn ladder(pyro: &Pyro) -> Result<Vec<Step>> {
 /// the best rung that may do.
 ///
 /// # Errors
-/// As [`Attempt::first`].
+/// `HostRequirement` when nothing is installed that could run a guest.
 pub fn choose(pyro: &Pyro) -> Result<Rung> {
     match wanted(pyro, None)? {
         Some(rung) => Ok(rung),

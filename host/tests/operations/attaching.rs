@@ -391,6 +391,40 @@ async fn what_has_no_terminal_to_give_says_so() {
     bench.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn s6_secrets_are_there_at_a_terminal_and_shown_on_none() {
+    const VALUE: &str = "hunter2-at-the-terminal";
+    let bench = Bench::new().await;
+    let file = bench.home().join("value");
+    std::fs::write(&file, VALUE).unwrap();
+    bench.ask::<SecretSet>(json!({ "name": "TOKEN", "file": file })).await.unwrap();
+    std::fs::remove_file(file).unwrap();
+    let (home, directory) = (bench.home(), bench.directory());
+    let sitting = spawn_blocking(move || {
+        let user = user();
+        let sit = |command: &[&str], more: &[&str]| {
+            let words = [&["workspace"], command, &["w", "--user", &user], more].concat();
+            Tty::start(pyro(&home, &words), 70, 10)
+        };
+        for command in [&["attach"][..], &["exec", "-it"]] {
+            let mut tty = sit(command, &["--secret-env", "TOKEN=KEY"]);
+            tty.types(b"echo ${#KEY} long, [$KEY]; exit 3\r");
+            tty.sees("23 long, [[REDACTED]]");
+            assert_eq!(tty.ends().code(), Some(3));
+            assert!(!tty.screen().contains("hunter2"), "{}", tty.screen());
+            let mut tty = sit(command, &["--secret-env", "NONE"]);
+            assert_eq!(tty.ends().code(), Some(125), "{}", tty.screen());
+            let said = tty.screen().replace('\n', "");
+            assert!(said.contains("NONE") && said.contains("secret list"), "{said}");
+        }
+        let events = std::fs::read_to_string(directory.join("events.jsonl")).unwrap();
+        assert_eq!(events.matches("secret_used").count(), 2, "{events}");
+        crate::told::assert_written_nowhere(&directory, VALUE);
+    });
+    sitting.await.unwrap();
+    bench.end().await;
+}
+
 /// A reader that dies in the middle takes nothing along.
 #[tokio::test(flavor = "multi_thread")]
 async fn r17_a_reader_that_is_killed_leaves_the_shell() {
