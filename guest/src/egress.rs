@@ -1,10 +1,14 @@
-//! The guest's network: a TUN device, and a connection that its packets travel on.
+//! The guest's network: the NIC that the machine has, or a TUN device whose
+//! packets travel on a connection.
 
+mod interface;
+mod nic;
 mod resolver;
 mod tun;
 
 use crate::guest::{Guest, Machine};
 use crate::server::Connection;
+use nic::Nic;
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::egress::{BATCH, GatewayOpened, MTU_MAX, OpenGateway, Packets};
 use pyro_protocol::{AgentError, AgentErrorKind, FrameKind, FrameReader, FrameWriter, Lost};
@@ -13,14 +17,23 @@ use std::io;
 use std::net::Ipv4Addr;
 use tun::Tun;
 
-/// Answers `OpenGateway`, and carries packets until the host closes.
+/// What the kernel takes for its network.
+enum Device {
+    /// Its packets go by way of the connection.
+    Tun(Tun),
+    /// Its packets go their own way.
+    Nic(Nic),
+}
+
+/// Answers `OpenGateway`, and keeps the network, with its packets where they go
+/// by way of the connection, until the host closes.
 pub(crate) async fn run<R: Fetch, W: Carry>(
     guest: &Guest,
     call: OpenGateway,
     connection: &mut Connection<R, W>,
 ) -> Result<(), Lost> {
-    let tun = match open(guest, call) {
-        Ok(tun) => tun,
+    let device = match open(guest, call) {
+        Ok(device) => device,
         Err(error) => return connection.reply::<GatewayOpened>(Err(error)).await,
     };
     let names = match &guest.machine {
@@ -30,9 +43,15 @@ pub(crate) async fn run<R: Fetch, W: Carry>(
         Machine::InProcess { .. } => None,
     };
     connection.reply(Ok(GatewayOpened)).await?;
-    let carried = tokio::select! {
-        ended = to_guest(&mut connection.reader, &tun) => ended,
-        ended = to_host(&tun, &mut connection.writer) => ended,
+    let carried = match &device {
+        Device::Tun(tun) => tokio::select! {
+            ended = to_guest(&mut connection.reader, tun) => ended,
+            ended = to_host(tun, &mut connection.writer) => ended,
+        },
+        Device::Nic(nic) => tokio::select! {
+            ended = silence(&mut connection.reader) => ended,
+            lowered = nic.lowered() => lowered.map_err(Lost::Io),
+        },
     };
     drop(names);
     // The host's end is how a network ends.
@@ -42,7 +61,13 @@ pub(crate) async fn run<R: Fetch, W: Carry>(
     }
 }
 
-fn open(guest: &Guest, call: OpenGateway) -> Result<Tun, AgentError> {
+/// Waits for the end of a connection on which nothing is to come.
+async fn silence<R: Fetch>(reader: &mut FrameReader<R>) -> Result<(), Lost> {
+    let frame = reader.next().await?;
+    Err(Lost::OutOfPlace { got: frame.kind, wanted: "nothing" })
+}
+
+fn open(guest: &Guest, call: OpenGateway) -> Result<Device, AgentError> {
     guest.require_activated()?;
     let invalid = |text: String| AgentError::new(AgentErrorKind::InvalidArgument, text);
     if !(1280..=MTU_MAX).contains(&call.mtu) {
@@ -52,13 +77,19 @@ fn open(guest: &Guest, call: OpenGateway) -> Result<Tun, AgentError> {
         return Err(invalid("a guest's address is missing".into()));
     }
     match &guest.machine {
-        Machine::Virtual { .. } => Tun::open(&call).map_err(|error| {
-            let busy = error.raw_os_error() == Some(libc::EBUSY);
-            let kind = if busy { AgentErrorKind::WrongState } else { AgentErrorKind::System };
-            AgentError::new(kind, format!("the network cannot be opened: {error}"))
-        }),
+        Machine::Virtual { .. } => {
+            let opened = match call.nic {
+                Some(address) => Nic::raise(address, &call).map(Device::Nic),
+                None => Tun::open(&call).map(Device::Tun),
+            };
+            opened.map_err(|error| {
+                let busy = error.raw_os_error() == Some(libc::EBUSY);
+                let kind = if busy { AgentErrorKind::WrongState } else { AgentErrorKind::System };
+                AgentError::new(kind, format!("the network cannot be opened: {error}"))
+            })
+        }
         Machine::InProcess { wire: Some(wire), .. } => {
-            wire.open().and_then(Tun::over).map_err(|error| {
+            wire.open().and_then(Tun::over).map(Device::Tun).map_err(|error| {
                 AgentError::new(AgentErrorKind::System, format!("the wire is cut: {error}"))
             })
         }

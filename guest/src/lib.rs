@@ -43,6 +43,7 @@ mod guest;
 pub mod init;
 mod listen;
 pub mod log;
+mod netlink;
 mod patch;
 mod power;
 mod process;

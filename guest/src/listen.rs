@@ -3,11 +3,11 @@
 
 mod raw;
 mod serial;
-mod uevent;
 mod vsock;
 
 use crate::guest::{Guest, Machine};
 use crate::init::Life;
+use crate::netlink::Events;
 use crate::server::serve_halves;
 use crate::{clock, log, power};
 use pyro_protocol::carry::{Carry, Fetch};
@@ -115,7 +115,7 @@ enum Transport {
 /// The port has a name only some time after the kernel found its device, so
 /// this waits for the kernel's events.
 async fn find_transport() -> io::Result<Transport> {
-    let mut events = uevent::Events::listen()?;
+    let mut events = Events::of_devices()?;
     let search = async {
         loop {
             if let Some(port) = serial::find_port()? {

@@ -36,6 +36,35 @@ struct Discreet {
     redactor: Redactor,
     stdout: Redacting,
     stderr: Redacting,
+    /// What a person sees of standard output, who waits for less.
+    screen: Option<Redacting>,
+}
+
+/// What may be told of an event.
+#[derive(Default)]
+enum Passed {
+    /// Nothing yet.
+    #[default]
+    Nothing,
+    /// This, to all.
+    Whole(Event),
+    /// These bytes of standard output.
+    Apart {
+        /// To whoever looks at it on its way.
+        looked: Vec<u8>,
+        /// To the person.
+        shown: Vec<u8>,
+    },
+}
+
+impl Passed {
+    fn of(stream: Stream, bytes: Vec<u8>) -> Self {
+        output(stream, bytes).map_or(Self::Nothing, Self::Whole)
+    }
+}
+
+fn output(stream: Stream, bytes: Vec<u8>) -> Option<Event> {
+    (!bytes.is_empty()).then_some(Event::Output { stream, bytes })
 }
 
 impl Discreet {
@@ -46,20 +75,27 @@ impl Discreet {
         }
     }
 
-    /// The event as it may be told; nothing while that is open.
-    fn pass(&mut self, event: Event) -> Option<Event> {
-        Some(match event {
-            Event::Output { stream, bytes } => {
-                let bytes = self.of(stream).push(bytes);
-                if bytes.is_empty() {
-                    return None;
-                }
-                Event::Output { stream, bytes }
+    /// What this gives of a stream, and of the screen if that shows it.
+    fn each(&mut self, stream: Stream, mut ask: impl FnMut(&mut Redacting) -> Vec<u8>) -> Passed {
+        match (stream, &mut self.screen) {
+            (Stream::Stdout, Some(screen)) => {
+                Passed::Apart { looked: ask(&mut self.stdout), shown: ask(screen) }
             }
-            Event::Progress(text) => Event::Progress(self.redactor.string(text)),
-            Event::Warning(text) => Event::Warning(self.redactor.string(text)),
-            event @ (Event::Stage { .. } | Event::ProgramStarted) => event,
-        })
+            (Stream::Stdout | Stream::Stderr, _) => Passed::of(stream, ask(self.of(stream))),
+        }
+    }
+
+    /// The event as it may be told.
+    fn pass(&mut self, event: Event) -> Passed {
+        match event {
+            Event::Output { stream, bytes } if self.screen.is_some() => {
+                self.each(stream, |redacting| redacting.push(bytes.clone()))
+            }
+            Event::Output { stream, bytes } => Passed::of(stream, self.of(stream).push(bytes)),
+            Event::Progress(text) => Passed::Whole(Event::Progress(self.redactor.string(text))),
+            Event::Warning(text) => Passed::Whole(Event::Warning(self.redactor.string(text))),
+            event @ (Event::Stage { .. } | Event::ProgramStarted) => Passed::Whole(event),
+        }
     }
 }
 
@@ -129,23 +165,43 @@ impl Events {
             return self;
         }
         let (stdout, stderr) = (redactor.stream(), redactor.stream());
-        let discreet = Discreet { redactor: redactor.clone(), stdout, stderr };
+        let discreet = Discreet { redactor: redactor.clone(), stdout, stderr, screen: None };
         Self { discreet: Some(Arc::new(Mutex::new(discreet))), ..self }
     }
 
-    /// Tells what was held back of both streams: no more comes.
+    /// The same sink, for a person at a terminal: what is held back, [`Events::hurry`]
+    /// shows them. Whoever looks at events on their way does not see it so.
+    #[must_use]
+    pub fn at_terminal(self) -> Self {
+        self.discreet(|discreet| discreet.screen = Some(discreet.redactor.stream()));
+        self
+    }
+
+    /// Shows the person what is held back: they have waited for it.
+    pub async fn hurry(&self) {
+        let shown = self.discreet(|discreet| match &mut discreet.screen {
+            Some(screen) => Passed::Apart { looked: Vec::new(), shown: screen.finish() },
+            None => Passed::Nothing,
+        });
+        self.tell(shown).await;
+    }
+
+    /// Tells what was held back of both streams: no more comes. Whoever looks at
+    /// events on their way has seen all of it before anybody is waited for.
     pub async fn settle(&self) {
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            let bytes = self.discreet(|discreet| discreet.of(stream).finish());
-            self.tell_rest(stream, bytes).await;
+        let rest = [Stream::Stdout, Stream::Stderr].map(|stream| {
+            self.looked(self.discreet(|discreet| discreet.each(stream, Redacting::finish)))
+        });
+        for event in rest {
+            self.send(event).await;
         }
     }
 
     /// Tells what was held back of a stream: so many bytes that would come now are
     /// gone.
     pub async fn skip(&self, stream: Stream, bytes: u64) {
-        let rest = self.discreet(|discreet| discreet.of(stream).skip(bytes).0);
-        self.tell_rest(stream, rest).await;
+        let rest = |discreet: &mut Discreet| discreet.each(stream, |all| all.skip(bytes).0);
+        self.tell(self.discreet(rest)).await;
     }
 
     /// How many bytes of a stream are held back.
@@ -161,37 +217,52 @@ impl Events {
         }
     }
 
-    async fn tell_rest(&self, stream: Stream, bytes: Vec<u8>) {
-        if !bytes.is_empty() {
-            self.tell(Event::Output { stream, bytes }).await;
-        }
-    }
-
     /// Sends an event, waiting while too many are pending. Nobody listening is
     /// no failure: cancellation has a channel of its own.
     pub async fn emit(&self, event: Event) {
-        let event = match &self.discreet {
+        self.tell(match &self.discreet {
             Some(_) => self.discreet(|discreet| discreet.pass(event)),
-            None => Some(event),
-        };
-        match event {
-            Some(event) => self.tell(event).await,
-            None => tokio::task::consume_budget().await,
+            None => Passed::Whole(event),
+        })
+        .await;
+    }
+
+    async fn tell(&self, passed: Passed) {
+        self.send(self.looked(passed)).await;
+    }
+
+    /// What is to be sent, once those have seen it who look.
+    fn looked(&self, passed: Passed) -> Option<Event> {
+        match passed {
+            Passed::Nothing => None,
+            Passed::Whole(event) => {
+                self.look(&event);
+                Some(event)
+            }
+            Passed::Apart { looked, shown } => {
+                if let Some(event) = output(Stream::Stdout, looked) {
+                    self.look(&event);
+                }
+                output(Stream::Stdout, shown)
+            }
         }
     }
 
-    async fn tell(&self, event: Event) {
-        if let Some(look) = &self.tap {
-            look(&event);
-        }
-        let heard = match &self.sender {
-            Some(sender) => sender.send(event).await.is_ok(),
-            None => false,
+    async fn send(&self, event: Option<Event>) {
+        let heard = match (&self.sender, event) {
+            (Some(sender), Some(event)) => sender.send(event).await.is_ok(),
+            (_, _) => false,
         };
         if !heard {
             // Sending to nobody never waits; who does so in a loop must still
             // come to hear of its cancellation.
             tokio::task::consume_budget().await;
+        }
+    }
+
+    fn look(&self, event: &Event) {
+        if let Some(look) = &self.tap {
+            look(event);
         }
     }
 }

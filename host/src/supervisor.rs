@@ -28,11 +28,13 @@ pub mod order;
 mod pausing;
 mod ports;
 mod secrets;
+mod trunk;
 pub mod ttl;
 mod way;
 
 use crate::deadlines::Deadlines;
 use crate::egress;
+use crate::egress::gateway::wire::Cable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::WorkspaceId;
 use crate::secret::SecretStore;
@@ -86,7 +88,7 @@ pub struct Assignment {
     pub machine: Machine,
     /// With what.
     pub vmm: Installed,
-    /// The network of a guest that has no record.
+    /// The guest's network; that of a record may be another by the time it is kept.
     #[serde(default)]
     pub network: egress::Network,
     /// Who resolves names for the guest; the host's own servers if nobody is named.
@@ -297,6 +299,8 @@ struct Guest {
     endpoint: Endpoint,
     ready: Ready,
     way: Way,
+    /// That of its NIC, until its network is open.
+    cable: Option<Cable>,
     network: Option<Network>,
     /// What its console must not tell.
     discretion: SharedRedactor,
@@ -306,6 +310,7 @@ impl Guest {
     fn new(
         process: Box<dyn VmmProcess>,
         up: Up,
+        cable: Option<Cable>,
         logging: Endpoint,
         discretion: SharedRedactor,
     ) -> Self {
@@ -315,20 +320,15 @@ impl Guest {
         let endpoint = Box::pin(maybe_done(async move {
             tokio::select! { () = endpoint => {}, () = logging => {} }
         }));
-        Self { process, endpoint, ready, way, network: None, discretion }
+        Self { process, endpoint, ready, way, cable, network: None, discretion }
     }
 
     /// Opens the network that it is to have, and keeps it open.
     async fn open_network(&mut self, assignment: &Assignment) -> Result<()> {
-        let Assignment { directory, resolvers, .. } = assignment;
-        let wanted = match assignment.lifetime {
-            // It has no record.
-            Lifetime::Lease => assignment.network.clone(),
-            Lifetime::Made | Lifetime::Kept => network::read(directory)?,
-        };
-        let way = self.way.clone();
+        let Assignment { directory, network: wanted, resolvers, .. } = assignment;
+        let (way, cable) = (self.way.clone(), self.cable.take());
         let opened = tokio::select! {
-            opened = network::open(&way, wanted, directory, resolvers) => opened?,
+            opened = network::open(&way, cable, wanted, directory, resolvers) => opened?,
             how = self.run_until_end() => {
                 let message = format!("the VMM {how} while the guest's network was opened");
                 return Err(Error::new(ErrorKind::BootFailed, message));

@@ -123,6 +123,9 @@ pub struct Machine {
     pub disk_limit: RateLimit,
     /// The seed's image.
     pub seed: PathBuf,
+    /// Whether the guest is to have a network. A VMM that can gives it a NIC.
+    #[serde(default)]
+    pub networked: bool,
     /// Whether the kernel is to tell on the console all it does; it boots
     /// slower.
     pub verbose: bool,
@@ -142,6 +145,9 @@ pub enum Link {
 pub struct Started {
     /// The way to the agent.
     pub link: Link,
+    /// The other end of the guest's NIC, as
+    /// [`Cable`](crate::egress::gateway::wire::Cable) takes it.
+    pub nic: Option<UnixStream>,
     /// What the guest's console and the VMM itself print.
     pub console: Vec<OwnedFd>,
     /// The VMM's process.

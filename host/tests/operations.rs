@@ -31,6 +31,8 @@ mod cancel;
 mod costs;
 #[path = "operations/differing.rs"]
 mod differing;
+#[path = "operations/dying.rs"]
+mod dying;
 #[path = "operations/exec.rs"]
 mod exec;
 #[path = "operations/expiring.rs"]

@@ -23,7 +23,7 @@ need() {
 # Each is inserted after what it depends on. Device drivers come first: their
 # devices are ready by the time the file systems are in.
 modules=(
-    virtio_mmio virtio_blk virtio_console virtio_rng virtio_balloon
+    virtio_mmio virtio_blk virtio_console virtio_net virtio_rng virtio_balloon
     vmw_vsock_virtio_transport
     erofs ext4 overlay fuse
     tun

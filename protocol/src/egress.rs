@@ -4,10 +4,11 @@ use crate::channel::STREAM_UNIT;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Gives the guest a network interface whose packets travel on this connection.
-/// After the reply either side sends `Data` frames, each of whole IP packets one
-/// after another, that is at least one. The interface, and all that goes through
-/// it, is gone when the connection is closed.
+/// Gives the guest a network interface for as long as this connection is open.
+///
+/// Without a NIC, packets travel on the connection: after the reply either side
+/// sends `Data` frames, each of whole IP packets one after another, that is at
+/// least one. With one they travel on its cable, and the connection is silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OpenGateway {
@@ -21,6 +22,8 @@ pub struct OpenGateway {
     pub gateway_v6: Ipv6Addr,
     /// The longest packet, at most [`MTU_MAX`].
     pub mtu: u16,
+    /// The hardware address of the NIC that the machine has.
+    pub nic: Option<[u8; 6]>,
 }
 
 /// There is one.
@@ -48,6 +51,10 @@ pub const GUEST_V6: Ipv6Addr = Ipv6Addr::new(0xfd70, 0x7972, 0x6f00, 0, 0, 0, 0,
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(10, 112, 121, 1);
 /// As [`GATEWAY_V4`].
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd70, 0x7972, 0x6f00, 0, 0, 0, 0, 1);
+/// The hardware address of a machine's NIC: locally administered.
+pub const NIC: [u8; 6] = [0x02, b'p', b'y', b'r', b'o', 2];
+/// And the gateway's, at the other end of the cable.
+pub const GATEWAY_NIC: [u8; 6] = [0x02, b'p', b'y', b'r', b'o', 1];
 /// The length of the network that the guest and its gateway share.
 pub const PREFIX_V4: u8 = 30;
 /// As [`PREFIX_V4`].
@@ -56,7 +63,7 @@ pub const PREFIX_V6: u8 = 126;
 const _: () = assert!(MTU_MAX as usize <= crate::frame::STREAM_CHUNK);
 
 impl OpenGateway {
-    /// The network that every guest gets.
+    /// The network that every guest gets, over its connection.
     #[must_use]
     pub const fn usual() -> Self {
         Self {
@@ -65,7 +72,14 @@ impl OpenGateway {
             gateway_v4: GATEWAY_V4,
             gateway_v6: GATEWAY_V6,
             mtu: MTU_MAX,
+            nic: None,
         }
+    }
+
+    /// The same, over the NIC of a machine that has one.
+    #[must_use]
+    pub const fn over_nic() -> Self {
+        Self { nic: Some(NIC), ..Self::usual() }
     }
 }
 

@@ -195,6 +195,17 @@ impl Home {
         found
     }
 
+    /// The one supervisor.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn supervisor(&self) -> u32 {
+        let all = self.processes();
+        let one = all.into_iter().find(|(_, line)| line.contains("__supervise"));
+        one.expect("it runs").0
+    }
+
     /// The processes of so many guests: for each a supervisor, a VMM and, where
     /// that is jailed, its watcher.
     ///

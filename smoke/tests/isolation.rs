@@ -72,6 +72,18 @@ fn s11_a_user_of_a_guest_has_a_users_rights() {
         "mine",
     ];
     assert_eq!(lines, expected.into_iter().collect(), "{said}");
+    // So has one of a service and of a shell.
+    let start = ["workspace", "service", "start", "w", "web", "--user", "nobody"];
+    let ready = ["--ready-file", "/tmp/told", "--shell", "id -u | tee /tmp/told; exec sleep 1000"];
+    succeed(&home, &[&start[..], &ready].concat());
+    assert_eq!(succeed(&home, &["workspace", "service", "logs", "w", "web"]), "65534\n");
+    let open = ["workspace", "shell", "open", "w", "--user", "nobody", "--id-only"];
+    let shell = succeed(&home, &open).trim().to_owned();
+    let input = "id -u; exit";
+    succeed(&home, &["workspace", "shell", "write", "w", &shell, "--input", input]);
+    let read = ["workspace", "shell", "read", "w", &shell, "--plain", "--wait-for-idle-ms", "5000"];
+    let seen = succeed(&home, &read);
+    assert!(seen.contains("\n65534\n"), "{seen}");
     succeed(&home, &["workspace", "delete", "w"]);
     home.expect_clean_within(Duration::from_secs(5));
 }

@@ -1,104 +1,19 @@
 //! A guest with a network policy reaches what its rules allow, and nothing else,
 //! and one that floods its gateway harms nobody else.
 
+#[path = "network/story.rs"]
+mod story;
 #[path = "network/world.rs"]
 mod world;
 
-use pyro_smoke::{Home, is_vmm, parent, scaled, stdout};
+use pyro_smoke::{is_vmm, parent, scaled, stdout};
 use serde_json::Value;
 use std::fs;
-use std::process::{Command, Output};
-use world::{PACKAGE, PAGES, PROXY, SITE_V4, SITE_V6, move_in, name_server};
+use story::{Story, expect, is_tellable};
+use world::{PACKAGE, PAGES, PROXY, SITE_V4, SITE_V6};
 
 /// What a flood may add to a supervisor: its buffers and no more.
 const SUPERVISOR_MAX_KIB: u64 = 64 << 10;
-
-struct Story {
-    home: Home,
-    /// The workspace.
-    name: &'static str,
-}
-
-/// Whether the network can be made that these stories are told in.
-fn is_tellable() -> bool {
-    let tellable = rustix::process::geteuid().is_root();
-    if !tellable {
-        eprintln!("skipped: only root may make the network that this story is told in");
-    }
-    tellable
-}
-
-#[track_caller]
-fn expect(output: &Output) {
-    assert!(output.status.success(), "{output:?}");
-}
-
-impl Story {
-    fn begin(name: &'static str, allow: &[&str]) -> Self {
-        move_in();
-        let story = Self { home: Home::new(), name };
-        story.create(name, allow);
-        story
-    }
-
-    fn create(&self, name: &str, allow: &[&str]) {
-        let mut words = vec!["workspace", "create", "debian:12", "--name", name];
-        words.extend(["--network-policy", "egress"]);
-        words.extend(allow.iter().flat_map(|rule| ["--allow", rule]));
-        self.well(&words);
-    }
-
-    fn pyro(&self, words: &[&str]) -> Output {
-        let mut command: Command = self.home.pyro(words);
-        command.env("PYRO_RESOLVERS", name_server().to_string());
-        command.output().expect("pyro runs")
-    }
-
-    /// What is to go well.
-    #[track_caller]
-    fn well(&self, words: &[&str]) {
-        expect(&self.pyro(words));
-    }
-
-    fn exec(&self, program: &[&str]) -> Output {
-        self.pyro(&[&["workspace", "exec", self.name, "--"], program].concat())
-    }
-
-    fn python(&self, script: &str) -> String {
-        stdout(&self.exec(&["python3", "-c", script]))
-    }
-
-    /// Says in one word what comes of connecting to each.
-    fn connect(&self, to: &[(&str, u16)]) -> Vec<String> {
-        let script = format!(
-            "import socket\n\
-             for to in {to:?}:\n \
-             try:\n  \
-             with socket.create_connection(to, 20) as s:\n   \
-             s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')\n   \
-             print(s.makefile().read()[-5:])\n \
-             except OSError as error: print(type(error).__name__)\n"
-        );
-        self.python(&script).lines().map(str::to_owned).collect()
-    }
-
-    fn events(&self) -> Vec<Value> {
-        let words = ["workspace", "events", self.name, "--limit", "2000", "--json"];
-        let history: Value = serde_json::from_str(&stdout(&self.pyro(&words))).expect("JSON");
-        history["events"].as_array().expect("a list").clone()
-    }
-
-    /// Whether the policy has decided so.
-    #[track_caller]
-    fn expect_decided(&self, action: &str, destination: &str, rule: &str) {
-        let wanted = [("event", "network"), ("action", action), ("rule", rule)];
-        let events = self.events();
-        let decided = events.iter().any(|event| {
-            event["destination"] == destination && wanted.iter().all(|(key, to)| event[*key] == *to)
-        });
-        assert!(decided, "{action} {destination} by {rule}: {events:#?}");
-    }
-}
 
 #[test]
 fn s7_r21_r23_a_guest_reaches_what_its_rules_allow_and_nothing_else() {
@@ -147,18 +62,17 @@ fn s7_r21_r23_a_guest_reaches_what_its_rules_allow_and_nothing_else() {
     story.well(&["workspace", "network", "remove", "net", "r3"]);
     assert_eq!(story.connect(&[("app.test", PAGES)]), ["hello"]);
 
-    // Whoever is root in the guest takes its interface away: it comes back, by the
-    // same rules.
-    let gone = "import fcntl, os, socket, struct, time\n\
-                before = open('/sys/class/net/pyro0/ifindex').read()\n\
+    // Whoever is root in the guest takes its interface away, or lowers one that
+    // cannot be taken: it comes back, by the same rules.
+    let gone = "import fcntl, socket, struct\n\
+                its = open('/sys/class/net/pyro0/ifindex').read()\n\
                 s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\n\
-                s.send(struct.pack('=IHHIIBxHiII', 32, 17, 1, 1, 0, 0, 0, int(before), 0, 0))\n\
-                while True:\n \
-                try:\n  \
-                if open('/sys/class/net/pyro0/ifindex').read() != before: break\n \
-                except OSError: pass\n \
-                time.sleep(0.05)\n";
-    story.python(gone);
+                s.send(struct.pack('=IHHIIBxHiII', 32, 17, 5, 1, 0, 0, 0, int(its), 0, 0))\n\
+                if struct.unpack_from('=i', s.recv(4096), 16)[0] != 0:\n \
+                s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n \
+                fcntl.ioctl(s, 0x8914, struct.pack('16sH14x', b'pyro0', 0))\n\
+                print('gone')\n";
+    assert_eq!(story.python(gone), "gone\n");
     // Its addresses come a moment after the interface.
     let again = "import socket, time\n\
                  while True:\n \

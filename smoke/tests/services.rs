@@ -210,8 +210,7 @@ fn r10_a_supervisor_that_is_killed_is_told_to_all_who_wait() {
     let mut lines = BufReader::new(follower.stdout.take().expect("it is piped"));
     lines.read_line(&mut String::new()).expect("a line");
 
-    let supervisor = home.processes().into_iter().find(|(_, line)| line.contains("__supervise"));
-    let pid = Pid::from_raw(supervisor.expect("it runs").0.cast_signed()).expect("a process id");
+    let pid = Pid::from_raw(home.supervisor().cast_signed()).expect("a process id");
     kill_process(pid, Signal::KILL).expect("it lives");
 
     let mut rest = String::new();

@@ -210,12 +210,6 @@ const AGENT_MEMORY: &str = "sed -n 's/VmRSS:[^0-9]*\\([0-9]*\\).*/\\1/p' \
 /// shells were, were they kept.
 const MEMORY_SLACK_KIB: u64 = 4096;
 
-fn supervisor(home: &Home) -> u32 {
-    let all = home.processes();
-    let one = all.into_iter().find(|(_, line)| line.contains("__supervise"));
-    one.expect("it runs").0
-}
-
 fn descriptors(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count()
 }
@@ -248,7 +242,7 @@ async fn r17_a_thousand_shells_leave_nothing_behind() {
     let memory = |home: &Home| {
         in_guest(home, AGENT_MEMORY).lines().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap()
     };
-    let supervisor = supervisor(&home);
+    let supervisor = home.supervisor();
     // All that is allocated once is, by then.
     for _ in 0..5 {
         round().await;

@@ -8,11 +8,12 @@ use pyro_protocol::process::StartProcess;
 use pyro_protocol::service::{
     Probe, Readiness, Restart, Service, ServiceName, ServiceState, StartService,
 };
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// Orders on their way to a service's life; they are taken at once.
+/// Orders on their way to a service's life, and those that it has heard.
 const ORDERS_MAX: usize = 8;
 
 /// What a service was asked to be. Its variables are nowhere else.
@@ -66,14 +67,60 @@ pub(super) enum Order {
     Cancel { starts: u64 },
 }
 
+impl Order {
+    /// How long the program may take to obey it.
+    pub(super) const fn grace(self) -> Duration {
+        match self {
+            Self::Stop { grace } | Self::Restart { grace } => grace,
+            Self::Cancel { .. } => Duration::MAX,
+        }
+    }
+}
+
+/// The orders that a service's life gets, in their order.
+pub(super) struct Orders {
+    receiver: mpsc::Receiver<Order>,
+    /// Those that were heard before they could be followed.
+    heard: VecDeque<Order>,
+}
+
+impl Orders {
+    fn channel() -> (mpsc::Sender<Order>, Self) {
+        let (sender, receiver) = mpsc::channel(ORDERS_MAX);
+        (sender, Self { receiver, heard: VecDeque::new() })
+    }
+
+    /// The next one. Dropping the future loses none.
+    pub(super) async fn next(&mut self) -> Order {
+        match self.heard.pop_front() {
+            Some(order) => order,
+            None => received(&mut self.receiver).await,
+        }
+    }
+
+    /// The next one, which stays the next: what is done meanwhile goes first.
+    pub(super) async fn hear(&mut self) -> Order {
+        if self.heard.len() == ORDERS_MAX {
+            std::future::pending::<()>().await;
+        }
+        let order = received(&mut self.receiver).await;
+        self.heard.push_back(order);
+        order
+    }
+}
+
+async fn received(receiver: &mut mpsc::Receiver<Order>) -> Order {
+    match receiver.recv().await {
+        Some(order) => order,
+        // The entry has the sender.
+        None => std::future::pending().await,
+    }
+}
+
 impl Entry {
     /// A service whose program has just started, and the orders it will get.
-    pub(super) fn new(
-        spec: Spec,
-        journal: Arc<Journal>,
-        pid: u32,
-    ) -> (Self, mpsc::Receiver<Order>) {
-        let (orders, receiver) = mpsc::channel(ORDERS_MAX);
+    pub(super) fn new(spec: Spec, journal: Arc<Journal>, pid: u32) -> (Self, Orders) {
+        let (sender, orders) = Orders::channel();
         let now = clock::wall_ns();
         let status = Status {
             state: ServiceState::Starting { pid, since_ns: now },
@@ -86,18 +133,18 @@ impl Entry {
             spec,
             journal,
             status: watch::Sender::new(status),
-            orders: Mutex::new(orders),
+            orders: Mutex::new(sender),
             refusal: Mutex::default(),
         };
-        (entry, receiver)
+        (entry, orders)
     }
 
     /// One that was over has been started, and gets orders again.
-    pub(super) fn revive(&self, pid: u32) -> mpsc::Receiver<Order> {
-        let (orders, receiver) = mpsc::channel(ORDERS_MAX);
-        *self.orders() = orders;
+    pub(super) fn revive(&self, pid: u32) -> Orders {
+        let (sender, orders) = Orders::channel();
+        *self.orders() = sender;
         self.begin_anew(pid);
-        receiver
+        orders
     }
 
     /// It was started because somebody asked.
@@ -181,9 +228,9 @@ impl Entry {
     }
 
     /// It is over, and takes no more orders.
-    pub(super) fn conclude(&self, state: ServiceState, receiver: mpsc::Receiver<Order>) {
-        let _orders = self.orders();
-        drop(receiver);
+    pub(super) fn conclude(&self, state: ServiceState, orders: Orders) {
+        let _sender = self.orders();
+        drop(orders);
         self.status.send_modify(|status| status.state = state);
     }
 

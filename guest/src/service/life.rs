@@ -1,7 +1,7 @@
 //! A service from its start until it is over, in a task of its own.
 
 use super::backoff::{Backoff, Next};
-use super::entry::{Entry, Order};
+use super::entry::{Entry, Order, Orders};
 use super::probe;
 use crate::guest::Guest;
 use crate::process::collect::collect;
@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long what nobody waits for any more may take to obey.
 const GRACE: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ pub(super) async fn live<'guest>(
     guest: &'guest Arc<Guest>,
     entry: &Arc<Entry>,
     first: Process<'guest>,
-    mut orders: mpsc::Receiver<Order>,
+    mut orders: Orders,
 ) {
     let mut backoff = Backoff::new(entry.spec.restart);
     let (mut process, mut cause) = (first, Cause::Asked);
@@ -118,7 +118,11 @@ fn judge(ran: Ran, cause: Cause, backoff: &mut Backoff) -> Verdict {
     if cause == Cause::Asked && up.is_none() {
         return Verdict::Over(failed(reason, exit));
     }
-    let outcome = exit.map(|exit| exit.outcome);
+    let outcome = match end {
+        // However it took that: one that was not ready in time has not done well.
+        End::NotReady => None,
+        End::ByItself | End::Told(..) => exit.map(|exit| exit.outcome),
+    };
     match (backoff.after(outcome, up.unwrap_or_default()), exit) {
         (Next::Again(pause), Some(exit)) => Verdict::After(pause, exit),
         (Next::Rest, Some(exit)) => Verdict::Over(ServiceState::Exited { at_ns, exit }),
@@ -139,12 +143,7 @@ enum Paused {
     Over(ServiceState),
 }
 
-async fn pause_for(
-    entry: &Entry,
-    pause: Duration,
-    exit: Exit,
-    orders: &mut mpsc::Receiver<Order>,
-) -> Paused {
+async fn pause_for(entry: &Entry, pause: Duration, exit: Exit, orders: &mut Orders) -> Paused {
     let pause_ns = i64::try_from(pause.as_nanos()).unwrap_or(i64::MAX);
     let next_ns = clock::wall_ns().saturating_add(pause_ns);
     entry.set(ServiceState::Backoff { next_ns, exit });
@@ -152,7 +151,7 @@ async fn pause_for(
     loop {
         tokio::select! {
             () = &mut enough => return Paused::Enough,
-            Some(order) = orders.recv() => match order {
+            order = orders.next() => match order {
                 Order::Stop { .. } => {
                     let (at_ns, how) = (clock::wall_ns(), StopHow::Idle);
                     return Paused::Over(ServiceState::Stopped { at_ns, how, exit: Some(exit) });
@@ -171,7 +170,7 @@ async fn run(
     entry: &Arc<Entry>,
     process: Process<'_>,
     cause: Cause,
-    orders: &mut mpsc::Receiver<Order>,
+    orders: &mut Orders,
 ) -> Ran {
     let Process { leash, stdin: _, stdout, stderr } = process;
     let over = watch::Sender::new(false);
@@ -198,7 +197,7 @@ async fn end(
     entry: &Arc<Entry>,
     leash: &Leash<'_>,
     cause: Cause,
-    orders: &mut mpsc::Receiver<Order>,
+    orders: &mut Orders,
 ) -> (End, Option<Duration>, Duration) {
     let readiness = entry.spec.readiness.as_ref();
     let mut probing = pin!(probe::ready_in_time(guest, &entry.spec));
@@ -216,7 +215,7 @@ async fn end(
                 }
                 break None;
             }
-            Some(order) = orders.recv() => match order {
+            order = orders.next() => match order {
                 // It came too late.
                 Order::Cancel { starts: of }
                     if ready.is_some() || cause == Cause::Policy || of != starts => {}
@@ -230,7 +229,7 @@ async fn end(
                     entry.is_ready();
                 }
                 false => {
-                    stop(leash, GRACE).await;
+                    stop(leash, GRACE, orders).await;
                     return (End::NotReady, None, leash.age());
                 }
             },
@@ -244,18 +243,32 @@ async fn end(
             return (End::ByItself, up, took);
         }
         Some(order @ (Order::Stop { grace } | Order::Restart { grace })) => {
-            End::Told(order, stop(leash, grace).await)
+            End::Told(order, stop(leash, grace, orders).await)
         }
-        Some(order @ Order::Cancel { .. }) => End::Told(order, stop(leash, GRACE).await),
+        Some(order @ Order::Cancel { .. }) => End::Told(order, stop(leash, GRACE, orders).await),
     };
     (end, up, leash.age())
 }
 
-/// TERM to everything, and KILL to what is left after the grace.
-async fn stop(leash: &Leash<'_>, grace: Duration) -> StopHow {
+/// TERM to everything, and KILL to what is left after the grace, or after that of
+/// one who wants it sooner.
+async fn stop(leash: &Leash<'_>, grace: Duration, orders: &mut Orders) -> StopHow {
     leash.ask_to_end();
-    if matches!(timeout(grace, leash.empty()).await, Ok(Ok(()))) {
-        return StopHow::Terminated;
+    let mut until = Instant::now() + grace;
+    let mut empty = pin!(leash.empty());
+    loop {
+        tokio::select! {
+            biased;
+            gone = &mut empty => match gone {
+                Ok(()) => return StopHow::Terminated,
+                Err(_) => break,
+            },
+            () = sleep_until(until) => break,
+            order = orders.hear() => {
+                let sooner = Instant::now().checked_add(order.grace());
+                until = sooner.map_or(until, |sooner| sooner.min(until));
+            }
+        }
     }
     end_all(leash).await;
     StopHow::Killed
@@ -287,5 +300,26 @@ async fn keep(
     };
     if let Err(error) = collect(pipe, over, drain).await {
         log::warn(format_args!("the output of service {}: {error}", entry.spec.name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pyro_protocol::process::Outcome;
+    use pyro_protocol::service::Restart;
+
+    #[test]
+    fn r10_one_that_is_not_ready_in_time_has_failed_however_it_ends() {
+        let ended = |end, code| {
+            let exit = Exit { outcome: Outcome::Exited { code }, took_us: 1 };
+            let ran = Ran { end, exit: Some(exit), up: None };
+            judge(ran, Cause::Policy, &mut Backoff::new(Restart::OnFailure { limit: 1 }))
+        };
+        for (end, code) in [(End::NotReady, 0), (End::NotReady, 1), (End::ByItself, 1)] {
+            assert!(matches!(ended(end, code), Verdict::After(..)), "{end:?} {code}");
+        }
+        let over = ended(End::ByItself, 0);
+        assert!(matches!(over, Verdict::Over(ServiceState::Exited { .. })));
     }
 }

@@ -94,6 +94,10 @@ async fn screen<W: Carry>(
 ) -> Result<(), Lost> {
     let mut status = entry.watch();
     loop {
+        // In any case: what comes out may never end.
+        if let Some(bytes) = keys.taken() {
+            writer.send(FrameKind::StdinTaken, &StdinTaken { bytes }).await?;
+        }
         // Before reading, so that no change after it is missed.
         let state = status.borrow_and_update().state;
         let slice = entry.read(cursor, CHUNK);
@@ -118,9 +122,7 @@ async fn screen<W: Carry>(
         tokio::select! {
             // The entry, and so the sender, outlives this.
             _ = status.changed() => {}
-            bytes = keys.taken() => {
-                writer.send(FrameKind::StdinTaken, &StdinTaken { bytes }).await?;
-            }
+            () = keys.gone.notified() => {}
         }
     }
 }
@@ -241,19 +243,12 @@ impl Keys {
         self.gone.notify_one();
     }
 
-    /// The next number of bytes to acknowledge.
-    async fn taken(&self) -> u32 {
-        loop {
-            {
-                let mut state = self.state();
-                let typed = std::mem::take(&mut state.typed);
-                state.outstanding = state.outstanding.saturating_sub(typed);
-                if typed > 0 {
-                    return u32::try_from(typed).unwrap_or(u32::MAX);
-                }
-            }
-            self.gone.notified().await;
-        }
+    /// How many bytes are to be acknowledged, if some are.
+    fn taken(&self) -> Option<u32> {
+        let mut state = self.state();
+        let typed = std::mem::take(&mut state.typed);
+        state.outstanding = state.outstanding.saturating_sub(typed);
+        (typed > 0).then(|| u32::try_from(typed).unwrap_or(u32::MAX))
     }
 
     /// Nobody panics with it.

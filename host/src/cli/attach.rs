@@ -18,11 +18,12 @@ use super::interrupt::Interrupts;
 use super::render::{self, Format};
 use super::session::{in_runtime, listen};
 use super::streams::{write_stderr, write_stdout};
-use super::terminal::{self, ACTS_MAX, DetachKeys, Leaving, Raw};
+use super::terminal::{self, ACTS_MAX, DetachKeys, Ears, Leaving, Raw};
 use crate::context::Caller;
 use crate::event_log::Happening;
 use crate::operation::Context;
 use crate::operation::argument::{ShellRef, Variable, Variables, WorkspaceRef};
+use crate::secret::SecretVariable;
 use crate::workspace::Live;
 use crate::workspace::history::exit_code;
 use crate::workspace::screen::Modes;
@@ -63,6 +64,7 @@ enum Target {
         argv: Vec<Vec<u8>>,
         cwd: Option<GuestPath>,
         env: Vec<Variable>,
+        secret_env: Vec<SecretVariable>,
         user: Option<String>,
     },
 }
@@ -86,25 +88,32 @@ pub(super) fn run(asked: Asked) -> ExitCode {
     }
 }
 
+/// Errors are told without secrets, as those of operations are.
 async fn attach(pyro: &Pyro, asked: Asked) -> Result<Left> {
+    let context = Context { caller: Caller::Cli, ..Context::default() };
+    let left = attach_in(pyro, asked, &context).await;
+    left.map_err(|error| context.discretion.redactor().unwrap_or_default().error(error))
+}
+
+async fn attach_in(pyro: &Pyro, asked: Asked, context: &Context) -> Result<Left> {
     let size = terminal::size().ok_or_else(|| {
         Error::new(ErrorKind::InvalidInput, "standard input is no terminal").hint(
             "attach from a terminal; programs use `pyro workspace shell write` and \
              `pyro workspace shell read`",
         )
     })?;
-    let context = Context { caller: Caller::Cli, ..Context::default() };
-    let live = Live::open(pyro, asked.workspace.as_str(), &context).await?;
+    let live = Live::open(pyro, asked.workspace.as_str(), context).await?;
     let started = Instant::now();
     // Signals may come as soon as there is something to leave.
     let interrupts = listen()?;
     let (id, seat, is_new) = match asked.target {
-        Target::Shell(ShellRef(id)) => (id, Seat::take(&live, id, size, &context).await?, false),
-        Target::New { argv, cwd, env, user } => {
-            let env = Variables::resolve(env, &pyro.config);
+        Target::Shell(ShellRef(id)) => (id, Seat::take(&live, id, size, context).await?, false),
+        Target::New { argv, cwd, env, secret_env, user } => {
+            let mut env = Variables::resolve(env, &pyro.config);
+            live.add_secrets(&mut env, &secret_env)?;
             let request = OpenRequest { argv, cwd, env, user, size };
-            let id = open(pyro, &live, request, &context).await?.id;
-            (id, Seat::first(&live, id, &context).await?, true)
+            let id = open(pyro, &live, request, context).await?.id;
+            (id, Seat::first(&live, id, context).await?, true)
         }
     };
     let left = sit(seat, size, asked.keys, interrupts).await;
@@ -144,9 +153,11 @@ async fn sit(
     keys: DetachKeys,
     mut interrupts: Interrupts,
 ) -> Result<Left> {
-    let (pieces, mut shown) = show().map_err(|error| Error::io("cannot start a thread", error))?;
+    let (pieces, shown) = show().map_err(|error| Error::io("cannot start a thread", error))?;
     let (acts, receiver) = mpsc::channel(ACTS_MAX);
-    let raw = Raw::enter().map_err(|error| Error::io("cannot set the terminal up", error))?;
+    let unset = |error| Error::io("cannot set the terminal up", error);
+    let ears = Ears::open().map_err(unset)?;
+    let raw = Raw::enter().map_err(unset)?;
     let mut modes = Modes::new(size);
     modes.pass(&seat.repaint);
     // Nobody shows it only if nobody can, and then the other branch tells.
@@ -160,18 +171,22 @@ async fn sit(
         // An end that has come is told.
         biased;
         ended = sitting => ended.map(|exit| exit.map_or(Left::Detached, Left::Ended)),
-        leaving = terminal::hands(&acts, Some(keys)) => leaving.map(|leaving| match leaving {
+        leaving = terminal::hands(&acts, Some(keys), ears) => leaving.map(|leaving| match leaving {
             Leaving::Detached | Leaving::Gone => Left::Detached,
             Leaving::Quit => Left::Stopped(Signal::QUIT),
         }),
         signal = interrupts.next() => Ok(Left::Stopped(signal)),
         // The terminal has gone.
-        _ = &mut shown => Ok(Left::Detached),
+        () = pieces.closed() => Ok(Left::Detached),
     };
-    drop(pieces.send(modes.undo()).await);
-    drop(pieces);
+    let undo = modes.undo();
+    let showing = async move {
+        drop(pieces.send(undo).await);
+        drop(pieces);
+        drop(shown.await);
+    };
     // Whoever has stopped the output keeps nobody here.
-    drop(timeout(LAST_WORDS, shown).await);
+    drop(timeout(LAST_WORDS, showing).await);
     drop(raw);
     left
 }

@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 
 /// What the caller did and the guest was not told.
@@ -38,11 +38,28 @@ pub(super) enum Leaving {
     Quit,
 }
 
+/// What whoever sits at a terminal is told by signals.
+pub(super) struct Ears {
+    resized: Signals,
+    quit: Signals,
+}
+
+impl Ears {
+    /// Hears them from here on. Raw mode begins after that: else SIGQUIT would end
+    /// us in it.
+    pub(super) fn open() -> io::Result<Self> {
+        let (resized, quit) = (SignalKind::window_change(), SignalKind::quit());
+        Ok(Self { resized: signal(resized)?, quit: signal(quit)? })
+    }
+}
+
 /// Passes on what the caller does, until they leave.
-pub(super) async fn hands(acts: &mpsc::Sender<Act>, keys: Option<DetachKeys>) -> Result<Leaving> {
-    let unheard = |error| Error::io("cannot listen to signals", error);
-    let mut resized = signal(SignalKind::window_change()).map_err(unheard)?;
-    let mut quit = signal(SignalKind::quit()).map_err(unheard)?;
+pub(super) async fn hands(
+    acts: &mpsc::Sender<Act>,
+    keys: Option<DetachKeys>,
+    ears: Ears,
+) -> Result<Leaving> {
+    let Ears { mut resized, mut quit } = ears;
     let mut keyboard = Stdin::open().ok_or_else(|| {
         Error::new(ErrorKind::Conflict, "the terminal belongs to another program now")
             .hint("bring this one to the foreground: `fg`")
@@ -89,7 +106,18 @@ pub(super) struct Sitter {
 
 struct Screen {
     modes: Modes,
-    raw: io::Result<Option<Raw>>,
+    raw: Option<Raw>,
+    /// There from the program's start on, until somebody sits down.
+    ears: io::Result<Option<Ears>>,
+}
+
+impl Screen {
+    fn begin(&mut self) {
+        self.ears = Ears::open().and_then(|ears| {
+            self.raw = Some(Raw::enter()?);
+            Ok(Some(ears))
+        });
+    }
 }
 
 impl Sitter {
@@ -103,7 +131,7 @@ impl Sitter {
                 .hint("leave out `-t`; standard input is passed on without it")
         })?;
         let (acts, receiver) = mpsc::channel(ACTS_MAX);
-        let screen = Screen { modes: Modes::new(size), raw: Ok(None) };
+        let screen = Screen { modes: Modes::new(size), raw: None, ears: Ok(None) };
         let screen = Arc::new(Mutex::new(screen));
         let sitter = Self { acts, started: Arc::default(), screen };
         Ok((sitter, Terminal { size, acts: receiver }))
@@ -115,7 +143,7 @@ impl Sitter {
         events.tap(move |event| match event {
             Event::ProgramStarted => {
                 // Before anything of the program's is seen.
-                lock(&screen).raw = Raw::enter().map(Some);
+                lock(&screen).begin();
                 started.notify_one();
             }
             Event::Output { bytes, .. } => lock(&screen).modes.pass(bytes),
@@ -127,10 +155,11 @@ impl Sitter {
     /// program if the terminal were its own.
     pub(super) async fn sit(&self) -> Result<Signal> {
         self.started.notified().await;
-        let raw = std::mem::replace(&mut lock(&self.screen).raw, Ok(None));
-        let raw = raw.map_err(|error| Error::io("cannot set the terminal up", error))?;
-        lock(&self.screen).raw = Ok(raw);
-        Ok(match hands(&self.acts, None).await? {
+        let ears = std::mem::replace(&mut lock(&self.screen).ears, Ok(None));
+        let ears = ears.map_err(|error| Error::io("cannot set the terminal up", error))?;
+        // Nobody sits there twice.
+        let Some(ears) = ears else { return std::future::pending().await };
+        Ok(match hands(&self.acts, None, ears).await? {
             Leaving::Detached | Leaving::Gone => Signal::HUP,
             Leaving::Quit => Signal::QUIT,
         })
@@ -139,12 +168,13 @@ impl Sitter {
     /// Leaves the terminal as it was before, once all of the program's is on it.
     pub(super) fn rise(&self) {
         let mut screen = lock(&self.screen);
-        if let Ok(Some(raw)) = std::mem::replace(&mut screen.raw, Ok(None)) {
+        if let Some(raw) = screen.raw.take() {
+            // First: what is written waits for whoever has stopped the output.
+            drop(raw);
             if io::stdout().is_terminal() {
                 // A screen that is gone needs it no more.
                 drop(write_stdout(&screen.modes.undo()));
             }
-            drop(raw);
         }
     }
 }

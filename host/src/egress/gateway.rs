@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Everything the guest can make grow has a limit here. All of it runs in one
-//! task: [`run`] is a future, and what it holds is gone with it.
+//! task: [`Gateway::run`] is a future, and what it holds is gone with it.
 
 pub mod dns;
 pub mod host;
@@ -22,6 +22,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod udp;
+pub mod wire;
 
 use super::NetworkLimits;
 use super::policy::name::DomainName;
@@ -35,17 +36,17 @@ pub use journal::{Action, Cause, Decision, Told};
 pub use limit::Limit;
 use limit::{Limits, Way};
 use packet::{Key, Packet, Payload};
+use pyro_protocol::Lost;
 use pyro_protocol::egress::{GUEST_V4, GUEST_V6, Packets};
-use pyro_protocol::{FrameKind, FrameReader, FrameWriter, Lost};
 use stack::{Stack, is_gateway};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use wire::{Incoming, Outgoing};
 
 /// The longest SYN that is held: a header full of options and no data.
 const SYN_MAX: usize = 120;
@@ -148,11 +149,7 @@ impl Gateway {
     /// Carries packets over a connection until it is lost. All flows end then, by
     /// a reset: nobody is to take for whole what was cut off. What the guest was
     /// told of names, and how often it asked, is known to the next run.
-    pub async fn run<R, W>(&self, mut reader: FrameReader<R>, mut writer: FrameWriter<W>) -> Lost
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
+    pub async fn run(&self, mut reader: impl Incoming, mut writer: impl Outgoing) -> Lost {
         let gate = &self.0;
         let _end = EndAll(gate);
         tokio::select! {
@@ -203,30 +200,27 @@ fn seed() -> u64 {
 }
 
 impl Gate {
-    async fn receive<R: AsyncRead + Unpin>(self: &Rc<Self>, reader: &mut FrameReader<R>) -> Lost {
+    async fn receive(self: &Rc<Self>, reader: &mut impl Incoming) -> Lost {
         loop {
-            let frame = match reader.next().await {
-                Ok(frame) => frame,
+            let packets = match reader.next().await {
+                Ok(packets) => packets,
                 Err(lost) => return lost,
             };
-            if frame.kind != FrameKind::Data {
-                return Lost::OutOfPlace { got: frame.kind, wanted: "Data" };
-            }
-            if let Err(error) = self.take_all(&frame.payload) {
+            if let Err(error) = self.take_all(&packets) {
                 return Lost::Io(std::io::Error::other(error));
             }
-            let wait = self.shared.borrow_mut().limits.pass(Way::Up, frame.payload.len());
+            let wait = self.shared.borrow_mut().limits.pass(Way::Up, packets.len());
             // Meanwhile the guest's packets wait where they are, and it slows down.
             rest(wait).await;
         }
     }
 
-    async fn transmit<W: AsyncWrite + Unpin>(&self, writer: &mut FrameWriter<W>) -> Lost {
+    async fn transmit(&self, writer: &mut impl Outgoing) -> Lost {
         loop {
             let batch = self.shared.borrow_mut().stack.leaving();
             match batch {
                 Some(batch) => {
-                    if let Err(lost) = writer.send_raw(FrameKind::Data, &batch).await {
+                    if let Err(lost) = writer.send(&batch).await {
                         return lost;
                     }
                     let wait = self.shared.borrow_mut().limits.pass(Way::Down, batch.len());
@@ -382,13 +376,17 @@ impl Gate {
     }
 }
 
-/// Takes frames as a hostile guest sends them, on a host where nothing is.
+/// Takes frames as a hostile guest sends them, of a connection and of a NIC, on a
+/// host where nothing is.
 #[doc(hidden)]
 pub fn fuzz(frames: &[Vec<u8>]) {
     let watch = selftest::Watch::default();
     let gateway = Gateway::new(Policy::open(), NetworkLimits::default(), watch, |_| {});
     for frame in frames {
         let _ = gateway.take(frame);
+        for packet in wire::decode(frame).into_iter().flatten() {
+            let _ = gateway.take(&packet);
+        }
         let mut shared = gateway.0.shared.borrow_mut();
         shared.stack.poll();
         while let Some(batch) = shared.stack.leaving() {

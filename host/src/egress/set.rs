@@ -71,8 +71,13 @@ pub fn rules(file: &Path, name: &SetName) -> Result<Vec<Said>> {
 
 fn read(file: &Path) -> Result<String> {
     let mut text = String::new();
-    let read = File::open(file).and_then(|open| open.take(FILE_MAX).read_to_string(&mut text));
+    let read = File::open(file).and_then(|open| open.take(FILE_MAX + 1).read_to_string(&mut text));
     match read {
+        // A part of it may allow what the rest denies.
+        Ok(length) if length as u64 > FILE_MAX => {
+            let message = format!("{} has more than {FILE_MAX} bytes", file.display());
+            Err(Error::new(ErrorKind::InvalidInput, message))
+        }
         Ok(_) => Ok(text),
         Err(error) if error.kind() == IoErrorKind::NotFound => Ok(text),
         Err(error) => Err(Error::io(format!("cannot read {}", file.display()), error)),
@@ -182,6 +187,18 @@ deny = ["evil.pythonhosted.org"]
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert!(error.to_string().starts_with(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn a_file_is_read_as_a_whole_or_not_at_all() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (file, name) = (home.path().join("config.toml"), "@python".parse().expect("a name"));
+        let long = format!("{FILE}\n#{}", "-".repeat(1 << 20));
+        std::fs::write(&file, &long).expect("written");
+        let error = super::rules(&file, &name).expect_err("too long");
+        assert!(error.to_string().contains("config.toml has more than 1048576 bytes"), "{error}");
+        std::fs::write(&file, &long[..1 << 20]).expect("written");
+        assert_eq!(super::rules(&file, &name).expect("a set").len(), 3);
     }
 
     #[test]

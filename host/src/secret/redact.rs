@@ -27,6 +27,7 @@ pub use stream::Redacting;
 use crate::error::Error;
 use automaton::Automaton;
 use pyro_protocol::GuestPath;
+use pyro_protocol::guest_path::PATH_MAX;
 use scan::{STRETCH, Scan};
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -106,7 +107,9 @@ impl Redactor {
     /// The path, without secrets in its names.
     #[must_use]
     pub fn path(&self, path: &GuestPath) -> GuestPath {
-        let told = self.bytes(path.as_bytes().to_vec());
+        let mut told = self.bytes(path.as_bytes().to_vec());
+        // Marks may be longer than what they stand for.
+        told.truncate(PATH_MAX);
         // What is left of a path is no empty one and has no NUL more.
         GuestPath::new(told).unwrap_or_else(|_| path.clone())
     }

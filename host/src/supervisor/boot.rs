@@ -2,23 +2,23 @@
 
 use super::console::Console;
 use super::secrets::hand_over;
+use super::trunk::{Trunk, broken};
 use super::way::Way;
 use super::{Assignment, Endpoint, Guest, LAST_BREATH, Ready};
+use crate::egress::gateway::wire::Cable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::fill_random;
 use crate::secret::{SecretStore, Secrets};
 use crate::store::lock::{Lock, Mode};
 use crate::vmm::{Link, Place, Vmm};
-use crate::vsock;
 use futures::future::pending;
-use pyro_protocol::channel::{self, Side};
+use pyro_protocol::channel::ChannelError;
 use pyro_protocol::handshake::{Announcement, MAGIC};
 use pyro_protocol::power::{Activate, ENTROPY_LEN};
-use pyro_protocol::{ANNOUNCE_PORT, ByteString, FrameKind, FrameReader};
+use pyro_protocol::{ByteString, FrameKind, FrameReader};
 use std::fs::File;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, BufReader};
-use tokio::net::UnixStream;
+use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -30,10 +30,6 @@ const VMM_LOCK: &str = "vmm.lock";
 
 /// How long a killed VMM may take to be gone: the kernel frees the guest's memory.
 const DYING_MAX: Duration = Duration::from_secs(10);
-
-/// How much of the channel is read ahead, to look for frames in. What data they
-/// carry is read to where it stays.
-const READ_AHEAD: usize = 4096;
 
 /// What a guest that came up has besides its process.
 pub(super) struct Up {
@@ -117,6 +113,7 @@ async fn boot(
     let mut process = started.process;
     let mut logging: Endpoint = Box::pin(console.keep(started.console)?);
     let deadline = assignment.boot_deadline;
+    let cable = started.nic.map(Cable::new);
     let coming_up =
         timeout(deadline, come_up(assignment, secrets, directory, started.link, started_at));
     let booting = async {
@@ -148,7 +145,7 @@ async fn boot(
     match booted {
         Ok(up) => {
             process.came_up();
-            Ok(Guest::new(process, up, logging, console.discretion()))
+            Ok(Guest::new(process, up, cable, logging, console.discretion()))
         }
         Err(failure) => {
             Err(BootFailure { silent: console.is_silent(), error: console.explain(failure) })
@@ -179,12 +176,20 @@ async fn come_up(
 ) -> Result<Up> {
     match link {
         Link::Stream(stream) => {
-            let (way, carrying, announcement) = multiplex(directory, stream).await?;
-            let mut carrying = Box::pin(carrying);
+            let place = directory.try_clone();
+            let place = place.map_err(|error| Error::io("cannot keep a directory open", error))?;
+            let (announced, mut announcement) = mpsc::channel(1);
+            let announcement = async move {
+                announcement.recv().await.ok_or_else(|| broken(ChannelError::Closed))
+            };
+            let (trunk, anew) = (Trunk::default(), assignment.deadlines.greeting);
+            let way = Way::Trunk(trunk.clone());
+            let mut carrying = Box::pin(trunk.clone().carry(place, stream, announced, anew));
             let ready = tokio::select! {
                 ready = greet_and_activate(assignment, secrets, &way, announcement, started_at) => ready?,
-                reason = &mut carrying => return Err(broken(reason)),
+                reason = &mut carrying => return Err(reason),
             };
+            trunk.came_up();
             let endpoint: Endpoint = Box::pin(async move { drop(carrying.await) });
             Ok(Up { endpoint, ready, way })
         }
@@ -201,44 +206,6 @@ async fn come_up(
             Ok(Up { endpoint: Box::pin(pending()), ready, way })
         }
     }
-}
-
-fn broken(error: channel::ChannelError) -> Error {
-    Error::new(ErrorKind::BootFailed, "the guest's channel failed while it booted").because(error)
-}
-
-/// Serves the endpoint over a guest's only stream; gives the way to its agent,
-/// what must be polled meanwhile and says why it ended, and the announcement.
-async fn multiplex(
-    directory: &File,
-    stream: UnixStream,
-) -> Result<(
-    Way,
-    impl Future<Output = channel::ChannelError> + use<>,
-    impl Future<Output = Result<channel::Stream>> + use<>,
-)> {
-    let mut nonce = [0; 8];
-    fill_random(&mut nonce);
-    let side = Side::Host { nonce: u64::from_le_bytes(nonce), reconnect: false };
-    let (opener, acceptor, driver) =
-        channel::connect(BufReader::with_capacity(READ_AHEAD, stream), side)
-            .await
-            .map_err(broken)?;
-    let listener = vsock::endpoint::listen(directory)?;
-    let (announced, mut announcement) = mpsc::channel(1);
-    let serving =
-        vsock::endpoint::serve(listener, opener.clone(), acceptor, ANNOUNCE_PORT, announced);
-    let carrying = async move {
-        tokio::select! {
-            ended = driver => ended.err(),
-            () = serving => None,
-        }
-        .unwrap_or(channel::ChannelError::Closed)
-    };
-    let announcement = async move {
-        announcement.recv().await.ok_or_else(|| broken(channel::ChannelError::Closed))
-    };
-    Ok((Way::Channel(opener), carrying, announcement))
 }
 
 /// Hears the guest announce itself, and gives it its workspace.

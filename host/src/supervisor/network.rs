@@ -13,6 +13,7 @@ use super::{Endpoint, ttl};
 use crate::agent::Connection;
 use crate::egress::gateway::dns::resolve::Resolver;
 use crate::egress::gateway::host::ThisHost;
+use crate::egress::gateway::wire::Cable;
 use crate::egress::gateway::{Gateway, Told, selftest};
 use crate::egress::policy::Policy;
 use crate::egress::{self, NetworkLimits, NetworkPolicy};
@@ -20,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event_log::{EventLog, Happening};
 use crate::store::record;
 use pyro_protocol::egress::OpenGateway;
+use pyro_protocol::{FrameReader, Lost};
 use serde::Deserialize;
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -27,6 +29,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::io::AsyncRead;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long a guest may take to make its network interface.
@@ -91,16 +94,17 @@ impl Notes {
 /// When the policy does not hold, or the guest cannot have a network.
 pub(super) async fn open(
     way: &Way,
-    wanted: egress::Network,
+    mut cable: Option<Cable>,
+    wanted: &egress::Network,
     directory: &Path,
     servers: &[SocketAddr],
 ) -> Result<Option<(Network, Endpoint)>> {
-    let egress::Network { policy, rules, limits } = wanted;
+    let egress::Network { policy, rules, limits } = wanted.clone();
     if policy == NetworkPolicy::Off {
         return Ok(None);
     }
     selftest::run(&rules)?;
-    let connection = connect(way).await?;
+    let connection = connect(way, cable.is_some()).await?;
     let log = RefCell::new(EventLog::within(directory));
     let notes = Rc::new(Notes { log, over: Cell::new(false) });
     let noted = Rc::clone(&notes);
@@ -112,15 +116,17 @@ pub(super) async fn open(
     let gateway = Gateway::new(rules, limits, ThisHost::new(resolver), tell);
     let network = Network { gateway: gateway.clone(), notes: Rc::clone(&notes) };
     let way = way.clone();
-    let carrying: Endpoint =
-        Box::pin(async move { match carry(&way, &gateway, &notes, connection).await {} });
+    let carrying: Endpoint = Box::pin(async move {
+        match carry(&way, cable.as_mut(), &gateway, &notes, connection).await {}
+    });
     Ok(Some((network, carrying)))
 }
 
-async fn connect(way: &Way) -> Result<Connection<Box<dyn Duplex>>> {
+async fn connect(way: &Way, over_nic: bool) -> Result<Connection<Box<dyn Duplex>>> {
+    let call = if over_nic { OpenGateway::over_nic() } else { OpenGateway::usual() };
     let opening = async {
         let mut connection = way.greet().await?;
-        connection.call(OpenGateway::usual(), Duration::MAX).await?;
+        connection.call(call, Duration::MAX).await?;
         Ok(connection)
     };
     timeout(OPEN_MAX, opening).await.unwrap_or_else(|_| {
@@ -129,10 +135,11 @@ async fn connect(way: &Way) -> Result<Connection<Box<dyn Duplex>>> {
     })
 }
 
-/// Carries packets over one connection after another: the agent may die, and
+/// Carries packets, with one connection after another: the agent may die, and
 /// whoever is root in the guest may take its interface away.
 async fn carry(
     way: &Way,
+    mut cable: Option<&mut Cable>,
     gateway: &Gateway,
     notes: &Notes,
     mut connection: Connection<Box<dyn Duplex>>,
@@ -141,7 +148,17 @@ async fn carry(
     loop {
         let opened = Instant::now();
         let (reader, writer) = connection.into_frames();
-        let lost = gateway.run(reader, writer).await;
+        let lost = match cable.as_deref_mut() {
+            Some(cable) => {
+                let (from_nic, to_nic) = cable.split();
+                tokio::select! {
+                    lost = gateway.run(from_nic, to_nic) => lost,
+                    // The agent keeps the NIC up for as long as it is there itself.
+                    lost = silence(reader) => lost,
+                }
+            }
+            None => gateway.run(reader, writer).await,
+        };
         let why = Error::new(ErrorKind::GuestLost, "its connection is lost").because(lost).chain();
         if opened.elapsed() >= STEADY {
             pause = AGAIN;
@@ -150,7 +167,7 @@ async fn carry(
         connection = loop {
             sleep(pause).await;
             pause = (pause * 2).min(AGAIN_MAX);
-            match connect(way).await {
+            match connect(way, cable.is_some()).await {
                 Ok(connection) => break connection,
                 // One that goes off loses it too.
                 Err(error) if !noted && !notes.over.get() => {
@@ -162,6 +179,14 @@ async fn carry(
             }
         };
         notes.note(Happening::NetworkReopened { why });
+    }
+}
+
+/// Waits for the end of a connection on which nothing is to come.
+async fn silence(mut reader: FrameReader<impl AsyncRead + Unpin>) -> Lost {
+    match reader.next().await {
+        Ok(frame) => Lost::OutOfPlace { got: frame.kind, wanted: "nothing" },
+        Err(lost) => lost,
     }
 }
 

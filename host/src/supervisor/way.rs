@@ -1,10 +1,10 @@
 //! The supervisor's own way to the agent, which nobody can take from it.
 
+use super::trunk::Trunk;
 use crate::agent::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::vsock::Endpoint;
 use pyro_protocol::CALL_PORT;
-use pyro_protocol::channel::Opener;
 use std::fs::File;
 use std::io;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const CLOCK_READINGS_MAX: usize = 10;
 #[derive(Debug, Clone)]
 pub(super) enum Way {
     /// Over the channel that it serves the endpoint with.
-    Channel(Opener),
+    Trunk(Trunk),
     /// Over the endpoint that the VMM serves.
     Endpoint(Endpoint),
 }
@@ -41,7 +41,7 @@ impl Way {
     /// Opens a connection and greets the agent. Needs a deadline around it.
     pub(super) async fn greet(&self) -> Result<Connection<Box<dyn Duplex>>> {
         let stream: io::Result<Box<dyn Duplex>> = match self {
-            Self::Channel(opener) => match opener.open(CALL_PORT).await {
+            Self::Trunk(trunk) => match trunk.open(CALL_PORT).await {
                 Ok(stream) => Ok(Box::new(stream)),
                 Err(error) => Err(io::Error::other(error)),
             },

@@ -109,6 +109,8 @@ impl Firecracker {
         let process = confine::spawn(confinement, &arguments.map(String::from))?;
         Ok(Started {
             link: Link::Endpoint(listener),
+            // Its NICs lead to devices of the host's, which take privileges to make.
+            nic: None,
             console: vec![console, errors],
             process: Box::new(FirecrackerProcess { process, directory, configuration, counted }),
         })

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 pub enum Installed {
     /// See [`Firecracker`].
     Firecracker(Firecracker),
-    /// See [`Qemu`].
+    /// QEMU, with what runs its guests.
     Qemu(Qemu),
 }
 

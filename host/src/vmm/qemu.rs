@@ -105,6 +105,10 @@ impl Qemu {
         let (channel, channel_end) = socket_pair()?;
         let (console, console_end) = socket_pair()?;
         let (monitor, monitor_end) = socket_pair()?;
+        let (nic, nic_end) = match machine.networked.then(socket_pair).transpose()? {
+            Some((nic, nic_end)) => (Some(nic), Some(nic_end)),
+            None => (None, None),
+        };
         let (errors, errors_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| Error::io("cannot make a pipe", error.into()))?;
         let root_image = open(&machine.root_image, false)?;
@@ -124,6 +128,7 @@ impl Qemu {
             channel: confinement.pass(channel_end),
             console: confinement.pass(console_end),
             monitor: confinement.pass(monitor_end),
+            nic: nic_end.map(|end| confinement.pass(end)),
             root_image: confinement.pass(root_image),
             disk: confinement.pass(disk),
             seed: confinement.pass(seed),
@@ -145,6 +150,7 @@ impl Qemu {
         };
         Ok(Started {
             link: Link::Stream(watched(channel)?),
+            nic: nic.map(watched).transpose()?,
             console: vec![console, errors],
             process: Box::new(QemuProcess { process, monitor: Monitor::new(watched(monitor)?) }),
         })

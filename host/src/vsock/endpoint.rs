@@ -66,7 +66,7 @@ pub fn close(directory: &File) -> Result<()> {
 /// Serves until dropped. What the guest opens to `announce_port` goes to
 /// `announced`; every other port of the host is refused.
 pub async fn serve(
-    listener: UnixListener,
+    listener: &UnixListener,
     opener: Opener,
     mut acceptor: Acceptor,
     announce_port: VsockPort,

@@ -114,8 +114,7 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
         disk,
         seed: Some(path.join(SEED_NAME)),
         lifetime: Lifetime::Made,
-        // Its record says it.
-        network: Network::default(),
+        network: wanted.network.clone(),
     };
     // What the record names is to be on the host's disk before it is official.
     let (lease, written) = tokio::join!(

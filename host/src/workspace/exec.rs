@@ -104,12 +104,15 @@ pub async fn exec(
     };
     let cwd = command.cwd.clone();
     context.events = std::mem::take(&mut context.events).without(redactor);
+    if context.terminal.is_some() {
+        context.events = context.events.at_terminal();
+    }
     let recording = Recording::begin(&history, command, &mut context.events).await;
     if !redactor.is_empty() {
         recording.count_apart();
     }
     let sequence = recording.sequence();
-    let events = context.events.clone();
+    let (events, cancel) = (context.events.clone(), context.cancel.clone());
     let progress = match request.stay {
         Stay::ToTheEnd => attend(pyro, live, program, context).await,
         Stay::Until(patience, input) => {
@@ -120,7 +123,13 @@ pub async fn exec(
     let progress = progress.map_err(|error| redactor.error(error));
     // What goes on may go on with a secret whose beginning is held back.
     if recording.is_over(&progress) {
-        events.settle().await;
+        tokio::select! {
+            // What can be told at once is.
+            biased;
+            () = events.settle() => {}
+            // Whoever does not take it keeps nobody from leaving.
+            () = cancel.cancelled() => {}
+        }
     }
     recording.finish(&progress, &events).await;
     Ok(Execed { sequence, cwd, progress: progress.map_err(hinted)? })

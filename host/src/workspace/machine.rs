@@ -6,7 +6,7 @@ use super::shape::Shape;
 use crate::blocking::blocking;
 use crate::context::{Context, unless_cancelled};
 use crate::disk;
-use crate::egress;
+use crate::egress::{self, NetworkPolicy};
 use crate::environment::Bootable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
@@ -33,7 +33,7 @@ pub(super) struct Plan<'a> {
     /// The seed's image; `None` without one.
     pub seed: Option<PathBuf>,
     pub lifetime: Lifetime,
-    /// The network of a guest without a record.
+    /// Its network.
     pub network: egress::Network,
 }
 
@@ -107,6 +107,7 @@ pub(super) async fn launch(pyro: &Pyro, plan: &Plan<'_>, rung: Rung) -> Result<L
             },
             disk_limit: plan.shape.disk_limit,
             seed,
+            networked: plan.network.policy != NetworkPolicy::Off,
             verbose: false,
         },
         vmm: vmm::find(&pyro.config, rung, gather(pyro).await?.tsc_khz)?,
@@ -290,7 +291,7 @@ fn ladder(pyro: &Pyro) -> Result<Vec<Step>> {
 /// the best rung that may do.
 ///
 /// # Errors
-/// As [`Attempt::first`].
+/// `HostRequirement` when nothing is installed that could run a guest.
 pub fn choose(pyro: &Pyro) -> Result<Rung> {
     match wanted(pyro, None)? {
         Some(rung) => Ok(rung),

@@ -5,7 +5,6 @@ use super::place::{Place, SEED_NAME, State};
 use super::record::Record;
 use crate::blocking::blocking;
 use crate::context::Context;
-use crate::egress::Network;
 use crate::environment::{Bootable, Environments};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -106,8 +105,7 @@ pub(super) async fn boot(
         disk,
         seed: Some(place.path().join(SEED_NAME)),
         lifetime: Lifetime::Kept,
-        // Its record says it.
-        network: Network::default(),
+        network: record.network(),
     };
     machine::boot_best(pyro, &plan, attempt, &caller).await
 }

@@ -1,5 +1,6 @@
 //! A program in a guest, from a request to its end.
 
+use super::shell::HELD_MAX;
 use crate::agent::AgentClient;
 use crate::agent::process::Said;
 use crate::context::{Context, Terminal, cancelled};
@@ -10,7 +11,9 @@ use crate::event::{Event, Events, Stream};
 use pyro_protocol::process::{Exit, Outcome, StartProcess};
 use pyro_protocol::shell::OpenShell;
 use pyro_protocol::{ByteString, GuestPath};
+use std::convert::Infallible;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 /// A program to run in a guest.
@@ -92,9 +95,13 @@ async fn sit(
     let (id, attached) = agent.join_shell(call).await?;
     events.emit(Event::ProgramStarted).await;
     let started = Instant::now();
+    let heard = Notify::new();
     let show = |bytes| {
-        let events = events.clone();
-        async move { events.emit(Event::Output { stream: Stream::Stdout, bytes }).await }
+        let (events, heard) = (events.clone(), &heard);
+        async move {
+            events.emit(Event::Output { stream: Stream::Stdout, bytes }).await;
+            heard.notify_one();
+        }
     };
     let overdue = async {
         match limit {
@@ -112,6 +119,16 @@ async fn sit(
             let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
             Ok(Exit { outcome: Outcome::TimedOut, took_us })
         }
+        never = hurry(events, &heard) => match never {},
+    }
+}
+
+/// Shows what is held back whenever a person has waited for it.
+async fn hurry(events: &Events, heard: &Notify) -> Infallible {
+    loop {
+        heard.notified().await;
+        while timeout(HELD_MAX, heard.notified()).await.is_ok() {}
+        events.hurry().await;
     }
 }
 

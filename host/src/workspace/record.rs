@@ -2,9 +2,9 @@
 
 use super::shape::Shape;
 use crate::digest::Digest;
-use crate::egress::NetworkLimits;
 pub use crate::egress::NetworkPolicy;
 use crate::egress::policy::Policy;
+use crate::egress::{Network, NetworkLimits};
 use crate::id::WorkspaceId;
 use crate::store::record;
 pub use crate::supervisor::ttl::{RECORD_NAME as NAME, Ttl, TtlAction};
@@ -106,6 +106,16 @@ impl Record {
             && ttl.is_over()
         {
             *ttl = Ttl::from_now(ttl.seconds, ttl.action);
+        }
+    }
+
+    /// Its network.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        Network {
+            policy: self.network_policy,
+            rules: self.network_rules.clone(),
+            limits: self.network_limits,
         }
     }
 

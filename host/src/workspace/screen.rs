@@ -71,17 +71,28 @@ pub fn repaint(bytes: &[u8], size: TerminalSize) -> Vec<u8> {
 /// they can be undone.
 pub struct Modes {
     parser: Parser,
+    /// Nothing but text went to it.
+    is_plain: bool,
 }
+
+/// Modes that the parser does not tell, as they usually are: all of the screen
+/// scrolls, with the cursor where it is; lines wrap and nothing is inserted;
+/// letters are letters; focus is not reported; keys are spelled as ever, in
+/// xterm's and kitty's ways to spell them otherwise.
+const USUAL: &str = "\x1b7\x1b[r\x1b8\x1b[?7h\x1b[4l\x1b(B\x0f\x1b[?1004l\x1b[>4m\x1b[=0u";
 
 impl Modes {
     /// Of a terminal in its usual modes.
     #[must_use]
     pub fn new(size: TerminalSize) -> Self {
-        Self { parser: Parser::new(rows(size), cols(size), 0) }
+        Self { parser: Parser::new(rows(size), cols(size), 0), is_plain: true }
     }
 
     /// These bytes went to it.
     pub fn pass(&mut self, bytes: &[u8]) {
+        const SHIFT_OUT: u8 = 0x0e;
+        const ESCAPE: u8 = 0x1b;
+        self.is_plain &= !bytes.iter().any(|byte| matches!(*byte, SHIFT_OUT | ESCAPE));
         self.parser.process(bytes);
     }
 
@@ -90,7 +101,7 @@ impl Modes {
     pub fn undo(&self) -> Vec<u8> {
         let screen = self.parser.screen();
         let usual = Parser::default();
-        let mut undo = String::from("\x18\x1b[0m");
+        let mut undo = String::from("\x18");
         if screen.alternate_screen() {
             undo.push_str("\x1b[?1049l");
         }
@@ -98,6 +109,11 @@ impl Modes {
             undo.push_str("\x1b[?25h");
         }
         undo.push_str(&usual.screen().input_mode_diff(screen));
+        if !self.is_plain {
+            undo.push_str(USUAL);
+        }
+        // Last, for leaving a screen brings its colours back.
+        undo.push_str("\x1b[0m");
         if screen.cursor_position().1 > 0 {
             undo.push_str("\r\n");
         }

@@ -174,7 +174,7 @@ pub async fn look(live: &Live, call: ReadShell, context: &Context) -> Result<Loo
 
 /// How long what may be the beginning of a secret is kept from a screen: a person
 /// sees what they type, and a program writes a secret faster.
-const HELD_MAX: Duration = Duration::from_millis(50);
+pub(super) const HELD_MAX: Duration = Duration::from_millis(50);
 
 /// One who sits at a shell.
 pub struct Seat {

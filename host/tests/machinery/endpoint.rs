@@ -51,7 +51,9 @@ impl Endpoint {
         let (_, mut inbound, guest_driver) = guest.unwrap();
         let listener = vsock::endpoint::listen(&File::open(place.path()).unwrap()).unwrap();
         let (announce, announced) = mpsc::channel(1);
-        let serving = vsock::endpoint::serve(listener, opener, acceptor, VsockPort(99), announce);
+        let serving = async move {
+            vsock::endpoint::serve(&listener, opener, acceptor, VsockPort(99), announce).await;
+        };
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async { drop(driver.await) });
         tasks.spawn(async { drop(guest_driver.await) });

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{oneshot, watch};
@@ -151,7 +152,7 @@ fn start(
     let process = FakeProcess { fate: fate.clone(), ended, still, stands_still, deaf, thread };
     let link = Link::Stream(UnixStream::from_std(channel)?);
     let console = vec![console.into()];
-    Ok((Started { link, console, process: Box::new(process) }, fate))
+    Ok((Started { link, nic: None, console, process: Box::new(process) }, fate))
 }
 
 /// What ends a machine, whatever it does.
@@ -261,7 +262,10 @@ pub async fn serve_agent(channel: UnixStream, workspace: PathBuf) -> String {
 }
 
 /// The same of a guest that was made elsewhere.
-pub async fn serve_guest(channel: UnixStream, guest: Arc<Guest>) -> String {
+pub async fn serve_guest<T: AsyncRead + AsyncWrite + Send + Unpin>(
+    channel: T,
+    guest: Arc<Guest>,
+) -> String {
     let agent = Arc::clone(&guest);
     let serving =
         serve_channel(channel, move |stream, _| serve_connection(stream, Arc::clone(&agent)));
@@ -273,11 +277,9 @@ pub async fn serve_guest(channel: UnixStream, guest: Arc<Guest>) -> String {
 
 /// Announces an agent, and hands it every connection to its port with the
 /// number of those before. Returns when the host is gone.
-pub async fn serve_channel<F>(
-    channel: UnixStream,
-    mut serve: impl FnMut(Stream, usize) -> F,
-) -> String
+pub async fn serve_channel<T, F>(channel: T, mut serve: impl FnMut(Stream, usize) -> F) -> String
 where
+    T: AsyncRead + AsyncWrite + Send + Unpin,
     F: Future<Output = ()> + Send + 'static,
 {
     let Ok((opener, mut acceptor, driver)) = channel::connect(channel, Side::Guest).await else {

@@ -2,7 +2,7 @@
 
 use crate::exec::Bench;
 use crate::tty::Tty;
-use pyro::operation::{ShellList, ShellOpen, ShellRead, ShellWrite, WorkspaceStop};
+use pyro::operation::{SecretSet, ShellList, ShellOpen, ShellRead, ShellWrite, WorkspaceStop};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::path::PathBuf;
@@ -29,6 +29,16 @@ async fn at_new(bench: &Bench, work: impl FnOnce(Tty) + Send + 'static) {
         work(Tty::start(pyro(&home, &words), 100, 20));
     };
     spawn_blocking(sitting).await.unwrap();
+}
+
+impl Bench {
+    /// Gives the workspace a secret.
+    async fn hide(&self, value: &str) {
+        let file = self.home().join("token");
+        std::fs::write(&file, value).unwrap();
+        self.ask::<SecretSet>(json!({ "name": "TOKEN", "file": file })).await.unwrap();
+        std::fs::remove_file(file).unwrap();
+    }
 }
 
 async fn shells(bench: &Bench) -> Vec<String> {
@@ -117,6 +127,52 @@ async fn whoever_is_told_to_leave_leaves_the_terminal_as_it_was() {
     bench.end().await;
 }
 
+/// Nobody reads what comes out, as when a window hangs.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_sees_no_output_any_more_can_leave_all_the_same() {
+    let bench = Bench::new().await;
+    at_new(&bench, |mut tty| {
+        tty.sees("pyro$");
+        tty.types(b"yes more and more\r");
+        // Until it comes faster than it is read.
+        (0..100).for_each(|_| tty.reads());
+        tty.types(b"\x10\x11");
+        tty.is_left();
+        assert_eq!(tty.ends().code(), Some(0));
+    })
+    .await;
+    // Also when there is what may be the beginning of a secret.
+    bench.hide("hunter22").await;
+    for more in ["yes more and more", "yes hunter2 | tr -d '\\n'"] {
+        at_exec(&bench, &["--shell", more], |mut tty| {
+            // Until it comes faster than it is read.
+            (0..100).for_each(|_| tty.reads());
+            kill_process(Pid::from_child(&tty.child), Signal::TERM).unwrap();
+            tty.is_left();
+            assert_eq!(tty.ends().code(), Some(128 + Signal::TERM.as_raw()));
+        })
+        .await;
+    }
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_nowhere_to_show_a_shell_is_detached_from_it() {
+    let bench = Bench::new().await;
+    let home = bench.home();
+    let sitting = spawn_blocking(move || {
+        let (_, nowhere) = std::io::pipe().unwrap();
+        let command = pyro(&home, &["workspace", "attach", "w", "--user", &user()]);
+        let mut tty = Tty::start_writing_to(Some(nowhere.into()), command, 80, 24);
+        let status = tty.ends();
+        assert!(!tty.is_raw() && tty.screen().contains("detached from shell"), "{}", tty.screen());
+        assert_eq!(status.code(), Some(0));
+    });
+    sitting.await.unwrap();
+    assert_eq!(shells(&bench).await.len(), 1);
+    bench.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_is_lost_is_told_and_the_terminal_is_as_it_was() {
     let bench = Bench::new().await;
@@ -133,6 +189,22 @@ async fn a_guest_that_is_lost_is_told_and_the_terminal_is_as_it_was() {
     });
     has_sat.await.unwrap();
     bench.ask::<WorkspaceStop>(json!({ "force": true })).await.unwrap();
+    sitting.await.unwrap();
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s6_why_nothing_is_attached_is_told_without_secrets() {
+    let bench = Bench::new().await;
+    bench.hide("hunter22").await;
+    let home = bench.home();
+    let sitting = spawn_blocking(move || {
+        let words = ["workspace", "attach", "w", "--user", &user(), "--", "/no/hunter22"];
+        let mut tty = Tty::start(pyro(&home, &words), 100, 20);
+        assert_eq!(tty.ends().code(), Some(127));
+        let screen = tty.screen();
+        assert!(screen.contains("/no/[REDACTED]") && !screen.contains("hunter22"), "{screen}");
+    });
     sitting.await.unwrap();
     bench.end().await;
 }
@@ -214,6 +286,35 @@ async fn a_command_has_the_terminal_that_it_is_given() {
     bench.end().await;
 }
 
+/// A secret begins as words do that are typed.
+#[tokio::test(flavor = "multi_thread")]
+async fn s6_what_is_typed_is_seen_and_a_secret_is_in_no_history() {
+    let bench = Bench::new().await;
+    bench.hide("echoes").await;
+    at_exec(&bench, &[], |mut tty| {
+        tty.sees("pyro$");
+        tty.types(b"echo");
+        tty.sees("pyro$ echo");
+        tty.types(b" of ec''hoes; exit 4\r");
+        assert_eq!(tty.ends().code(), Some(4));
+        let screen = tty.screen();
+        assert!(screen.contains("\nof [REDACTED]"), "{screen}");
+    })
+    .await;
+    at_exec(&bench, &["--shell", "printf 'of echo'; read line; echo es"], |mut tty| {
+        tty.sees("of echo");
+        tty.types(b"\r");
+        assert_eq!(tty.ends().code(), Some(0));
+    })
+    .await;
+    let logs = bench.logs().await;
+    let told = logs.iter().map(|entry| &*entry.output.stdout).collect::<String>();
+    assert_eq!(told.matches("of [REDACTED]").count(), 2, "{told}");
+    assert!(!told.contains("of echo"), "{told}");
+    no_shell_is_left(&bench).await;
+    bench.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_without_a_command_is_a_shells() {
     let bench = Bench::new().await;
@@ -287,6 +388,40 @@ async fn what_has_no_terminal_to_give_says_so() {
         }
     });
     asking.await.unwrap();
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s6_secrets_are_there_at_a_terminal_and_shown_on_none() {
+    const VALUE: &str = "hunter2-at-the-terminal";
+    let bench = Bench::new().await;
+    let file = bench.home().join("value");
+    std::fs::write(&file, VALUE).unwrap();
+    bench.ask::<SecretSet>(json!({ "name": "TOKEN", "file": file })).await.unwrap();
+    std::fs::remove_file(file).unwrap();
+    let (home, directory) = (bench.home(), bench.directory());
+    let sitting = spawn_blocking(move || {
+        let user = user();
+        let sit = |command: &[&str], more: &[&str]| {
+            let words = [&["workspace"], command, &["w", "--user", &user], more].concat();
+            Tty::start(pyro(&home, &words), 70, 10)
+        };
+        for command in [&["attach"][..], &["exec", "-it"]] {
+            let mut tty = sit(command, &["--secret-env", "TOKEN=KEY"]);
+            tty.types(b"echo ${#KEY} long, [$KEY]; exit 3\r");
+            tty.sees("23 long, [[REDACTED]]");
+            assert_eq!(tty.ends().code(), Some(3));
+            assert!(!tty.screen().contains("hunter2"), "{}", tty.screen());
+            let mut tty = sit(command, &["--secret-env", "NONE"]);
+            assert_eq!(tty.ends().code(), Some(125), "{}", tty.screen());
+            let said = tty.screen().replace('\n', "");
+            assert!(said.contains("NONE") && said.contains("secret list"), "{said}");
+        }
+        let events = std::fs::read_to_string(directory.join("events.jsonl")).unwrap();
+        assert_eq!(events.matches("secret_used").count(), 2, "{events}");
+        crate::told::assert_written_nowhere(&directory, VALUE);
+    });
+    sitting.await.unwrap();
     bench.end().await;
 }
 

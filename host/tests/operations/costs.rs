@@ -6,12 +6,14 @@ use crate::home::{ENVIRONMENT, Home};
 use crate::watch::Watch;
 use futures::future::BoxFuture;
 use pyro::operation::{
-    FileList, FileRead, FileSearch, FileStat, Operation, ProcessList, ProcessPoll, ProcessWait,
-    ProcessWrite, WorkspaceCreate, WorkspaceDelete, WorkspaceEvents, WorkspaceExec, WorkspaceList,
+    FileList, FileRead, FileSearch, FileStat, NetworkExplain, NetworkStatus, Operation, PortList,
+    PortPublish, ProcessList, ProcessPoll, ProcessWait, ProcessWrite, SecretList, SecretSet,
+    ServiceList, ServiceLogs, ServiceStart, ServiceStatus, ShellList, ShellOpen, ShellRead,
+    ShellWrite, WorkspaceCreate, WorkspaceDelete, WorkspaceEvents, WorkspaceExec, WorkspaceList,
     WorkspaceLogs, WorkspaceReset, WorkspaceStart, WorkspaceStatus, WorkspaceStop,
 };
 use pyro::vmm::{Machine, Place, Started, Vmm};
-use pyro::{Pyro, Result};
+use pyro::{Context, Pyro, Result};
 use pyro_agent::{Guest, Phase, serve_connection};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -172,20 +174,26 @@ async fn p9_neither_seed_nor_image_is_read_again() {
     ask::<WorkspaceDelete>(&pyro, this).await;
 }
 
-#[tokio::test]
-async fn p10_waiting_takes_one_connection_however_long() {
-    let home = Home::new();
+/// Machines with the real agent, and how many connections they had.
+fn counted(home: &Home) -> (Pyro, Arc<AtomicUsize>) {
     let (guest, calls) = (home.path("guest"), Arc::new(AtomicUsize::new(0)));
     fs::create_dir_all(&guest).unwrap();
-    let counted = Arc::clone(&calls);
+    let count = Arc::clone(&calls);
     let pyro = home.pyro(FakeVmm::new(move |inside| {
         let agent = Guest::in_process(&guest, Phase::Waiting);
-        let counted = Arc::clone(&counted);
+        let count = Arc::clone(&count);
         serve_channel(inside.channel, move |stream, _| {
-            counted.fetch_add(1, Ordering::Relaxed);
+            count.fetch_add(1, Ordering::Relaxed);
             serve_connection(stream, Arc::clone(&agent))
         })
     }));
+    (pyro, calls)
+}
+
+#[tokio::test]
+async fn p10_waiting_takes_one_connection_however_long() {
+    let home = Home::new();
+    let (pyro, calls) = counted(&home);
     create(&pyro, &home, "w").await;
     let own = rustix::process::geteuid().as_raw();
     let user = format!("{own}:{}", rustix::process::getegid().as_raw());
@@ -211,6 +219,50 @@ async fn p10_waiting_takes_one_connection_however_long() {
     let (polled, ()) = tokio::join!(ask::<ProcessPoll>(&pyro, poll), meanwhile);
     assert_eq!(polled.stdout, "news");
     assert_eq!(made() - before, of_exec + 2, "the poll and the write are one each");
+    ask::<WorkspaceDelete>(&pyro, json!({ "workspace_id": "w" })).await;
+}
+
+/// Silence of a shell, readiness and the log of a service: one each.
+#[tokio::test]
+async fn p10_shells_and_services_are_waited_for_on_one_connection() {
+    let home = Home::new();
+    let (pyro, calls) = counted(&home);
+    create(&pyro, &home, "w").await;
+    let own = rustix::process::geteuid().as_raw();
+    let user = format!("{own}:{}", rustix::process::getegid().as_raw());
+    let of = |more: Value| {
+        let mut all = json!({ "workspace_id": "w" });
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        all
+    };
+    let shell = ask::<ShellOpen>(&pyro, of(json!({ "user": user }))).await.shell_id;
+    let type_in = async |input: &str| {
+        let write = json!({ "shell_id": shell, "input": input });
+        ask::<ShellWrite>(&pyro, of(write)).await;
+    };
+    type_in("for i in 1 2 3 4 5; do sleep 0.1; echo $i; done; echo fin''ished").await;
+    let made = || calls.load(Ordering::Relaxed);
+    for plain in [false, true] {
+        let before = made();
+        let read = json!({
+            "shell_id": shell, "wait_for_idle_ms": 1000, "wait_seconds": 60, "plain": plain,
+        });
+        let read = ask::<ShellRead>(&pyro, of(read)).await;
+        assert!(read.idle && read.output.contains("finished"), "{read:?}");
+        // What a person sees takes all that is kept, once it is silent.
+        assert_eq!(made() - before, 1 + usize::from(plain));
+    }
+    let before = made();
+    let start = json!({
+        "service_name": "web", "user": user, "command": "echo 1; sleep 0.5; echo 2; touch ready; \
+         sleep 0.5; echo 3", "ready_file": "ready",
+    });
+    ask::<ServiceStart>(&pyro, of(start)).await;
+    let follow = json!({ "service_name": "web", "follow": true, "all": true });
+    let follow: ServiceLogs = serde_json::from_value(of(follow)).unwrap();
+    let context = Context { takes_output: true, ..Context::default() };
+    pyro.call_with(follow, context).await.unwrap();
+    assert_eq!(made() - before, 2);
     ask::<WorkspaceDelete>(&pyro, json!({ "workspace_id": "w" })).await;
 }
 
@@ -247,6 +299,14 @@ async fn p11_who_only_asks_writes_nothing_down() {
     let exec = json!({ "command": "echo > file; exec cat", "user": user, "detach": true });
     let id = ask::<WorkspaceExec>(&pyro, of(exec)).await.process_id.unwrap();
     ask::<ProcessWait>(&pyro, of(json!({ "process_id": id }))).await;
+    let shell = ask::<ShellOpen>(&pyro, of(json!({ "user": user }))).await.shell_id;
+    let web = json!({ "service_name": "web" });
+    let start = json!({ "service_name": "web", "command": "exec sleep 1000", "user": user });
+    ask::<ServiceStart>(&pyro, of(start)).await;
+    ask::<PortPublish>(&pyro, of(json!({ "ports": ["80"] }))).await;
+    let value = home.path("value");
+    fs::write(&value, "a value").unwrap();
+    ask::<SecretSet>(&pyro, of(json!({ "name": "TOKEN", "file": value }))).await;
     let before = written(&home.workspaces().remove(0));
     assert!(before.keys().any(|path| path.ends_with("record.json")), "{before:?}");
     ask::<WorkspaceList>(&pyro, json!({})).await;
@@ -259,6 +319,15 @@ async fn p11_who_only_asks_writes_nothing_down() {
     ask::<FileRead>(&pyro, of(json!({ "path": "file" }))).await;
     ask::<FileStat>(&pyro, of(json!({ "path": "file" }))).await;
     ask::<FileSearch>(&pyro, of(json!({ "pattern": "x" }))).await;
+    ask::<ShellList>(&pyro, this.clone()).await;
+    ask::<ShellRead>(&pyro, of(json!({ "shell_id": shell, "plain": true }))).await;
+    ask::<ServiceList>(&pyro, this.clone()).await;
+    ask::<ServiceStatus>(&pyro, of(web.clone())).await;
+    ask::<ServiceLogs>(&pyro, of(web)).await;
+    ask::<PortList>(&pyro, this.clone()).await;
+    ask::<SecretList>(&pyro, this.clone()).await;
+    ask::<NetworkStatus>(&pyro, this.clone()).await;
+    ask::<NetworkExplain>(&pyro, of(json!({ "host": "pypi.org" }))).await;
     assert_eq!(written(&home.workspaces().remove(0)), before);
     ask::<WorkspaceDelete>(&pyro, this).await;
 }

@@ -13,6 +13,7 @@ use pyro::operation::{
     WorkspaceStatus, WorkspaceStop,
 };
 use pyro::workspace::Place;
+use pyro::workspace::find::find;
 use pyro::{Context, ErrorKind, Events, Pyro};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -31,9 +32,15 @@ impl Bench {
         let home = Home::new();
         let guest = home.path("guest");
         fs::create_dir_all(&guest).unwrap();
-        let pyro = home.pyro(FakeVmm::honest(guest));
+        Self::on(home, FakeVmm::honest(guest), json!({})).await
+    }
+
+    /// One on machines of the caller's, made with some more.
+    pub async fn on(home: Home, vmm: FakeVmm, more: Value) -> Self {
+        let pyro = home.pyro(vmm);
         let bench = Self { home, pyro };
-        let create = json!({ "environment": ENVIRONMENT, "mem_mib": 128, "name": "w" });
+        let mut create = json!({ "environment": ENVIRONMENT, "mem_mib": 128, "name": "w" });
+        create.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         bench.ask::<WorkspaceCreate>(create).await.unwrap();
         bench
     }
@@ -78,6 +85,10 @@ impl Bench {
 
     pub fn file(&self, name: &str) -> PathBuf {
         self.home.path("guest").join(name)
+    }
+
+    pub fn place(&self) -> Place {
+        find(&self.pyro.config, "w").unwrap()
     }
 
     pub fn home(&self) -> PathBuf {

@@ -2,19 +2,21 @@
 
 use crate::fake_vmm::FakeVmm;
 use crate::home::{ENVIRONMENT, Home, request};
+use crate::reboot::as_after_a_reboot;
 use pyro::egress::NetworkPolicy;
 use pyro::egress::gateway::packet::datagram;
 use pyro::egress::policy::Effect;
 use pyro::event_log::Happening;
 use pyro::operation::{
     AnyAnswer, Ink, NetworkAllow, NetworkDeny, NetworkExplain, NetworkRemove, NetworkStatus,
-    Operation, WorkspaceCreate, WorkspaceEvents, WorkspaceStop,
+    Operation, WorkspaceCreate, WorkspaceEvents, WorkspaceExec, WorkspaceStop,
 };
 use pyro::{ErrorKind, Pyro};
 use pyro_agent::Wire;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,11 +42,11 @@ async fn ask<O: Operation>(pyro: &Pyro, more: Value) -> pyro::Result<O::Output> 
 }
 
 /// The guest's kernel, as far as it has to do with a network.
-struct Kernel(OwnedFd);
+pub struct Kernel(OwnedFd);
 
 /// Where to hear of networks that are opened, the first `failing` of which after
 /// the first cannot be.
-fn wire(failing: usize) -> (Wire, Receiver<Kernel>) {
+pub fn wire(failing: usize) -> (Wire, Receiver<Kernel>) {
     let (tell, opened) = mpsc::channel();
     let asked = AtomicUsize::new(0);
     let wire = Wire::new(move || {
@@ -75,7 +77,7 @@ impl Kernel {
     }
 
     /// Asks for a name's addresses; gives the code of the answer.
-    fn lookup(&self, name: &str) -> u8 {
+    pub fn lookup(&self, name: &str) -> u8 {
         let mut query = b"\xab\xcd\x01\0\0\x01\0\0\0\0\0\0".to_vec();
         for label in name.split('.') {
             query.push(label.len() as u8);
@@ -88,7 +90,7 @@ impl Kernel {
     }
 
     /// Whether an address is refused at once.
-    fn is_refused(&self, to: &str) -> bool {
+    pub fn is_refused(&self, to: &str) -> bool {
         const ICMP: u8 = 1;
         self.ask(to, b"?").is_some_and(|answer| answer[9] == ICMP)
     }
@@ -133,6 +135,53 @@ async fn a_network_that_is_lost_is_opened_again_by_the_rules_of_then() {
         of.iter().filter(|event| matches!(event, Happening::NetworkLost { .. })).count()
     };
     assert_eq!(count(&events(&pyro).await), 1);
+}
+
+/// R21: nothing of a network is on the host but what is written in the record.
+#[tokio::test]
+async fn r21_a_network_is_there_again_after_the_host_was_down() {
+    let home = Home::new();
+    fs::create_dir_all(home.path("guest")).unwrap();
+    let (wire, opened) = wire(0);
+    let pyro = home.pyro(FakeVmm::networked(home.path("guest"), wire));
+    create(&pyro, json!({ "network_policy": "egress", "allow": ["pypi.org"] })).await.unwrap();
+    opened.recv().unwrap();
+    ask::<NetworkDeny>(&pyro, json!({ "rule": "1.1.1.1" })).await.unwrap();
+    ask::<WorkspaceStop>(&pyro, json!({})).await.unwrap();
+    as_after_a_reboot(pyro::workspace::find::find(&pyro.config, "w").unwrap().path());
+    let own = rustix::process::geteuid().as_raw();
+    let user = format!("{own}:{}", rustix::process::getegid().as_raw());
+    let exec = json!({ "command": "echo on", "user": user });
+    assert_eq!(ask::<WorkspaceExec>(&pyro, exec).await.unwrap().output.stdout, "on\n");
+    let kernel = opened.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(kernel.is_refused("1.1.1.1:53"));
+    assert_eq!(kernel.lookup("other.org"), 3);
+    let happened = events(&pyro).await;
+    let denied =
+        |event: &Happening| matches!(event, Happening::Network { rule, .. } if rule == "r2");
+    assert!(happened.iter().any(denied), "{happened:#?}");
+}
+
+/// R2: who changes rules at the same time loses none.
+#[tokio::test]
+async fn r2_rules_that_are_added_at_once_are_all_there() {
+    const COUNT: usize = 12;
+    let home = Home::new();
+    fs::create_dir_all(home.path("guest")).unwrap();
+    let (wire, opened) = wire(0);
+    let pyro = home.pyro(FakeVmm::networked(home.path("guest"), wire));
+    create(&pyro, json!({ "network_policy": "egress" })).await.unwrap();
+    let _kernel = opened.recv().unwrap();
+    let adding = (0..COUNT).map(|number| {
+        let (pyro, rule) = (&pyro, json!({ "rule": format!("{number}.test") }));
+        async move { ask::<NetworkDeny>(pyro, rule).await.map(drop) }
+    });
+    for added in futures::future::join_all(adding).await {
+        added.unwrap();
+    }
+    let status = ask::<NetworkStatus>(&pyro, json!({})).await.unwrap();
+    let ids: BTreeSet<_> = status.rules.iter().map(|rule| rule.id.clone()).collect();
+    assert_eq!((ids.len(), status.rules.len()), (COUNT, COUNT), "{:?}", status.rules);
 }
 
 #[tokio::test]

@@ -1,13 +1,20 @@
 //! Published ports: the guest is this process, so its servers are ours.
 
+use crate::exec;
+use crate::expiring::expire;
 use crate::fake_vmm::FakeVmm;
-use crate::home::{ENVIRONMENT, Home};
+use crate::home::{DEADLINES, ENVIRONMENT, Home};
+use crate::workspaces::await_state;
 use pyro::event_log::{EventLog, Happening};
 use pyro::operation::workspace::PublishedPort;
 use pyro::operation::{
-    Operation, PortList, PortPublish, PortUnpublish, ProcessList, WorkspaceCreate, WorkspaceExec,
-    WorkspaceStart, WorkspaceStatus, WorkspaceStop,
+    Operation, PortList, PortPublish, PortUnpublish, ProcessList, ServiceLogs, ServiceRemove,
+    ServiceRestart, ServiceStart, ServiceStop, WorkspaceCreate, WorkspaceExec, WorkspaceStart,
+    WorkspaceStatus, WorkspaceStop, WorkspaceUpdate,
 };
+use pyro::supervisor::control::give;
+use pyro::supervisor::order::ReadTtl;
+use pyro::workspace::State;
 use pyro::{ErrorKind, Pyro};
 use serde_json::{Value, json};
 use std::fs;
@@ -207,6 +214,52 @@ async fn r11_other_calls_leave_what_is_published_and_a_stop_does_not() {
     assert_eq!(refused.kind(), ErrorKind::Conflict);
     bench.ask::<WorkspaceStart>(json!({})).await.unwrap();
     assert_eq!(bench.ask::<PortList>(json!({})).await.unwrap().count, 0);
+}
+
+/// What becomes of services is no port's affair; what becomes of the workspace is.
+#[tokio::test]
+async fn r11_a_port_outlives_its_service_and_ends_with_its_workspace() {
+    let bench = exec::Bench::new().await;
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let asked = json!({ "ports": [server.local_addr().unwrap().port().to_string()] });
+    let publish = async || {
+        let published = bench.ask::<PortPublish>(asked.clone()).await.unwrap();
+        published.published_ports[0].host_port
+    };
+    let port = publish().await;
+    let web = json!({ "service_name": "web" });
+    let start = json!({ "service_name": "web", "command": "echo up; exec sleep 1000" });
+    bench.ask::<ServiceStart>(start).await.unwrap();
+    let mut early = connect(port).await;
+    let (mut served_early, _) = server.accept().await.unwrap();
+    bench.ask::<ServiceLogs>(web.clone()).await.unwrap();
+    bench.ask::<ServiceRestart>(web.clone()).await.unwrap();
+    bench.ask::<ServiceStop>(web.clone()).await.unwrap();
+    bench.ask::<ServiceRemove>(web).await.unwrap();
+    served_early.write_all(b"!").await.unwrap();
+    assert_eq!(early.read_u8().await.unwrap(), b'!');
+    let mut late = connect(port).await;
+    let (mut served, _) = server.accept().await.unwrap();
+    served.write_all(b"?").await.unwrap();
+    assert_eq!(late.read_u8().await.unwrap(), b'?');
+    // A call that is underway, as a connection is, would defer what comes now.
+    drop((early, late, served_early, served));
+
+    let place = bench.place();
+    place.change(expire).await.unwrap();
+    give(ReadTtl, place.path(), DEADLINES.reply).await.unwrap();
+    await_state(&place, State::Stopped).await;
+    let expect_closed = async |port: u16| {
+        let error = TcpStream::connect(("127.0.0.1", port)).await.expect_err("nobody listens");
+        assert_eq!(error.kind(), ConnectionRefused);
+    };
+    expect_closed(port).await;
+    bench.ask::<WorkspaceUpdate>(json!({ "clear_ttl": true })).await.unwrap();
+    bench.ask::<WorkspaceStart>(json!({})).await.unwrap();
+    let port = publish().await;
+    drop(connect(port).await);
+    bench.end().await;
+    expect_closed(port).await;
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ async fn ask<O: Operation>(pyro: &Pyro, arguments: Value) -> O::Output {
 
 /// As a host leaves a workspace that ran when it went down: its sockets answer
 /// to nobody, and nothing that was in memory is there.
-fn as_after_a_reboot(workspace: &Path) {
+pub fn as_after_a_reboot(workspace: &Path) {
     let running = json!({
         "schema_version": 1, "since": "2026-01-01T00:00:00Z",
         "ready": { "vmm_pid": 1, "boot_us": 1, "activate_us": 1 },

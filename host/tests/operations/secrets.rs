@@ -234,6 +234,32 @@ async fn s6_they_come_again_after_each_start_and_rotate() {
     bench.end().await;
 }
 
+/// R2: who sets others at the same time loses none, on the host or in the guest.
+#[tokio::test]
+async fn r2_secrets_that_are_set_at_once_are_all_there() {
+    const COUNT: usize = 12;
+    let bench = Bench::new().await;
+    let names: Vec<_> = (0..COUNT).map(|number| format!("S{number}")).collect();
+    let setting = names.iter().map(|name| {
+        let file = bench.file_of(name, &format!("the value of {name}"));
+        bench.ask::<SecretSet>(json!({ "name": name, "file": file }))
+    });
+    for set in futures::future::join_all(setting).await {
+        set.unwrap();
+    }
+    let listed = bench.ask::<SecretList>(json!({})).await.unwrap().secrets;
+    assert_eq!(listed.len(), COUNT + 1, "{listed:?}");
+    let env: serde_json::Map<_, _> =
+        names.iter().map(|name| (name.clone(), name.clone().into())).collect();
+    let words: Vec<_> = names.iter().map(|name| format!("\"${name}\"")).collect();
+    let command = format!("printf '%s\n' {} | sort -u | wc -c", words.join(" "));
+    let told = json!({ "command": command, "secret_env": env });
+    let told = bench.ask::<WorkspaceExec>(told).await.unwrap();
+    let expected: usize = names.iter().map(|name| format!("the value of {name}\n").len()).sum();
+    assert_eq!(told.output.stdout.trim(), expected.to_string());
+    bench.end().await;
+}
+
 #[tokio::test]
 async fn two_values_for_one_variable_are_refused() {
     let bench = Bench::new().await;

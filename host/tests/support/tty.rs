@@ -10,6 +10,7 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 /// Nothing here takes long; what takes this long hangs.
 const DEADLINE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
@@ -24,14 +25,24 @@ pub struct Tty {
 
 impl Tty {
     /// Starts it there.
-    pub fn start(mut command: Command, cols: u16, rows: u16) -> Self {
+    pub fn start(command: Command, cols: u16, rows: u16) -> Self {
+        Self::start_writing_to(None, command, cols, rows)
+    }
+
+    /// Starts it there, with another place for its standard output.
+    pub fn start_writing_to(
+        stdout: Option<OwnedFd>,
+        mut command: Command,
+        cols: u16,
+        rows: u16,
+    ) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let outer = openpt(flags).unwrap();
         unlockpt(&outer).unwrap();
         let inner = ioctl_tiocgptpeer(&outer, flags).unwrap();
         resize(&outer, cols, rows);
         let end = || inner.try_clone().unwrap();
-        command.stdin(end()).stdout(end()).stderr(end());
+        command.stdin(end()).stdout(stdout.unwrap_or_else(end)).stderr(end());
         // SAFETY: both are plain system calls.
         unsafe {
             command.pre_exec(|| {
@@ -62,6 +73,15 @@ impl Tty {
     pub fn is_raw(&self) -> bool {
         let modes = tcgetattr(&self.outer).unwrap().local_modes;
         !modes.intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+    }
+
+    /// Waits until keys are not handed over any more, and reads nothing meanwhile.
+    pub fn is_left(&self) {
+        let begun = Instant::now();
+        while self.is_raw() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "it still has the terminal");
+            std::thread::yield_now();
+        }
     }
 
     /// What is on the screen.

@@ -73,6 +73,9 @@ mod tests {
         let long = "x".repeat(NAME_MAX + 1);
         for bad in ["", ".", "..", "-a", "_a", "a/b", "../a", "a b", "a\0", "a\n", "ä", &long] {
             assert_eq!(bad.parse::<ServiceName>(), Err(BadServiceName), "{bad:?}");
+            // Nor by what a guest answers.
+            let wire = crate::codec::encode(&bad).expect("it encodes");
+            crate::codec::decode::<ServiceName>(&wire).expect_err(bad);
         }
     }
 }

@@ -278,7 +278,9 @@ fn of_a_network() {
         "210a707902fd7079726f0000000000000000000002",
         "0a707901fd7079726f0000000000000000000001fbdcff"
     );
-    assert_eq!(encoded(&Call::OpenGateway(OpenGateway::usual())), expected);
+    let encoded_call = |call| encoded(&Call::OpenGateway(call));
+    assert_eq!(encoded_call(OpenGateway::usual()), format!("{expected}00"));
+    assert_eq!(encoded_call(OpenGateway::over_nic()), format!("{expected}01027079726f02"));
     assert_eq!(encoded(&GatewayOpened), "");
 }
 

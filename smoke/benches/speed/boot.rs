@@ -42,7 +42,7 @@ const INITRD: RawFd = 41;
 const PARKED: RawFd = 100;
 
 pub fn measure(home: &Home) -> Result<Vec<Figure>> {
-    let blueprint = Blueprint::of_a_guest(home)?;
+    let blueprint = Blueprint::of_a_guest(home, &[])?;
     blueprint.boot()?;
     let (mut pairs, mut answers) = (Pairs::default(), Series::default());
     for _ in 0..PAIRS {
@@ -80,6 +80,7 @@ pub struct Blueprint {
     channel: RawFd,
     console: RawFd,
     monitor: RawFd,
+    nic: Option<RawFd>,
     /// Files, and their numbers in QEMU.
     files: Vec<(File, RawFd)>,
     /// Goes with the copy of the disk.
@@ -89,6 +90,8 @@ pub struct Blueprint {
 /// A bare QEMU that runs.
 pub struct Machine {
     pub channel: UnixStream,
+    /// The cable of its NIC, if it has one.
+    pub nic: Option<UnixStream>,
     qemu: children::Kept,
     /// The console says little, which stays in the socket, and the monitor has
     /// nothing to do.
@@ -104,9 +107,9 @@ struct Bare {
 }
 
 impl Blueprint {
-    /// Looks at a VMM that pyro started.
-    pub fn of_a_guest(home: &Home) -> Result<Self> {
-        let guest = Guest::start(home, &["sh", "-c", "echo ready; cat"])?;
+    /// Looks at a VMM that pyro started, with options of `pyro run`.
+    pub fn of_a_guest(home: &Home, options: &[&str]) -> Result<Self> {
+        let guest = Guest::start_with(home, options, &["sh", "-c", "echo ready; cat"])?;
         let process = PathBuf::from(format!("/proc/{}", guest.vmm));
         let words = fs::read_to_string(process.join("cmdline"))?;
         let mut words = words.trim_end_matches('\0').split('\0').map(str::to_owned);
@@ -126,6 +129,7 @@ impl Blueprint {
         };
         let socket = |id| numbers(&format!("socket,id={id},fd="));
         let [channel, console, monitor] = ["channel", "console", "monitor"].map(socket);
+        let nic = socket("network").first().copied();
         let ([channel], [console], [monitor], [root, disk, seed]) =
             (&channel[..], &console[..], &monitor[..], &numbers("fd=")[..])
         else {
@@ -137,7 +141,7 @@ impl Blueprint {
         files.push((File::open(home.path().join("cache/disks/no-seed"))?, *seed));
         let scratch = tempfile::tempdir()?;
         files.push((copy_disk(home, scratch.path())?, disk));
-        Ok(Self { program, arguments, channel, console, monitor, files, _scratch: scratch })
+        Ok(Self { program, arguments, channel, console, monitor, nic, files, _scratch: scratch })
     }
 
     /// Boots it once.
@@ -159,15 +163,19 @@ impl Blueprint {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).args(more).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
-        let sockets = [
+        let mut sockets = vec![
             (channel_end.as_raw_fd(), self.channel),
             (console_end.as_raw_fd(), self.console),
             (monitor_end.as_raw_fd(), self.monitor),
         ];
+        let nic = self.nic.map(|number| Ok::<_, std::io::Error>((UnixStream::pair()?, number)));
+        let nic = nic.transpose()?;
+        sockets.extend(nic.as_ref().map(|((_, end), number)| (end.as_raw_fd(), *number)));
         let files = self.files.iter().map(|(file, number)| (file.as_raw_fd(), *number));
         pass(&mut command, sockets.into_iter().chain(files).collect());
         let qemu = children::start(command, libc::SIGKILL)?;
-        Ok(Machine { channel, qemu, _others: [console, monitor] })
+        let nic = nic.map(|((nic, _), _)| nic);
+        Ok(Machine { channel, nic, qemu, _others: [console, monitor] })
     }
 }
 

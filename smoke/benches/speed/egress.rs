@@ -1,8 +1,8 @@
 //! A guest's network next to what it is made of, and next to QEMU's own.
 //!
-//! One bare QEMU, with the arguments that pyro gives it and a NIC behind QEMU's
-//! slirp besides. This program is its supervisor: one thread has the channel's
-//! multiplexer and the gateway, as in pyro. A client in the guest moves bytes and
+//! One bare QEMU, with the arguments that pyro gives it, which include a NIC, and
+//! another NIC behind QEMU's slirp. This program is its supervisor: one thread has
+//! the channel's multiplexer and the gateway, as in pyro. A client in the guest moves bytes and
 //! makes connections by way of the gateway and of slirp in turn, to the same
 //! server of the host; the raw channel is measured between them.
 //!
@@ -19,6 +19,7 @@ use pyro::egress::NetworkLimits;
 use pyro::egress::gateway::Gateway;
 use pyro::egress::gateway::dns::wire::{Answer, Kind};
 use pyro::egress::gateway::host::Host;
+use pyro::egress::gateway::wire::Cable;
 use pyro::egress::policy::Policy;
 use pyro::egress::policy::name::DomainName;
 use pyro_protocol::channel::{self, Opener, Side};
@@ -33,6 +34,7 @@ use pyro_protocol::{
 use pyro_smoke::Home;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream as StdTcpStream};
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::{TcpStream, UdpSocket};
@@ -55,21 +57,27 @@ const SITE: Ipv4Addr = Ipv4Addr::new(93, 184, 215, 14);
 /// And by way of slirp: the host itself.
 const SLIRP_HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 
-const SLIRP: &[&str] = &["-netdev", "user,id=slirp", "-device", "virtio-net-device,netdev=slirp"];
-
 /// Nothing takes longer.
 const DEADLINE: Duration = Duration::from_secs(600);
+
+/// A NIC behind slirp, to be told by its address.
+const SLIRP: [&str; 4] =
+    ["-netdev", "user,id=slirp", "-device", "virtio-net-device,netdev=slirp,mac=52:54:00:12:34:56"];
 
 /// Raises slirp's interface, if there is one, and does what it is told.
 const CLIENT: &str = r#"
 import fcntl, os, socket, struct, sys, time
-if os.path.exists("/sys/class/net/eth0"):
+for name in os.listdir("/sys/class/net"):
+    with open(f"/sys/class/net/{name}/address") as file:
+        if file.read().strip() != "52:54:00:12:34:56":
+            continue
+    name = name.encode()
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     def own(request, address):
-        fcntl.ioctl(s, request, struct.pack("16sHH4s8x", b"eth0", 2, 0, socket.inet_aton(address)))
+        fcntl.ioctl(s, request, struct.pack("16sHH4s8x", name, 2, 0, socket.inet_aton(address)))
     own(0x8916, "10.0.2.15")
     own(0x891c, "255.255.255.0")
-    fcntl.ioctl(s, 0x8914, struct.pack("16sH14x", b"eth0", 0x41))
+    fcntl.ioctl(s, 0x8914, struct.pack("16sH14x", name, 0x41))
 piece = memoryview(bytearray(1 << 20))
 kept = []
 def swallow(s, amount):
@@ -116,13 +124,15 @@ for line in sys.stdin:
 "#;
 
 pub fn measure(home: &Home) -> Result<Vec<Figure>> {
-    let blueprint = Blueprint::of_a_guest(home)?;
-    let machine = blueprint.start(SLIRP)?;
+    let blueprint = Blueprint::of_a_guest(home, &["--network-policy", "egress"])?;
+    let machine = blueprint.start(&SLIRP)?;
     let port = serve(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let channel = machine.channel.try_clone()?;
     channel.set_nonblocking(true)?;
-    let measuring = async { tokio::time::timeout(DEADLINE, measure_in(channel, port)).await? };
+    let nic = machine.nic.as_ref().ok_or("the machine has no NIC")?.try_clone()?;
+    nic.set_nonblocking(true)?;
+    let measuring = async { tokio::time::timeout(DEADLINE, measure_in(channel, nic, port)).await? };
     let measured = runtime.block_on(measuring)?;
     drop(machine);
     let mut figures = figures(measured);
@@ -262,7 +272,7 @@ async fn call<R: serde::de::DeserializeOwned>(
     Ok(((reader, writer), reply))
 }
 
-async fn measure_in(channel: std::os::unix::net::UnixStream, port: u16) -> Result<Measured> {
+async fn measure_in(channel: StdUnixStream, nic: StdUnixStream, port: u16) -> Result<Measured> {
     let channel = tokio::net::UnixStream::from_std(channel)?;
     // As the supervisor reads it.
     let channel = tokio::io::BufReader::with_capacity(4096, channel);
@@ -280,11 +290,13 @@ async fn measure_in(channel: std::os::unix::net::UnixStream, port: u16) -> Resul
             seeded: false,
         };
         let (_, Activated { .. }) = call(&opener, activate).await?;
-        let ((reader, writer), GatewayOpened) = call(&opener, OpenGateway::usual()).await?;
+        let (_open, GatewayOpened) = call(&opener, OpenGateway::over_nic()).await?;
+        let mut cable = Cable::new(tokio::net::UnixStream::from_std(nic)?);
+        let (from_nic, to_nic) = cable.split();
         let limits = NetworkLimits::default();
         let gateway = Gateway::new(Policy::open(), limits, Loopback(port), |_| {});
         tokio::select! {
-            lost = gateway.run(reader, writer) => Err(lost.into()),
+            lost = gateway.run(from_nic, to_nic) => Err(lost.into()),
             measured = alternate(&opener, port) => measured,
         }
     };

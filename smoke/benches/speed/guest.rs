@@ -29,8 +29,12 @@ pub fn pyro(home: &Home, words: &[&str]) -> Command {
 
 /// `pyro run debian:12 -- ...`.
 pub fn run(home: &Home, program: &[&str]) -> Command {
-    let words = ["run", "--timeout-seconds", TIMEOUT_SECONDS, ENVIRONMENT, "--"];
-    pyro(home, &[&words, program].concat())
+    run_with(home, &[], program)
+}
+
+fn run_with(home: &Home, options: &[&str], program: &[&str]) -> Command {
+    let limit = ["--timeout-seconds", TIMEOUT_SECONDS, ENVIRONMENT, "--"];
+    pyro(home, &[&["run"], options, &limit, program].concat())
 }
 
 /// One run that is not measured.
@@ -52,7 +56,12 @@ pub struct Guest {
 impl Guest {
     /// Starts a program that says a line once it runs.
     pub fn start(home: &Home, program: &[&str]) -> Result<Self> {
-        let mut command = run(home, program);
+        Self::start_with(home, &[], program)
+    }
+
+    /// The same, with options of `pyro run`.
+    pub fn start_with(home: &Home, options: &[&str], program: &[&str]) -> Result<Self> {
+        let mut command = run_with(home, options, program);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut pyro = children::start(command, libc::SIGTERM)?;
         let stdin = pyro.child().stdin.take().ok_or("no stdin")?;

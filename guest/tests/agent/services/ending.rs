@@ -5,7 +5,8 @@ use crate::host::{Bystander, Host, soon};
 use pyro_protocol::power::PowerOff;
 use pyro_protocol::process::Outcome;
 use pyro_protocol::service::{
-    ListServices, RemoveService, Restart, ServiceState, StartService, StopHow, StopService,
+    ListServices, RemoveService, Restart, RestartService, ServiceState, StartService, StopHow,
+    StopService,
 };
 use pyro_protocol::{Call, FrameKind};
 use std::sync::Arc;
@@ -54,6 +55,47 @@ async fn r10_one_that_obeys_is_stopped_by_term_and_one_that_does_not_by_kill() {
     let ServiceState::Stopped { how, exit, .. } = stopped.state else { panic!("{stopped:?}") };
     assert_eq!(how, StopHow::Killed);
     assert_eq!(exit.map(|exit| exit.outcome), Some(Outcome::Signaled { signal: 9 }));
+}
+
+/// Whoever has lost patience need not wait for one who had more.
+#[tokio::test]
+async fn r10_one_that_takes_its_time_to_stop_can_be_stopped_at_once() {
+    let host = Host::new();
+    let script = "trap 'echo deaf' TERM; echo up; while :; do sleep 1000 & wait; done";
+    host.serve_and_hear(service("web", script)).await;
+    let (_, mut log) = host.log("web", None, true).await;
+    let patient = host.stop("web", LONG);
+    let hurried = async {
+        let mut written = super::Written::default();
+        while !written.stdout().contains("deaf") {
+            assert!(log.log_step(&mut written).await.is_none(), "it ended: {written:?}");
+        }
+        host.stop("web", 0).await
+    };
+    let (one, other) = tokio::join!(patient, hurried);
+    let ServiceState::Stopped { how, .. } = one.state else { panic!("{one:?}") };
+    assert_eq!((how, one), (StopHow::Killed, other));
+}
+
+/// So it is with one that is to come up again: the last word counts.
+#[tokio::test]
+async fn one_that_is_to_be_restarted_can_be_stopped_instead() {
+    let host = Host::new();
+    let script = "trap 'echo deaf' TERM; echo up; while :; do sleep 1000 & wait; done";
+    host.serve_and_hear(service("web", script)).await;
+    let (_, mut log) = host.log("web", None, true).await;
+    let restarting = host.call(RestartService { name: name("web"), grace_ms: LONG });
+    let stopping = async {
+        let mut written = super::Written::default();
+        while !written.stdout().contains("deaf") {
+            assert!(log.log_step(&mut written).await.is_none(), "it ended: {written:?}");
+        }
+        host.stop("web", 0).await
+    };
+    let (restarted, stopped) = tokio::join!(restarting, stopping);
+    assert!(matches!(stopped.state, ServiceState::Stopped { .. }), "{stopped:?}");
+    restarted.expect("it was restarted before");
+    assert!(matches!(host.service("web").await.state, ServiceState::Stopped { .. }));
 }
 
 #[tokio::test]

@@ -30,6 +30,21 @@ impl Host {
         Seat::new(connection)
     }
 
+    /// Returns once what comes out of a shell waits to be taken.
+    async fn held_up(&self, id: ShellId) {
+        soon("the flood is held up", async {
+            let mut end = 0;
+            loop {
+                let read = self.read_shell(id, end, ReadUntil::Idle { ms: 100 }).await;
+                if read.idle {
+                    break;
+                }
+                end = read.output.end;
+            }
+        })
+        .await;
+    }
+
     /// Returns once there is no shell any more.
     async fn none_left(&self) {
         soon("the end", async { while !self.shells().await.is_empty() {} }).await;
@@ -167,6 +182,21 @@ async fn what_is_joined_to_a_connection_waits_for_it() {
     host.none_left().await;
 }
 
+#[tokio::test]
+async fn what_is_typed_is_acknowledged_although_more_and_more_comes_out() {
+    let host = Host::new();
+    let mut seat = host.join(script("yes & exec cat >/dev/null")).await;
+    host.held_up(host.shells().await[0].id).await;
+    seat.types("keys\n").await;
+    while seat.taken == 0 {
+        assert!(seat.seen.len() < 16 * RETAINED, "nobody says that they were taken");
+        assert!(seat.step().await.is_none());
+    }
+    assert_eq!(seat.taken, "keys\n".len());
+    drop(seat);
+    host.none_left().await;
+}
+
 /// The one whose it is takes it along, in whatever state it is; and one whose
 /// connection is stuck keeps nobody from closing it.
 #[tokio::test]
@@ -180,17 +210,7 @@ async fn r17_what_is_joined_to_a_connection_ends_with_it() {
     }
     let flooding = host.join(script("exec cat /dev/zero")).await;
     let id = host.shells().await[0].id;
-    soon("the flood is held up", async {
-        let mut end = 0;
-        loop {
-            let read = host.read_shell(id, end, ReadUntil::Idle { ms: 100 }).await;
-            if read.idle {
-                break;
-            }
-            end = read.output.end;
-        }
-    })
-    .await;
+    host.held_up(id).await;
     host.close_shell(id).await.expect("it closes");
     drop(flooding);
     assert_eq!(host.shells().await, []);

@@ -3,6 +3,7 @@
 use super::{Asked, Target};
 use crate::cli::terminal::{DETACH_KEYS, DetachKeys};
 use crate::operation::argument::{PathInGuest, ShellRef, Variable, WorkspaceRef};
+use crate::secret::SecretVariable;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -24,6 +25,10 @@ struct New {
     /// caller's value.
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<Variable>,
+    /// Secrets of the workspace for it, each as a variable; NAME alone gives it
+    /// its own name.
+    #[arg(long, value_name = "NAME[=VARIABLE]")]
+    secret_env: Vec<SecretVariable>,
     /// The guest's user to run it as, `USER[:GROUP]`; root if not given.
     #[arg(long, value_name = "USER")]
     user: Option<String>,
@@ -87,9 +92,11 @@ pub(in crate::cli) fn command() -> Command {
 /// # Errors
 /// When words that passed the parser do not fit together.
 pub(in crate::cli) fn new_asked(matches: &ArgMatches) -> Result<Asked, clap::Error> {
-    let New { workspace, cwd, env, user, leaving, argv } = New::from_arg_matches(matches)?;
+    let New { workspace, cwd, env, secret_env, user, leaving, argv } =
+        New::from_arg_matches(matches)?;
     let argv = argv.into_iter().map(OsString::into_vec).collect();
-    let target = Target::New { argv, cwd: cwd.map(|PathInGuest(path)| path), env, user };
+    let cwd = cwd.map(|PathInGuest(path)| path);
+    let target = Target::New { argv, cwd, env, secret_env, user };
     Ok(Asked { workspace, target, keys: leaving.detach_keys })
 }
 

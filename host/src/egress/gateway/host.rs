@@ -4,6 +4,7 @@ use super::dns::resolve::Resolver;
 use super::dns::wire::{Answer, Kind};
 use crate::egress::policy::name::DomainName;
 use futures::future::{FutureExt, LocalBoxFuture};
+use rustix::io::Errno;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdUdpSocket};
 use tokio::net::{TcpStream, UdpSocket};
@@ -57,13 +58,10 @@ impl Host for ThisHost {
         UdpSocket::from_std(socket)
     }
 
-    /// The kernel is asked, who knows of every change: it talks to an address of
-    /// its own from that very address. Nothing is sent.
     fn is_own(&self, address: IpAddr) -> bool {
         const DISCARD: u16 = 9;
-        connected(SocketAddr::new(address, DISCARD))
-            .and_then(|socket| socket.local_addr())
-            .is_ok_and(|from| from.ip() == address)
+        let asked = connected(SocketAddr::new(address, DISCARD));
+        may_be_own(address, asked.and_then(|socket| socket.local_addr()))
     }
 
     fn resolve(&self, name: &DomainName, kind: Kind) -> LocalBoxFuture<'static, Answer> {
@@ -71,6 +69,24 @@ impl Host for ThisHost {
         async move { resolver.resolve(&name, kind).await }.boxed_local()
     }
 }
+
+/// The kernel is asked, who knows of every change: it talks to an address of its
+/// own from that very address. Nothing is sent. A kernel that cannot tell, for it
+/// has no socket left, has not said no.
+fn may_be_own(address: IpAddr, from: io::Result<SocketAddr>) -> bool {
+    match from {
+        Ok(from) => from.ip() == address,
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(errno) => NO_SOCKET.contains(&errno),
+            None => true,
+        },
+    }
+}
+
+/// That there is no descriptor, memory or port for a socket. All else is said of
+/// addresses to which there is no way, and so of no address of the host's own.
+const NO_SOCKET: [Errno; 6] =
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRINUSE, Errno::AGAIN];
 
 fn connected(to: SocketAddr) -> io::Result<StdUdpSocket> {
     let any = match to {
@@ -80,4 +96,21 @@ fn connected(to: SocketAddr) -> io::Result<StdUdpSocket> {
     let socket = StdUdpSocket::bind((any, 0))?;
     socket.connect(to)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s7_whether_an_address_is_the_hosts_is_not_denied_for_want_of_a_socket() {
+        let host = ThisHost::new(Resolver::of_this_host());
+        let own = IpAddr::from(Ipv4Addr::LOCALHOST);
+        assert!(host.is_own(own) && !host.is_own(IpAddr::from([192, 0, 2, 1])));
+        let answered = |errno: Errno| may_be_own(own, Err(errno.into()));
+        assert!(NO_SOCKET.into_iter().all(answered));
+        for nowhere in [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::AFNOSUPPORT, Errno::ACCESS] {
+            assert!(!answered(nowhere));
+        }
+    }
 }

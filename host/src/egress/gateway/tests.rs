@@ -2,13 +2,14 @@
 
 mod guest;
 
+use super::packet::datagram;
 use super::selftest;
 use super::{Action, Cause, Limit};
 use crate::egress::NetworkLimits;
 use crate::egress::policy::range::Range;
 use crate::egress::policy::{Effect, Policy, Reason, RuleId};
 use guest::{Loopback, Random, UNLIMITED, limited_story, policy, story};
-use pyro_protocol::egress::Packets;
+use pyro_protocol::egress::{GUEST_V4, Packets};
 use smoltcp::socket::tcp::RecvError;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -221,6 +222,29 @@ async fn a_changed_policy_ends_what_it_does_not_allow() {
             drop(stream.shutdown().await);
         }
         assert_eq!(guest.receive_all(other).await.unwrap(), b"still here");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn s7_no_datagram_passes_once_the_policy_is_against_it() {
+    let host = Loopback::default();
+    let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (place, time, other) = (server.local_addr().unwrap(), at("9.9.9.9:123"), at("9.9.9.9:124"));
+    host.0.borrow_mut().places.extend([(time, place), (other, place)]);
+    story(&host, Policy::open(), async |_, gateway| {
+        let guest = SocketAddr::new(GUEST_V4.into(), 1000);
+        let say = |to, data: &[u8]| gateway.take(&datagram(guest, to, data).unwrap()).unwrap();
+        say(time, b"before");
+        gateway.set_policy(policy(Effect::Deny, &[(Effect::Allow, "udp:9.9.9.9:124")]));
+        // Before the flow can end.
+        say(time, b"after");
+        say(other, b"elsewhere");
+        let mut heard = [0; 64];
+        for said in ["before", "elsewhere"] {
+            let length = server.recv(&mut heard).await.unwrap();
+            assert_eq!(&heard[..length], said.as_bytes());
+        }
     })
     .await;
 }

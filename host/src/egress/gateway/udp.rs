@@ -22,9 +22,11 @@ pub(super) struct Datagrams {
 
 /// Takes a datagram of the guest's.
 pub(super) fn take(gate: &Rc<Gate>, key: Key, bytes: &[u8], packet: &Packet<'_>, data: &[u8]) {
-    let there = match gate.shared.borrow().flows.get(&key).map(|flow| &flow.carrier) {
-        Some(Carrier::Datagrams(datagrams)) => Some(Rc::clone(datagrams)),
-        Some(Carrier::Connecting | Carrier::Connection) | None => None,
+    let there = match gate.shared.borrow().flows.get(&key) {
+        // The policy is against it by now.
+        Some(flow) if flow.end.is_cancelled() => return,
+        Some(Flow { carrier: Carrier::Datagrams(datagrams), .. }) => Some(Rc::clone(datagrams)),
+        Some(Flow { carrier: Carrier::Connecting | Carrier::Connection, .. }) | None => None,
     };
     let datagrams = match there.map_or_else(|| open(gate, key), Ok) {
         Ok(datagrams) => datagrams,

@@ -26,14 +26,18 @@ pub(super) fn pieces(value: &[u8]) -> Vec<Vec<u8>> {
     let mut spellings = vec![
         value.to_vec(),
         value.iter().map(|byte| if *byte == b' ' { b'+' } else { *byte }).collect(),
-        shell_quoted(value),
+        requoted(value, br"'\''"),
+        requoted(value, br#"'"'"'"#),
+        backslashed(value, br#"$`"\"#),
+        backslashed(value, SHELL_SPECIAL),
         value.escape_ascii().collect(),
     ];
     if let Ok(text) = std::str::from_utf8(value) {
         spellings.push(text.escape_debug().to_string().into_bytes());
-        // Within the quotes.
-        let json = serde_json::Value::from(text).to_string();
-        spellings.push(json.as_bytes()[1..json.len() - 1].to_vec());
+        for quoted in [serde_json::Value::from(text).to_string(), format!("{text:?}")] {
+            // Within the quotes.
+            spellings.push(quoted.as_bytes()[1..quoted.len() - 1].to_vec());
+        }
     }
     let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     spellings.extend(lines.filter(|line| line.len() >= LINE_MIN).map(<[u8]>::to_vec));
@@ -70,13 +74,22 @@ fn cut(spelling: &[u8]) -> Vec<Vec<u8>> {
     starts.map(|start| bare[start..bare.len().min(start + PIECE_MAX)].to_vec()).collect()
 }
 
-/// As it stands within single quotes of a shell.
-fn shell_quoted(value: &[u8]) -> Vec<u8> {
-    let quote = |byte: &u8| match byte {
-        b'\'' => br"'\''".to_vec(),
-        byte => vec![*byte],
-    };
-    value.iter().flat_map(quote).collect()
+/// What shells put a backslash before where there are no quotes.
+const SHELL_SPECIAL: &[u8] = b" \t!\"$&'()*,;<>?[\\]^`{|}";
+
+/// With a backslash before each of these bytes.
+fn backslashed(value: &[u8], special: &[u8]) -> Vec<u8> {
+    let mut spelling = Vec::with_capacity(value.len());
+    for byte in value {
+        spelling.extend(special.contains(byte).then_some(b'\\'));
+        spelling.push(*byte);
+    }
+    spelling
+}
+
+/// With the single quotes in it as they stand within single quotes of a shell.
+fn requoted(value: &[u8], quote: &[u8]) -> Vec<u8> {
+    value.split(|byte| *byte == b'\'').collect::<Vec<_>>().join(quote)
 }
 
 /// In base64 of both alphabets, wherever it begins in what is encoded: of the

@@ -111,6 +111,28 @@ fn s6_quoted_and_escaped_values_are_left_out() {
 }
 
 #[test]
+fn s6_values_are_left_out_as_shells_and_programs_print_them() {
+    let value = r#"it's $HOME & `a` "b" \c"#;
+    for (text, left) in [
+        // `set` of dash, `export -p` of bash, its `printf %q`.
+        (r##"'it'"'"'s $HOME & `a` "b" \c'"##, "''"),
+        (r##""it's \$HOME & \`a\` \"b\" \\c""##, r#""""#),
+        (r##"it\'s\ \$HOME\ \&\ \`a\`\ \"b\"\ \\c"##, ""),
+    ] {
+        assert_eq!(told(&[value], text).replace(MARK, ""), left, "{text}");
+    }
+    let value = "it's\u{7f}so";
+    assert_eq!(told(&[value], &format!("{value:?}")), format!("\"{MARK}\""));
+}
+
+#[test]
+fn s6_a_path_shows_no_secret_however_long_it_becomes() {
+    let path = GuestPath::new("word/".repeat(800)).expect("a path");
+    let told = redactor(&["word"]).path(&path).to_string();
+    assert!(told.starts_with(&format!("{MARK}/{MARK}/")) && !told.contains("word"), "{told}");
+}
+
+#[test]
 fn s6_lines_of_a_long_secret_are_left_out_alone() {
     let key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASCBKcwggSjAgEAAoIB\n-----END KEY-----\n";
     let diff: String = key.lines().map(|line| format!("+{line}\n")).collect();

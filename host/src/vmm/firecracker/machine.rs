@@ -213,6 +213,7 @@ mod tests {
             durability: Durability::Kept,
             disk_limit: RateLimit::NONE,
             seed: "/state/seed.erofs".into(),
+            networked: false,
             verbose: false,
         }
     }

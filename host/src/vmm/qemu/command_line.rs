@@ -2,6 +2,7 @@
 
 use super::{Accelerator, Qemu};
 use crate::vmm::{Durability, KernelFlavor, Machine, RateLimit};
+use pyro_protocol::egress::{MTU_MAX, NIC};
 use std::os::fd::RawFd;
 
 /// Where the kernel is for a confined QEMU.
@@ -35,6 +36,8 @@ pub struct Descriptors {
     pub console: RawFd,
     /// A connected socket: the monitor.
     pub monitor: RawFd,
+    /// A connected socket: the cable of the guest's NIC, if it has one.
+    pub nic: Option<RawFd>,
     /// The root image, read-only.
     pub root_image: RawFd,
     /// The workspace's disk.
@@ -58,7 +61,8 @@ impl CommandLine<'_> {
     /// The arguments after the program's name.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
-        let Descriptors { channel, console, monitor, root_image, disk, seed } = self.descriptors;
+        let Descriptors { channel, console, monitor, nic, root_image, disk, seed } =
+            self.descriptors;
         let machine = self.machine;
         let mem_mib = machine.mem_mib;
         let mut words: Vec<String> = Vec::with_capacity(64);
@@ -89,6 +93,14 @@ impl CommandLine<'_> {
         option("chardev", format!("socket,id=channel,fd={channel}"));
         option("device", "virtio-serial-device".into());
         option("device", format!("virtserialport,chardev=channel,name={PORT_NAME}"));
+        if let Some(nic) = nic {
+            option("netdev", format!("socket,id=network,fd={nic}"));
+            let [a, b, c, d, e, f] = NIC;
+            let address = format!("mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+            // Packets as long as there can be: the cable is a socket.
+            let mtu = format!("host_mtu={MTU_MAX}");
+            option("device", format!("virtio-net-device,netdev=network,{address},{mtu}"));
+        }
         // What goes with the guest waits for no storage of the host's, and the
         // guest need not ask it to.
         let (writable, cache) = match machine.durability {
@@ -225,13 +237,21 @@ mod tests {
             durability: Durability::Scratch,
             disk_limit: RateLimit::NONE,
             seed: "/state/seed.erofs".into(),
+            networked: false,
             verbose: false,
         }
     }
 
     fn shown(accelerator: Accelerator, machine: &Machine) -> String {
-        let descriptors =
-            Descriptors { channel: 3, console: 4, monitor: 5, root_image: 6, disk: 7, seed: 8 };
+        let descriptors = Descriptors {
+            channel: 3,
+            console: 4,
+            monitor: 5,
+            nic: machine.networked.then_some(9),
+            root_image: 6,
+            disk: 7,
+            seed: 8,
+        };
         let qemu = qemu(accelerator);
         let words = CommandLine { machine, qemu: &qemu, descriptors }.arguments();
         // An option and its value on one line.
@@ -246,6 +266,21 @@ mod tests {
                 insta::assert_snapshot!(name, arguments(accelerator, flavor));
             }
         }
+    }
+
+    #[test]
+    fn there_is_a_nic_when_there_is_a_network_and_none_else() {
+        let machine = machine(KernelFlavor::Tuned);
+        assert!(!shown(Accelerator::Tcg, &machine).contains("net"));
+        let networked = shown(Accelerator::Tcg, &Machine { networked: true, ..machine });
+        let lines: Vec<_> = networked.lines().filter(|line| line.contains("net")).collect();
+        assert_eq!(
+            lines,
+            [
+                "-netdev socket,id=network,fd=9",
+                "-device virtio-net-device,netdev=network,mac=02:70:79:72:6f:02,host_mtu=65500",
+            ]
+        );
     }
 
     #[test]
@@ -277,22 +312,11 @@ mod tests {
         let mut machine = Machine {
             vcpu_count: 4,
             mem_mib: 2048,
-            kernel: "/k".into(),
-            kernel_flavor: KernelFlavor::Tuned,
-            initrd: None,
-            root_image: "/r".into(),
-            disk: "/d".into(),
             durability: Durability::Kept,
-            disk_limit: RateLimit::NONE,
-            seed: "/s".into(),
             verbose: true,
+            ..machine(KernelFlavor::Tuned)
         };
-        let descriptors =
-            Descriptors { channel: 3, console: 4, monitor: 5, root_image: 6, disk: 7, seed: 8 };
-        let line = |machine: &Machine| {
-            let qemu = qemu(Accelerator::Tcg);
-            CommandLine { machine, qemu: &qemu, descriptors }.arguments().join(" ")
-        };
+        let line = |machine: &Machine| shown(Accelerator::Tcg, machine).replace('\n', " ");
         let many = line(&machine);
         assert!(many.contains("-smp 4") && many.contains("-m 2048M"), "{many}");
         assert!(many.contains("console=ttyS0") && !many.contains("quiet"), "{many}");

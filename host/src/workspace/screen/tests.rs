@@ -126,6 +126,19 @@ fn modes_are_undone() {
     assert_eq!(Modes::new(SIZE).undo(), b"\x18\x1b[0m");
 }
 
+/// As a progress bar at the bottom of the screen sets it, and an editor.
+#[test]
+fn all_of_the_screen_scrolls_again() {
+    for program in [b"\x1b[1;3r\x1b[Hone".as_slice(), b"\x1b[?1049h\x1b[2;3r\x1b[2;1Htwo"] {
+        let mut modes = Modes::new(SIZE);
+        modes.pass(program);
+        let undo = modes.undo();
+        modes.pass(&undo);
+        modes.pass(b"\x1b[H1\r\n2\r\n3\r\n4\r\n5");
+        assert_eq!(modes.parser.screen().contents(), "2\n3\n4\n5");
+    }
+}
+
 /// A guest may begin a title and never end it.
 #[test]
 fn s4_a_sequence_that_does_not_end_takes_no_memory() {

@@ -1,6 +1,8 @@
 //! The canary, wherever a program or a caller may put it.
 
 use super::{Bench, CANARY, assert_none};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use pyro::ErrorKind;
 use pyro::operation::{
     FileList, FileRead, FileSearch, FileStat, PatchApply, ProcessList, ProcessPoll, ProcessWait,
@@ -175,6 +177,7 @@ async fn s6_diffs_patches_and_names_show_no_secret() {
     let named = bench.file_of("named", &name);
     bench.ask::<SecretSet>(json!({ "name": "NAMED", "file": named })).await.unwrap();
     fs::write(guest.join(&name), "x\n").unwrap();
+    fs::create_dir(guest.join("pages")).unwrap();
     std::os::unix::fs::symlink(CANARY, guest.join("link")).unwrap();
     let diff = bench.ask::<WorkspaceDiff>(json!({})).await.unwrap();
     assert!(diff.patch.contains(&format!("+token = {MARK}\n")), "{}", diff.patch);
@@ -185,6 +188,14 @@ async fn s6_diffs_patches_and_names_show_no_secret() {
     let listed = bench.ask::<FileList>(json!({})).await.unwrap();
     let link = listed.entries.iter().find(|entry| entry.name.path.ends_with("link")).unwrap();
     assert_eq!(link.link_target.as_deref(), Some(MARK));
+    // Cursors hold the names at which they go on.
+    for name in [&name, &format!("{name}-2")] {
+        fs::write(guest.join("pages").join(name), "some text\n").unwrap();
+    }
+    let page = json!({ "path": "pages", "limit": 1 });
+    assert!(bench.ask::<FileList>(page).await.unwrap().next_cursor.is_some());
+    let page = json!({ "path": "pages", "pattern": "some text", "limit": 1 });
+    assert!(bench.ask::<FileSearch>(page).await.unwrap().next_cursor.is_some());
     bench.ask::<FileStat>(json!({ "path": name })).await.unwrap();
     let patch = format!("--- /dev/null\n+++ b/{name}-2\n@@ -0,0 +1 @@\n+{CANARY}\n");
     let patched = bench.ask::<PatchApply>(json!({ "patch": patch })).await.unwrap();
@@ -192,6 +203,11 @@ async fn s6_diffs_patches_and_names_show_no_secret() {
     for text in bench.take_told() {
         assert_none(text.as_bytes(), &text);
         assert!(!text.contains(&name), "{text}");
+        // Wherever it stands, some of these are whole.
+        for at in 0..3 {
+            let encoded = STANDARD.encode(&name.as_bytes()[at..at + 12]);
+            assert!(!text.contains(&encoded), "{text}");
+        }
     }
     bench.assert_untold();
     bench.end().await;

@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 /// there is no room.
 const BINDINGS_MAX: usize = 4096;
 
+/// The most names of an address: each decision about it looks at all of them, and
+/// tells them.
+const NAMES_MAX: usize = 32;
+
 /// A name is remembered at least so long: programs keep addresses longer than
 /// they are told to.
 const LEAST: Duration = Duration::from_secs(600);
@@ -16,7 +20,7 @@ const LEAST: Duration = Duration::from_secs(600);
 /// And at most so long, whatever a server says.
 const MOST: Duration = Duration::from_secs(24 * 3600);
 
-/// Names by address, for as long as they were told.
+/// Names by address, for as long as they were told and there is room.
 #[derive(Debug, Default)]
 pub struct Bindings {
     names: HashMap<IpAddr, Vec<(DomainName, Instant, u64)>>,
@@ -34,6 +38,12 @@ impl Bindings {
         self.next += 1;
         let names = self.names.entry(address).or_default();
         if let Some(at) = names.iter().position(|(known, ..)| known == name) {
+            let (_, end, number) = names.swap_remove(at);
+            self.ends.remove(&(end, number));
+        }
+        if names.len() == NAMES_MAX
+            && let Some(at) = (0..names.len()).min_by_key(|at| (names[*at].1, names[*at].2))
+        {
             let (_, end, number) = names.swap_remove(at);
             self.ends.remove(&(end, number));
         }
@@ -87,6 +97,21 @@ mod tests {
         assert_eq!(bindings.names(address, now + LEAST), [name("b.org")]);
         assert!(bindings.names(address, now + 6 * LEAST).is_empty());
         assert!(bindings.names.is_empty() && bindings.ends.is_empty());
+    }
+
+    /// One server's address can go by any number of names, and a guest asks for all.
+    #[test]
+    fn s4_an_address_goes_by_a_bounded_number_of_names() {
+        let (mut bindings, now) = (Bindings::default(), Instant::now());
+        let address = IpAddr::from([1, 2, 3, 4]);
+        for n in 0..2 * u32::try_from(NAMES_MAX).unwrap() {
+            bindings.bind(&name(&format!("n{n}.org")), address, 3600 + n, now);
+        }
+        let names = bindings.names(address, now);
+        assert_eq!((names.len(), bindings.ends.len()), (NAMES_MAX, NAMES_MAX));
+        assert!(names.contains(&name("n63.org")) && !names.contains(&name("n31.org")));
+        bindings.bind(&name("n63.org"), address, 3600, now);
+        assert_eq!(bindings.names(address, now).len(), NAMES_MAX, "it is no other");
     }
 
     #[test]
