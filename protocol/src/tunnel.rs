@@ -56,10 +56,14 @@ pub async fn join<R: Fetch, W: Carry>(
             // The receiver is a part of the future that this one is polled with.
             let _ = ended.send(());
             // A peer that goes away now leaves nobody to send to.
-            Err(match reader.begin().await {
+            let lost = match reader.begin().await {
                 Ok(begun) => Lost::OutOfPlace { got: begun.kind, wanted: "nothing" },
                 Err(lost) => lost,
-            })
+            };
+            // Its last words and its leaving may come together: then the other
+            // direction is complete, which is seen when it is polled next.
+            tokio::task::yield_now().await;
+            Err(lost)
         };
         let outward = async {
             collect(read, writer).await?;
@@ -120,5 +124,37 @@ async fn collect<W: Carry>(
             0 => return writer.send_raw(FrameKind::DataEnd, &[]).await,
             _ => writer.send_buffer(FrameKind::Data, frame).await?,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::duplex;
+    use tokio::net::TcpListener;
+
+    /// As a server does that has said all and has heard all before.
+    #[tokio::test]
+    async fn r11_a_peer_that_leaves_with_its_last_word_cuts_nothing_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (mut client, (socket, _)) = (client.expect("it listens"), accepted.expect("a client"));
+        let ((reader, said), (heard, writer)) = (duplex(4096), duplex(4096));
+        let joined = tokio::spawn(async move {
+            join(&mut FrameReader::new(reader), &mut FrameWriter::new(writer), socket).await
+        });
+        client.shutdown().await.expect("connected");
+        let end = FrameReader::new(heard).next().await.expect("the client's end");
+        assert_eq!(end.kind, FrameKind::DataEnd);
+        // All of it is there before any of it is looked at.
+        let mut said = FrameWriter::new(said);
+        said.send_raw(FrameKind::Data, b"last").await.expect("there is room");
+        said.send_raw(FrameKind::DataEnd, b"").await.expect("there is room");
+        drop(said);
+        joined.await.expect("it does not panic").expect("both directions have ended");
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.expect("an end");
+        assert_eq!(heard, b"last");
     }
 }
