@@ -2,7 +2,8 @@
 //!
 //! Bytes from a server in the guest, through its loopback, the agent, the
 //! channel and the supervisor to a client of the host, next to bytes that begin
-//! in the agent itself. And connections, each until the server's first byte,
+//! in the agent itself. The guest's one processor has to move them through its own
+//! loopback first, and how fast it does that alone is told too. And connections, each until the server's first byte,
 //! next to the same call to the agent made by a bare client of the same
 //! endpoint, one after the other.
 
@@ -49,9 +50,23 @@ while True:
     client.close()
 "#;
 
+/// Takes as many from it as it is told, and says how many MiB a second.
+const NEIGHBOUR: &str = r#"
+import socket, sys, time
+left = int(sys.argv[1])
+server = socket.create_connection(("127.0.0.1", 8000))
+server.recv(1)
+server.sendall(b"%d\n" % left)
+mib, piece, begin = left >> 20, bytearray(1 << 18), time.perf_counter()
+while left:
+    left -= server.recv_into(piece, min(left, len(piece)))
+print(mib / (time.perf_counter() - begin))
+"#;
+
 pub fn measure(home: &Home) -> Result<Vec<Figure>> {
     let workspace = Workspace::create(home, &[])?;
     workspace.ask(&["file", "write"], &["server.py", "--text", SERVER])?;
+    workspace.ask(&["file", "write"], &["neighbour.py", "--text", NEIGHBOUR])?;
     workspace.ask(&["exec"], &["--detach", "--", "python3", "server.py"])?;
     workspace.shell("while ! [ -e listening ]; do sleep 0.1; done")?;
     let published = workspace.ask(&["port", "publish"], &[&GUEST_PORT.to_string(), "--json"])?;
@@ -60,25 +75,30 @@ pub fn measure(home: &Home) -> Result<Vec<Figure>> {
     let port = u16::try_from(port)?;
     let mut source = workspace.connect(SOURCE_PORT)?;
     let (mut bytes, mut connections) = (Pairs::default(), Pairs::default());
+    let mut neighbour = Series::default();
     for round in 0..=PAIRS {
         let ours = download(port)?;
         let bare = throughput::bare_source(&mut source, BYTES)?;
+        let inside = workspace.shell(&format!("python3 neighbour.py {BYTES}"))?;
         let (connected, floor) = (connect(port)?, connect_barely(&workspace)?);
         // The first round warms the emulator's translations up.
         if round > 0 {
             bytes.ours.push(ours);
             bytes.floor.push(bare);
+            neighbour.push(inside.trim().parse()?);
             connections.ours.push(connected);
             connections.floor.push(floor);
         }
     }
+    let mut through = figure(
+        "Bytes through a published port, against the raw channel",
+        ["from a server in the guest to a client", "a bare stream out of the agent"],
+        "MiB/s",
+        bytes,
+    );
+    through.rows.push(Row::new("from the server to a client in the guest", "MiB/s", neighbour));
     Ok(vec![
-        figure(
-            "Bytes through a published port, against the raw channel",
-            ["from a server in the guest to a client", "a bare stream out of the agent"],
-            "MiB/s",
-            bytes,
-        ),
+        through,
         figure(
             "Connections to a published port, against a bare client",
             ["connected, and the server's first byte read", "the same by bare calls to the agent"],
