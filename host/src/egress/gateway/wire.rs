@@ -11,8 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Where packets of the guest's come from.
 pub trait Incoming {
-    /// Packets, whole, one after another. What has been read of the next is kept
-    /// when this is dropped.
+    /// Packets, whole, one after another.
     ///
     /// # Errors
     /// When there will be no more.
