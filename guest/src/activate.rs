@@ -1,14 +1,16 @@
 //! The second phase of the boot: the machine gets a workspace.
 
+mod aside;
 mod identity;
 mod root;
 
-pub(crate) use root::Disk;
+pub(crate) use root::{Disk, ROOT};
 
-use crate::guest::{Guest, Machine};
+use crate::guest::{Guest, Machine, Purpose};
 use crate::{clock, entropy, log};
+use pyro_protocol::inspect::{Inspect, Inspecting};
 use pyro_protocol::power::{Activate, Activated, ENTROPY_LEN};
-use pyro_protocol::{AgentError, AgentErrorKind};
+use pyro_protocol::{AgentError, AgentErrorKind, ByteString};
 use std::io;
 use std::time::Instant;
 
@@ -24,23 +26,49 @@ struct Identity {
 /// Answers `Activate`.
 pub(crate) fn run(guest: &Guest, call: Activate) -> Result<Activated, AgentError> {
     let identity = Identity::try_from(call)?;
+    let took_us = once(guest, Purpose::Work, || activate_machine(&identity))?;
+    Ok(Activated { took_us })
+}
+
+/// Answers `Inspect`.
+pub(crate) fn inspect(guest: &Guest, call: Inspect) -> Result<Inspecting, AgentError> {
+    let Inspect { entropy, clock_offset_ns, seeded } = call;
+    let entropy = checked_entropy(entropy)?;
+    let took_us = once(guest, Purpose::Inspection, || {
+        entropy::reseed(entropy)?;
+        clock::shift(clock_offset_ns)?;
+        root::inspect(seeded)
+    })?;
+    Ok(Inspecting { took_us })
+}
+
+/// Makes a guest what it is for; how long that took, in microseconds.
+fn once(
+    guest: &Guest,
+    purpose: Purpose,
+    mount: impl FnOnce() -> io::Result<Disk>,
+) -> Result<u64, AgentError> {
     guest.begin_activation()?;
     let started = Instant::now();
-    let activated = match &guest.machine {
-        Machine::Virtual { .. } => activate_machine(&identity).map(Some),
+    let mounted = match &guest.machine {
+        Machine::Virtual { .. } => mount().map(Some),
         Machine::InProcess { .. } => Ok(None),
     };
-    match activated {
+    match mounted {
         Ok(disk) => {
-            guest.activation_succeeded(disk);
-            let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-            Ok(Activated { took_us })
+            guest.activation_succeeded(purpose, disk);
+            Ok(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX))
         }
         Err(error) => {
             guest.activation_failed();
             let text = format!("the workspace cannot be mounted: {}", log::Chain(&error));
             log::warn(format_args!("{text}"));
-            Err(AgentError::new(AgentErrorKind::System, text))
+            let kind = if error.kind() == io::ErrorKind::Unsupported {
+                AgentErrorKind::Unsupported
+            } else {
+                AgentErrorKind::System
+            };
+            Err(AgentError::new(kind, text))
         }
     }
 }
@@ -57,15 +85,21 @@ fn activate_machine(identity: &Identity) -> io::Result<Disk> {
     root::mount(identity)
 }
 
+fn checked_entropy(entropy: ByteString) -> Result<[u8; ENTROPY_LEN], AgentError> {
+    let length = entropy.0.len();
+    <[u8; ENTROPY_LEN]>::try_from(entropy.0).map_err(|_| {
+        let text = format!("{length} bytes of entropy; wanted {ENTROPY_LEN}");
+        AgentError::new(AgentErrorKind::InvalidArgument, text)
+    })
+}
+
 impl TryFrom<Activate> for Identity {
     type Error = AgentError;
 
     fn try_from(call: Activate) -> Result<Self, AgentError> {
         let invalid = |text: String| AgentError::new(AgentErrorKind::InvalidArgument, text);
         let Activate { entropy, clock_offset_ns, hostname, machine_id, seeded } = call;
-        let length = entropy.0.len();
-        let entropy = <[u8; ENTROPY_LEN]>::try_from(entropy.0)
-            .map_err(|_| invalid(format!("{length} bytes of entropy; wanted {ENTROPY_LEN}")))?;
+        let entropy = checked_entropy(entropy)?;
         if !identity::is_hostname(&hostname) {
             return Err(invalid(format!("{hostname:?} is not a host name")));
         }

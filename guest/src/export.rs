@@ -7,8 +7,12 @@ use crate::file::{self, status};
 use crate::guest::Guest;
 use crate::server::Connection;
 use crate::work::{self, Cancel, Stop};
+use crate::xattr;
 use pyro_protocol::carry::{Carry, Fetch};
-use pyro_protocol::export::{EXAMPLES_MAX, Export, ExportEnd, ExportEntry, ExportKind, Exporting};
+use pyro_protocol::export::{
+    Attributes, EXAMPLES_MAX, Export, ExportEnd, ExportEntry, ExportKind, Exporting, XATTRS_MAX,
+    Xattr,
+};
 use pyro_protocol::file::FileType;
 use pyro_protocol::piece::PieceSink;
 use pyro_protocol::transfer::Outgoing;
@@ -17,7 +21,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags, SeekFrom, Stat, fstat, openat, readlinkat, seek, statat};
 use rustix::io::{Errno, pread};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Files with several names whose first name is remembered, so that the others
 /// become links to it. Beyond that, each name is a file of its own: some 300
@@ -46,6 +50,7 @@ struct Source {
     path: TreePath,
     file_type: FileType,
     at: At,
+    attributes: bool,
 }
 
 /// Where it is.
@@ -58,7 +63,7 @@ enum At {
 
 impl Source {
     fn open(root: &Root, call: &Export) -> Result<Self, AgentError> {
-        let path = TreePath::new(&call.path)?;
+        let path = root.path(&call.path)?;
         let file_type = status::look(root, &path)?.file_type;
         let at = match file_type {
             FileType::Directory => {
@@ -70,7 +75,7 @@ impl Source {
                 return Err(wrong_type(format!("{path} is no file, directory or symlink")));
             }
         };
-        Ok(Self { path, file_type, at })
+        Ok(Self { path, file_type, at, attributes: call.attributes })
     }
 
     fn send(self, outgoing: &mut Outgoing) -> Result<ExportEnd, Stop> {
@@ -78,7 +83,15 @@ impl Source {
             outgoing,
             path: self.path,
             linked: HashMap::new(),
-            end: ExportEnd { entries: 0, special: 0, torn: 0, too_deep: 0, examples: Vec::new() },
+            attributes: self.attributes,
+            end: ExportEnd {
+                entries: 0,
+                special: 0,
+                torn: 0,
+                too_deep: 0,
+                unattributed: 0,
+                examples: Vec::new(),
+            },
         };
         match self.at {
             At::Place(place) => sending.one(&place.parent, &place.name, &[]).map(drop)?,
@@ -93,6 +106,7 @@ struct Sending<'a> {
     path: TreePath,
     /// Files with several names, by device and inode: the path that was sent.
     linked: HashMap<(u64, u64), Vec<u8>>,
+    attributes: bool,
     end: ExportEnd,
 }
 
@@ -106,7 +120,7 @@ enum Sent {
 impl Sending<'_> {
     fn tree(&mut self, directory: OwnedFd, mut walk: Walk) -> Result<(), Stop> {
         let stat = fstat(&directory).map_err(|errno| refused(&self.path, errno))?;
-        self.entry(&[], &stat, ExportKind::Directory)?;
+        self.entry(&directory, b".", &[], &stat, ExportKind::Directory)?;
         while let Some(name) = walk.next()? {
             if self.one(walk.directory(), &name, walk.path())? == Sent::Directory {
                 match walk.enter() {
@@ -136,13 +150,13 @@ impl Sending<'_> {
         };
         match status::file_type(&stat) {
             FileType::Directory => {
-                self.entry(path, &stat, ExportKind::Directory)?;
+                self.entry(&parent, name, path, &stat, ExportKind::Directory)?;
                 return Ok(Sent::Directory);
             }
             FileType::Symlink => {
                 let target = readlinkat(&parent, name, Vec::new()).map_err(said)?;
                 let target = ByteString(target.into_bytes());
-                self.entry(path, &stat, ExportKind::Symlink(target))?;
+                self.entry(&parent, name, path, &stat, ExportKind::Symlink(target))?;
             }
             FileType::File => self.file(parent, name, path)?,
             FileType::Fifo | FileType::Socket | FileType::Device => {
@@ -157,7 +171,7 @@ impl Sending<'_> {
         let itself = self.path.join(path);
         let said = |errno| refused(&itself, errno);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match openat(parent, name, flags, Mode::empty()) {
+        let file = match openat(&parent, name, flags, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::NOENT | Errno::LOOP) if !path.is_empty() => return Ok(()),
             Err(errno) => return Err(said(errno).into()),
@@ -171,13 +185,14 @@ impl Sending<'_> {
             let identity = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.linked.get(&identity) {
                 let first = ByteString(first.clone());
-                return self.entry(path, &stat, ExportKind::HardLink(first));
+                return self.entry(&parent, name, path, &stat, ExportKind::HardLink(first));
             }
             if self.linked.len() < LINKED_MAX {
                 self.linked.insert(identity, path.to_vec());
             }
         }
-        self.entry(path, &stat, ExportKind::File { size_bytes: status::size(&stat) })?;
+        let kind = ExportKind::File { size_bytes: status::size(&stat) };
+        self.entry(&parent, name, path, &stat, kind)?;
         self.content(&file, &stat, path)?;
         let now = fstat(&file).map_err(said)?;
         let identity = |stat: &Stat| (stat.st_size, status::modified(stat));
@@ -234,15 +249,54 @@ impl Sending<'_> {
         Ok(seek(file, SeekFrom::Hole(start)).map_or(size, |end| end.min(size)))
     }
 
-    fn entry(&mut self, path: &[u8], stat: &Stat, kind: ExportKind) -> Result<(), Stop> {
+    fn entry(
+        &mut self,
+        parent: impl AsFd,
+        name: &[u8],
+        path: &[u8],
+        stat: &Stat,
+        kind: ExportKind,
+    ) -> Result<(), Stop> {
         self.end.entries += 1;
+        let attributes = match self.attributes {
+            true => Some(self.attributes_of(parent, name, path, stat)?),
+            false => None,
+        };
         let entry = ExportEntry {
             path: ByteString(path.to_vec()),
             mode: status::mode(stat),
             modified: status::modified(stat),
             kind,
+            attributes,
         };
         Ok(self.outgoing.entry(&entry)?)
+    }
+
+    fn attributes_of(
+        &mut self,
+        parent: impl AsFd,
+        name: &[u8],
+        path: &[u8],
+        stat: &Stat,
+    ) -> Result<Attributes, Stop> {
+        let place = format!("/proc/self/fd/{}/", parent.as_fd().as_raw_fd());
+        let place = [place.as_bytes(), name].concat();
+        let itself = self.path.join(path);
+        let (mut xattrs, mut length) = (Vec::new(), 0);
+        let said = |errno| refused(&itself, errno);
+        for name in xattr::names(&place).map_err(said)? {
+            if let Some(value) = xattr::value(&place, &name).map_err(said)? {
+                // What tells the two apart when they are encoded.
+                length += name.len() + value.len() + 16;
+                xattrs.push(Xattr { name: ByteString(name), value: ByteString(value) });
+            }
+        }
+        if length > XATTRS_MAX {
+            xattrs.clear();
+            self.end.unattributed += 1;
+            self.example(path);
+        }
+        Ok(Attributes { uid: stat.st_uid, gid: stat.st_gid, xattrs })
     }
 
     fn example(&mut self, path: &[u8]) {

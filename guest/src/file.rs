@@ -28,11 +28,15 @@ use pyro_protocol::file::{
     FileWrite, FileWritten,
 };
 use pyro_protocol::{AgentError, Lost};
-use root::Root;
+use root::{Root, Top};
 
 /// The tree, if there is one.
 pub(crate) fn root(guest: &Guest) -> Result<Root, AgentError> {
-    Root::open(&guest.directory(None), guest.commits()?)
+    let commits = guest.commits()?;
+    match guest.inspected() {
+        Some(top) => Root::open(Top::Whole, &top, commits),
+        None => Root::open(Top::Workspace, &guest.directory(None), commits),
+    }
 }
 
 /// Answers a call that is one piece of work on the tree.

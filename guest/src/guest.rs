@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! Waiting ──Activate──▶ Activating ──▶ Activated ──PowerOff──▶ PoweringOff
-//!    ▲                      │ failed       (PowerOff is taken in any state)
+//!    ▲    ──Inspect──▶      │   └─────▶ Inspecting ──PowerOff──▶
+//!    │                      │ failed       (PowerOff is taken in any state)
 //!    └──────────────────────┘
 //! ```
 
-use crate::activate::Disk;
+use crate::activate::{Disk, ROOT};
 use crate::cgroup::Cgroups;
 use crate::commit::Commits;
 use crate::log;
@@ -30,6 +31,9 @@ use tokio::sync::watch;
 
 /// Where a workspace is, inside a guest.
 pub(crate) const WORKSPACE: &str = "/workspace";
+
+/// Why a guest that only looks does nothing else.
+const INSPECTED: &str = "the guest only looks at a disk: nothing is run or changed in it";
 
 /// Where on the workspace's disk the journals of commits are.
 const COMMITS: &str = "commits";
@@ -60,6 +64,15 @@ pub enum Phase {
     Waiting,
     /// Every call is answered.
     Activated,
+}
+
+/// What a guest is given its workspace for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Programs run in it, and it changes.
+    Work,
+    /// Its disk is looked at.
+    Inspection,
 }
 
 /// What is beneath the agent.
@@ -123,13 +136,15 @@ enum State {
     Waiting,
     Activating,
     Activated(Option<Arc<Disk>>),
+    Inspecting(Option<Arc<Disk>>),
     PoweringOff,
 }
 
 impl Guest {
     /// A guest without a machine: its processes are the caller's children, each
     /// in its own process group; `workspace` stands for `/workspace`; `Activate`
-    /// only checks its arguments; power-off is [`Guest::powered_off`].
+    /// only checks its arguments, and so does `Inspect`, for which the directory
+    /// around it stands for the whole tree; power-off is [`Guest::powered_off`].
     pub fn in_process(workspace: impl Into<PathBuf>, phase: Phase) -> Arc<Self> {
         Self::in_process_on(workspace, None, None, phase)
     }
@@ -220,16 +235,30 @@ impl Guest {
         self.off.send_replace(true);
     }
 
-    /// Whether every call is answered.
+    /// Whether it has its workspace.
     pub(crate) fn activated(&self) -> bool {
-        matches!(*self.state(), State::Activated(_))
+        matches!(*self.state(), State::Activated(_) | State::Inspecting(_))
+    }
+
+    /// The top of the whole tree, if that is only looked at.
+    pub(crate) fn inspected(&self) -> Option<PathBuf> {
+        match *self.state() {
+            State::Inspecting(_) => {}
+            State::Waiting | State::Activating | State::Activated(_) | State::PoweringOff => {
+                return None;
+            }
+        }
+        match &self.machine {
+            Machine::Virtual { .. } => Some(ROOT.into()),
+            Machine::InProcess { workspace, .. } => workspace.parent().map(Path::to_owned),
+        }
     }
 
     /// The layers of the workspace's trees; `None` without a machine of its own,
     /// or a workspace.
     pub(crate) fn disk(&self) -> Option<Arc<Disk>> {
         match &*self.state() {
-            State::Activated(disk) => disk.clone(),
+            State::Activated(disk) | State::Inspecting(disk) => disk.clone(),
             State::Waiting | State::Activating | State::PoweringOff => None,
         }
     }
@@ -241,6 +270,7 @@ impl Guest {
             State::Waiting | State::Activating => {
                 Err(wrong_state("the guest has no workspace yet"))
             }
+            State::Inspecting(_) => Err(wrong_state(INSPECTED)),
             State::PoweringOff => Err(wrong_state("the guest is powering off")),
         }
     }
@@ -254,14 +284,20 @@ impl Guest {
                 Ok(())
             }
             State::Activating => Err(wrong_state("the guest is being activated")),
-            State::Activated(_) => Err(wrong_state("the guest already has its workspace")),
+            State::Activated(_) | State::Inspecting(_) => {
+                Err(wrong_state("the guest already has its workspace"))
+            }
             State::PoweringOff => Err(wrong_state("the guest is powering off")),
         }
     }
 
-    /// Every call is answered from here on, unless it is powering off already.
-    pub(crate) fn activation_succeeded(&self, disk: Option<Disk>) {
-        self.end_activation(State::Activated(disk.map(Arc::new)));
+    /// Calls are answered from here on, unless it is powering off already.
+    pub(crate) fn activation_succeeded(&self, purpose: Purpose, disk: Option<Disk>) {
+        let disk = disk.map(Arc::new);
+        self.end_activation(match purpose {
+            Purpose::Work => State::Activated(disk),
+            Purpose::Inspection => State::Inspecting(disk),
+        });
         self.recover();
     }
 
@@ -274,7 +310,7 @@ impl Guest {
         let mut state = self.state();
         match *state {
             State::Activating => *state = next,
-            State::PoweringOff | State::Waiting | State::Activated(_) => {}
+            State::PoweringOff | State::Waiting | State::Activated(_) | State::Inspecting(_) => {}
         }
     }
 
@@ -282,7 +318,8 @@ impl Guest {
     /// consistent.
     pub(crate) fn begin_power_off(&self) -> Result<Option<Arc<Disk>>, AgentError> {
         match std::mem::replace(&mut *self.state(), State::PoweringOff) {
-            State::Waiting | State::Activating => Ok(None),
+            // What was only looked at is as it was.
+            State::Waiting | State::Activating | State::Inspecting(_) => Ok(None),
             State::Activated(disk) => Ok(disk),
             State::PoweringOff => Err(wrong_state("the guest is powering off")),
         }
@@ -293,10 +330,17 @@ impl Guest {
     pub(crate) fn private(&self) -> io::Result<OwnedFd> {
         match (&self.machine, &*self.state()) {
             (Machine::InProcess { disk, .. }, _) => disk.open(),
-            (Machine::Virtual { .. }, State::Activated(Some(disk))) => disk.private(),
             (
                 Machine::Virtual { .. },
-                State::Activated(None) | State::Waiting | State::Activating | State::PoweringOff,
+                State::Activated(Some(disk)) | State::Inspecting(Some(disk)),
+            ) => disk.private(),
+            (
+                Machine::Virtual { .. },
+                State::Activated(None)
+                | State::Inspecting(None)
+                | State::Waiting
+                | State::Activating
+                | State::PoweringOff,
             ) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
@@ -319,7 +363,9 @@ impl Guest {
     /// what an agent that died was about to do; if that cannot even be looked
     /// for, nothing is to be changed, and the next call tries again.
     pub(crate) fn commits(&self) -> Result<Arc<Commits>, AgentError> {
-        self.require_activated()?;
+        if !self.activated() {
+            self.require_activated()?;
+        }
         // It is empty or whole, whatever happened to who held it.
         let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(commits) = &*commits {
@@ -333,7 +379,13 @@ impl Guest {
     }
 
     fn open_commits(&self) -> io::Result<Arc<Commits>> {
-        let tree = File::open(self.directory(None))?.into();
+        let tree = match (&self.machine, self.inspected()) {
+            (Machine::Virtual { .. }, Some(top)) => top.join(&WORKSPACE[1..]),
+            (Machine::Virtual { .. }, None) | (Machine::InProcess { .. }, _) => {
+                self.directory(None)
+            }
+        };
+        let tree = File::open(tree)?.into();
         let private = self.private()?;
         match rustix::fs::mkdirat(&private, COMMITS, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}

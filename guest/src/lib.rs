@@ -41,6 +41,7 @@ mod file;
 mod git;
 mod guest;
 pub mod init;
+mod inspect;
 mod listen;
 pub mod log;
 mod netlink;
@@ -57,6 +58,7 @@ mod service;
 mod shell;
 mod tunnel;
 mod work;
+mod xattr;
 
 pub use guest::{Guest, LayerPaths, Phase, Wire};
 pub use listen::serve_machine;

@@ -1,11 +1,14 @@
-//! Going off.
+//! Writing the disk out, and going off.
 
 use crate::activate::Disk;
 use crate::cgroup::Cgroups;
 use crate::guest::{Guest, Machine};
 use crate::log;
-use pyro_protocol::power::{PowerOff, PoweringOff};
-use pyro_protocol::{AgentError, AgentErrorKind};
+use crate::server::Connection;
+use crate::work;
+use pyro_protocol::carry::{Carry, Fetch};
+use pyro_protocol::power::{DiskSynced, PowerOff, PoweringOff};
+use pyro_protocol::{AgentError, AgentErrorKind, Lost};
 use rustix::process::Signal;
 use std::io;
 use std::sync::Arc;
@@ -17,6 +20,26 @@ const GRACE_MAX: Duration = Duration::from_secs(600);
 
 /// How long the kernel may take to end what got KILL.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Answers `SyncDisk`. The file system is not frozen: while it were, a program
+/// that writes could not even be killed.
+pub(crate) async fn sync<R: Fetch, W: Carry>(
+    guest: &Guest,
+    connection: &mut Connection<R, W>,
+) -> Result<(), Lost> {
+    if let Err(error) = guest.require_activated() {
+        return connection.reply::<DiskSynced>(Err(error)).await;
+    }
+    let disk = guest.disk();
+    work::answer(connection, move |_| match disk.map_or(Ok(()), |disk| disk.sync()) {
+        Ok(()) => Ok(DiskSynced),
+        Err(error) => {
+            let text = format!("the disk cannot be written out: {error}");
+            Err(AgentError::new(AgentErrorKind::System, text).into())
+        }
+    })
+    .await
+}
 
 /// Answers `PowerOff` once [`Guest::begin_power_off`] has allowed it, up to the
 /// reply; [`Guest::halt`] does the rest. The machine goes off either way: an

@@ -3,13 +3,14 @@
 use crate::guest::Guest;
 use crate::room::{self, Share};
 use crate::{
-    activate, clock, diff, egress, export, file, log, patch, power, process, push, secret, service,
-    shell, tunnel,
+    activate, clock, diff, egress, export, file, inspect, log, patch, power, process, push, secret,
+    service, shell, tunnel,
 };
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::handshake::MAGIC;
+use pyro_protocol::inspect::{CopyTree, MeasureTree};
 use pyro_protocol::kept::ListProcesses;
-use pyro_protocol::power::{Ping, Pong, PoweringOff};
+use pyro_protocol::power::{Ping, Pong, PoweringOff, SyncDisk};
 use pyro_protocol::service::{CountServices, ListServices};
 use pyro_protocol::shell::ListShells;
 use pyro_protocol::{
@@ -97,9 +98,17 @@ async fn converse<R: Fetch, W: Carry>(
     let Ok(call) = opening else {
         return Err(Lost::Io(std::io::ErrorKind::TimedOut.into()));
     };
-    match call? {
+    let call = call?;
+    if let Err(error) = inspect::admit(guest, &call) {
+        connection.reply::<Pong>(Err(error)).await?;
+        return Ok(Served::Answered);
+    }
+    match call {
         Call::Ping(Ping) => connection.reply(Ok(Pong)).await?,
         Call::Activate(call) => connection.reply(activate::run(guest, call)).await?,
+        Call::Inspect(call) => connection.reply(activate::inspect(guest, call)).await?,
+        Call::MeasureTree(MeasureTree) => inspect::measure(guest, connection).await?,
+        Call::CopyTree(CopyTree) => inspect::copy(guest, connection).await?,
         Call::StartProcess(call) => process::run(guest, call, connection).await?,
         Call::FileStat(call) => file::stat(guest, call, connection).await?,
         Call::FileList(call) => file::list(guest, call, connection).await?,
@@ -146,6 +155,7 @@ async fn converse<R: Fetch, W: Carry>(
         Call::ConnectPort(call) => tunnel::run(guest, call, connection).await?,
         Call::OpenGateway(call) => egress::run(guest, call, connection).await?,
         Call::SetSecrets(call) => connection.reply(secret::set(guest, call)).await?,
+        Call::SyncDisk(SyncDisk) => power::sync(guest, connection).await?,
         Call::PowerOff(call) => match guest.begin_power_off() {
             Err(error) => connection.reply::<PoweringOff>(Err(error)).await?,
             Ok(disk) => {

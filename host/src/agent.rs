@@ -2,6 +2,7 @@
 
 mod counted;
 pub mod diff;
+mod disk;
 pub mod file;
 pub mod kept;
 pub mod process;

@@ -19,7 +19,7 @@ pub use tree::command;
 
 use crate::mcp::Tools;
 use crate::operation::{Entry, OPERATIONS};
-use crate::{Error, ErrorKind, supervisor};
+use crate::supervisor;
 use clap::ArgMatches;
 use render::Format;
 use std::ffi::OsString;
@@ -84,11 +84,7 @@ fn dispatch(table: &'static [Entry], mut matches: ArgMatches) -> ExitCode {
     if path == [man::MAN] {
         return match man::page(&matches, command(table)) {
             Ok(page) => render::finish(streams::write_stdout(&page), 0),
-            Err(stranger) => {
-                let message = format!("there is no command {stranger:?}");
-                let error = Error::new(ErrorKind::InvalidInput, message);
-                render::failure(&error.hint("`pyro --help` shows what there is"), Format::Text)
-            }
+            Err(error) => render::failure(&error, Format::Text),
         };
     }
     let script = tree::completions(&matches, table).unwrap_or_default();

@@ -1,11 +1,35 @@
 //! Where things are on this host. The only module that reads the environment.
 
+mod agent;
+
+pub use agent::AgentProgram;
+
 use crate::error::{Error, ErrorKind, Result};
 use etcetera::{BaseStrategy, base_strategy::Xdg};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// The file that this process runs, wherever it is by now: also when it was
+/// renamed, replaced or removed since.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// What the kernel adds to the name of a program that is no longer where it was.
+const DELETED: &[u8] = b" (deleted)";
+
+/// The agent that came with this program, if this program is `pyro`.
+static THIS_IS_PYRO: OnceLock<&'static [u8]> = OnceLock::new();
+
+/// Says that this program is `pyro` itself, whatever its file is called: it can
+/// supervise workspaces. `agent` is the agent that was built into it, empty if
+/// none was.
+pub fn this_is_pyro(agent: &'static [u8]) {
+    // Said twice, it is the same program.
+    THIS_IS_PYRO.get_or_init(|| agent);
+}
 
 /// Every environment variable that pyro reads, and what it is for.
 pub mod variables {
@@ -16,8 +40,7 @@ pub mod variables {
     /// The `firecracker` to use instead of the one that `pyro setup` fetched; its
     /// `jailer` lies beside it.
     pub const PYRO_FIRECRACKER: &str = "PYRO_FIRECRACKER";
-    /// The static `pyro-agent` to bake into images instead of the one beside
-    /// `pyro`.
+    /// The static `pyro-agent` to bake into images instead of the one in `pyro`.
     pub const PYRO_AGENT: &str = "PYRO_AGENT";
     /// The `pyro` executable that supervises workspaces, for programs that use
     /// the library.
@@ -43,6 +66,9 @@ pub mod variables {
     pub const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
     /// A directory of such certificates.
     pub const SSL_CERT_DIR: &str = "SSL_CERT_DIR";
+    /// Where Docker keeps its `config.json`, with what the user logs in to registries
+    /// with, instead of `~/.docker`.
+    pub const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
     /// Where Claude Code keeps its configuration, for `pyro mcp install`.
     pub const CLAUDE_CONFIG_DIR: &str = "CLAUDE_CONFIG_DIR";
     /// Where Codex keeps its configuration, for `pyro mcp install`.
@@ -63,7 +89,7 @@ pub struct Config {
     /// The Firecracker to run, when the user named one.
     pub firecracker: Option<PathBuf>,
     /// The agent to bake into images.
-    pub agent: PathBuf,
+    pub agent: AgentProgram,
     /// The `pyro` executable that supervises workspaces.
     pub executable: PathBuf,
     /// The kernel to boot, when the user named one.
@@ -91,6 +117,8 @@ pub struct Network {
     pub ssl_cert_file: Option<PathBuf>,
     /// A directory of such certificates.
     pub ssl_cert_dir: Option<PathBuf>,
+    /// Where Docker keeps what the user logs in to registries with.
+    pub docker_config: Option<PathBuf>,
 }
 
 impl Network {
@@ -104,6 +132,7 @@ impl Network {
             no_proxy: first(&variables::NO_PROXY),
             ssl_cert_file: variable(variables::SSL_CERT_FILE).map(PathBuf::from),
             ssl_cert_dir: variable(variables::SSL_CERT_DIR).map(PathBuf::from),
+            docker_config: docker_config(),
         }
     }
 }
@@ -117,6 +146,7 @@ impl fmt::Debug for Network {
             .field("no_proxy", &self.no_proxy)
             .field("ssl_cert_file", &self.ssl_cert_file)
             .field("ssl_cert_dir", &self.ssl_cert_dir)
+            .field("docker_config", &self.docker_config)
             .finish()
     }
 }
@@ -153,8 +183,11 @@ impl Config {
                     .hint("set PYRO_HOME to a directory whose name is"));
             }
         }
-        let agent = variable(variables::PYRO_AGENT)
-            .map_or_else(|| executable.with_file_name("pyro-agent"), PathBuf::from);
+        let agent = match (variable(variables::PYRO_AGENT), THIS_IS_PYRO.get()) {
+            (Some(path), _) => AgentProgram::File(path.into()),
+            (None, Some(&bytes)) if !bytes.is_empty() => AgentProgram::BuiltIn(bytes),
+            (None, _) => AgentProgram::File(beside(&executable)?),
+        };
         Ok(Self {
             cache_dir,
             state_dir,
@@ -188,6 +221,23 @@ impl Config {
     #[must_use]
     pub fn host_variable(&self, name: &OsStr) -> Option<OsString> {
         std::env::var_os(name)
+    }
+
+    /// Where `pyro` is installed, for others to start it: a path that will still
+    /// name it when this process is gone.
+    ///
+    /// # Errors
+    /// `HostRequirement` when there is none any more.
+    pub fn installed_executable(&self) -> Result<PathBuf> {
+        let path = match self.executable.as_path() {
+            path if path == Path::new(THIS_PROGRAM) => running()?,
+            path => path.to_owned(),
+        };
+        if path.is_file() {
+            return Ok(path);
+        }
+        let message = format!("there is no pyro at {} any more", path.display());
+        Err(Error::new(ErrorKind::HostRequirement, message).hint("install it, then try again"))
     }
 
     /// The first executable file of this name on `PATH`.
@@ -254,6 +304,12 @@ fn resolvers() -> Result<Vec<SocketAddr>> {
     )
 }
 
+fn docker_config() -> Option<PathBuf> {
+    let named = variable(variables::DOCKER_CONFIG).map(PathBuf::from);
+    let at_home = || Some(Xdg::new().ok()?.home_dir().join(".docker"));
+    named.or_else(at_home).map(|directory| directory.join("config.json"))
+}
+
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path)
         .map_err(|error| Error::io(format!("cannot resolve {}", path.display()), error))
@@ -262,16 +318,38 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 /// The library may be part of another program; only `pyro` itself can stand in
 /// for `pyro`.
 fn own_executable() -> Result<PathBuf> {
-    let own = std::env::current_exe()
-        .map_err(|error| Error::io("cannot find the running executable", error))?;
-    if own.file_name().is_some_and(|name| name == "pyro") {
-        return Ok(own);
+    if THIS_IS_PYRO.get().is_some() {
+        return Ok(THIS_PROGRAM.into());
     }
     let path = variable("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path)
         .map(|dir| dir.join("pyro"))
         .find(|candidate| candidate.is_file());
-    Ok(on_path.unwrap_or_else(|| own.with_file_name("pyro")))
+    match on_path {
+        Some(path) => Ok(path),
+        None => Ok(running()?.with_file_name("pyro")),
+    }
+}
+
+/// The agent of a build that has none in itself.
+fn beside(executable: &Path) -> Result<PathBuf> {
+    let pyro = if executable == Path::new(THIS_PROGRAM) { running()? } else { executable.into() };
+    Ok(pyro.with_file_name("pyro-agent"))
+}
+
+/// Where the file is that this process runs, or was.
+fn running() -> Result<PathBuf> {
+    let own = std::env::current_exe()
+        .map_err(|error| Error::io("cannot find the running executable", error))?;
+    Ok(where_it_was(own))
+}
+
+/// Without what the kernel adds when a file is gone.
+fn where_it_was(path: PathBuf) -> PathBuf {
+    match path.as_os_str().as_bytes().strip_suffix(DELETED) {
+        Some(before) if !path.exists() => OsString::from_vec(before.to_vec()).into(),
+        Some(_) | None => path,
+    }
 }
 
 #[cfg(test)]
@@ -284,7 +362,7 @@ impl Config {
             settings: home.join("config/config.toml"),
             qemu: None,
             firecracker: None,
-            agent: PathBuf::new(),
+            agent: AgentProgram::File(PathBuf::new()),
             executable: PathBuf::new(),
             kernel: None,
             vmm: None,
@@ -292,5 +370,21 @@ impl Config {
             network: Network::default(),
             resolvers: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_was_replaced_is_where_it_was() {
+        let home = tempfile::tempdir().expect("a directory");
+        let pyro = home.path().join("pyro-2 (deleted)");
+        assert_eq!(where_it_was(pyro.clone()), home.path().join("pyro-2"));
+        std::fs::write(&pyro, "").expect("written");
+        assert_eq!(where_it_was(pyro.clone()), pyro, "it is called so");
+        let other = home.path().join("pyro");
+        assert_eq!(where_it_was(other.clone()), other);
     }
 }

@@ -1,14 +1,16 @@
 //! Workspace disks: sparse ext4 files, formatted once per size and copied.
 
+pub mod copy;
+pub mod space;
+
 use crate::blocking::blocking;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::private_dir;
 use crate::store::staging::{self, Staging};
 use crate::vmm::Durability;
-use rustix::fs::{SeekFrom, seek};
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::Command;
@@ -28,8 +30,10 @@ const _: () = assert!(DEFAULT_MIB << 20 <= DEVICE_BYTES);
 // Blocks of 4 KiB are numbered by 32 bits: see FORMAT.
 const _: () = assert!(DEVICE_BYTES / 4096 <= 1 << 32);
 
-/// What a copy reads at a time.
-const COPY_CHUNK: usize = 1 << 20;
+/// The size of the device that a guest copies a whole tree to: more than its disk,
+/// its seed and its environment can hold together. Sparse, and cut to the file
+/// system's size in the end.
+pub const COPY_BYTES: u64 = 4 * DEVICE_BYTES;
 
 /// The directories that the agent and the overlay keep their layers in. They
 /// make them where they are missing, which takes a translated guest some
@@ -41,6 +45,27 @@ const LAYERS: &[&str] = &["root/upper", "root/work/index", "workspace/upper", "w
 /// overlay's attributes, which else take a block; there is no room to grow,
 /// which would be 4 MiB more to copy for every guest.
 const FORMAT: &[&str] = &["-q", "-F", "-t", "ext4", "-L", "pyro", "-m", "0", "-I", "512"];
+
+/// How a file system is made that a whole tree is copied to. Its tables are left
+/// holes; who uses it first fills them.
+const COPY_FORMAT: &[&str] = &[
+    "-q",
+    "-F",
+    "-t",
+    "ext4",
+    "-L",
+    "pyro-root",
+    "-m",
+    "0",
+    "-b",
+    "4096",
+    "-I",
+    "256",
+    "-J",
+    "size=16",
+    "-E",
+    "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0",
+];
 
 /// What makes a file system last or not. That of a one-shot run ends with its
 /// guest, so what only pays later is left out:
@@ -83,6 +108,13 @@ pub fn no_seed(config: &Config) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Makes a device with nothing on it.
+pub fn create_empty(path: &Path, bytes: u64) -> Result<()> {
+    let made = File::options().write(true).create_new(true).mode(0o600).open(path);
+    made.and_then(|file| file.set_len(bytes))
+        .map_err(|error| Error::io(format!("cannot make {}", path.display()), error))
+}
+
 /// Makes a disk with an empty file system of `mib` MiB at `path`.
 pub async fn create(config: &Config, path: &Path, mib: u64, durability: Durability) -> Result<()> {
     if !(MIN_MIB..=DEVICE_BYTES >> 20).contains(&mib) {
@@ -95,7 +127,7 @@ pub async fn create(config: &Config, path: &Path, mib: u64, durability: Durabili
     }
     let formatted = formatted(config, mib, durability).await?;
     let path = path.to_owned();
-    blocking(move || copy_sparse(&formatted, &path)).await
+    blocking(move || copy::sparse(&formatted, &path).map(drop)).await
 }
 
 /// The cached empty file system of this size, made if need be.
@@ -135,18 +167,8 @@ async fn formatted(config: &Config, mib: u64, durability: Durability) -> Result<
         }
         command.arg("-d").arg(&skeleton);
     }
-    let output = command
-        .arg(&made)
-        .arg(format!("{mib}M"))
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(|error| Error::io(format!("cannot run {}", program.display()), error))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(Error::new(ErrorKind::Io, format!("mke2fs cannot format a disk: {said}")));
-    }
+    command.arg(&made).arg(format!("{mib}M"));
+    format(command).await?;
     // mke2fs may cut or extend the file to whole blocks of the file system.
     file.set_len(DEVICE_BYTES)
         .and_then(|()| file.sync_all())
@@ -154,6 +176,26 @@ async fn formatted(config: &Config, mib: u64, durability: Durability) -> Result<
     fs::rename(&made, &path)
         .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))?;
     Ok(path)
+}
+
+/// Makes an empty file system of its own on a device, for a guest to fill: one
+/// that any Linux takes, with a journal, and room to grow.
+pub async fn format_copy(config: &Config, path: &Path, mib: u64, inodes: u64) -> Result<()> {
+    let (inodes, size) = (inodes.to_string(), format!("{mib}M"));
+    let mut command = Command::new(find_mke2fs(config)?);
+    command.args(COPY_FORMAT).args(["-N", &inodes]).arg(path).arg(size);
+    format(command).await
+}
+
+/// Runs mke2fs.
+async fn format(mut command: Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
+    let output = output.map_err(|error| Error::io("cannot run mke2fs", error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::new(ErrorKind::Io, format!("mke2fs cannot format a disk: {said}")))
 }
 
 /// Finds the program that formats disks.
@@ -171,48 +213,10 @@ pub fn find_mke2fs(config: &Config) -> Result<PathBuf> {
         })
 }
 
-/// Copies a file and leaves its holes holes.
-pub fn copy_sparse(source: &Path, target: &Path) -> Result<()> {
-    let run = || -> std::io::Result<()> {
-        let from = File::open(source)?;
-        let to = File::options().write(true).create_new(true).mode(0o600).open(target)?;
-        to.set_permissions(fs::Permissions::from_mode(0o600))?;
-        if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
-            return Ok(());
-        }
-        let length = from.metadata()?.len();
-        to.set_len(length)?;
-        let mut buffer = vec![0; COPY_CHUNK];
-        let mut at = 0;
-        while let Some(start) = next(&from, SeekFrom::Data(at))? {
-            let end = next(&from, SeekFrom::Hole(start))?.unwrap_or(length);
-            at = start;
-            while at < end {
-                let chunk =
-                    usize::try_from(end - at).map_or(COPY_CHUNK, |left| left.min(COPY_CHUNK));
-                from.read_exact_at(&mut buffer[..chunk], at)?;
-                to.write_all_at(&buffer[..chunk], at)?;
-                at += chunk as u64;
-            }
-        }
-        Ok(())
-    };
-    run().map_err(|error| Error::io(format!("cannot make the disk {}", target.display()), error))
-}
-
-/// Where the next data or hole is; `None` past the last data.
-fn next(file: &File, from: SeekFrom) -> std::io::Result<Option<u64>> {
-    match seek(file, from) {
-        Ok(at) => Ok(Some(at)),
-        Err(rustix::io::Errno::NXIO) => Ok(None),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use std::os::unix::fs::FileExt;
     use std::os::unix::fs::MetadataExt;
 
     #[tokio::test]
@@ -282,45 +286,5 @@ mod tests {
         }
         let blocks = |path: &PathBuf| path.metadata().expect("there").blocks();
         assert!(targets.iter().all(|target| blocks(target).abs_diff(blocks(&targets[0])) < 64));
-    }
-
-    #[test]
-    fn a_copy_never_replaces_anything() {
-        let home = tempfile::tempdir().expect("a directory");
-        let (source, target) = (home.path().join("source"), home.path().join("target"));
-        fs::write(&source, "new").expect("written");
-        fs::write(&target, "old").expect("written");
-        assert!(copy_sparse(&source, &target).is_err());
-        assert_eq!(fs::read(&target).expect("there"), b"old");
-        std::os::unix::fs::symlink("nowhere", home.path().join("link")).expect("linked");
-        assert!(copy_sparse(&source, &home.path().join("link")).is_err());
-        assert!(copy_sparse(&home.path().join("none"), &home.path().join("other")).is_err());
-    }
-
-    /// Pieces of data at places that a file system tells apart, and a length.
-    fn pieces() -> impl Strategy<Value = (Vec<(u64, Vec<u8>)>, u64)> {
-        let piece = (0_u64..(8 << 20), proptest::collection::vec(1_u8.., 1..9000));
-        (proptest::collection::vec(piece, 0..6), 0_u64..(9 << 20))
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
-
-        #[test]
-        fn a_copy_has_the_same_bytes_and_the_same_holes((pieces, length) in pieces()) {
-            let home = tempfile::tempdir().expect("a directory");
-            let (source, target) = (home.path().join("source"), home.path().join("target"));
-            let file = File::create(&source).expect("ours");
-            for (at, bytes) in &pieces {
-                file.write_all_at(bytes, *at).expect("written");
-            }
-            file.set_len(length).expect("ours");
-            copy_sparse(&source, &target).expect("copied");
-            prop_assert_eq!(fs::read(&target).expect("there"), fs::read(&source).expect("there"));
-            file.sync_all().expect("ours");
-            File::open(&target).and_then(|copy| copy.sync_all()).expect("ours");
-            let blocks = |path: &Path| path.metadata().expect("there").blocks();
-            prop_assert!(blocks(&target) <= blocks(&source) + 64, "holes were filled");
-        }
     }
 }

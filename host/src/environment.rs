@@ -1,11 +1,14 @@
 //! Environments: named, immutable things to boot.
 //!
-//! An environment is a recipe; what was built from it lies in the cache:
+//! An environment is a recipe, or an image that others made and that was pulled or
+//! imported; what was built from it lies in the cache:
 //!
 //! ```text
 //! environments/debian_12.json        which image it boots now
 //! images/<digest>/root.erofs         an image, and manifest.json beside it
 //! trees/<key>/root.tar               its packages, before the agent went in
+//! blobs/<sha256>/blob                a layer that was pulled
+//! partial/<sha256>                   as much of one as came before it broke off
 //! kernels/{tuned,stock}.json         which kernel is booted now
 //! kernels/{tuned,stock}/<digest>/    a kernel
 //! kernels/initrd/<digest>/           the initrd of a kernel that has modules
@@ -15,18 +18,25 @@
 //! Images and kernels are named by their content and never change. A workspace
 //! pins its image by digest for life; building again makes another one.
 
+mod adopt;
+mod blobs;
 mod build;
 mod failure;
+mod import;
 mod kernel;
+mod known;
 mod manifest;
 mod prune;
+mod pull;
 mod recipe;
 mod script;
 
 pub use build::BuildOptions;
+pub use import::Import;
 pub use kernel::Kernel;
-pub use manifest::{BakedAgent, Manifest, Package};
+pub use manifest::{BakedAgent, How, Manifest, Origin, Package};
 pub use prune::{Pins, PruneOptions, Pruned, Removed, pinned_digests};
+pub use pull::Pull;
 pub use recipe::{Defaults, Name, Recipe};
 
 use crate::config::Config;
@@ -37,6 +47,7 @@ use crate::store::shelf::{self, Held};
 use crate::store::verify;
 use crate::vmm::KernelFlavor;
 use jiff::Timestamp;
+use known::Known;
 use manifest::Current;
 use schemars::JsonSchema;
 use script::Scripts;
@@ -92,6 +103,10 @@ pub struct Environment {
     pub distribution_version: String,
     /// The packages it adds to the distribution's essential ones.
     pub packages: Vec<String>,
+    /// Where the image comes from that it was made of; null when it has a recipe.
+    pub origin: Option<Origin>,
+    /// What a program gets that does not ask for anything else.
+    pub defaults: Defaults,
     /// What there is on this host and boots; null while nothing is.
     pub installed: Option<Installed>,
     /// Why what there is does not boot; null when nothing is wrong.
@@ -171,12 +186,16 @@ impl Environments {
     /// What a name is made from.
     ///
     /// # Errors
-    /// `NotFound`, with the names there are.
+    /// `NotFound`, with the names there are; `InvalidInput` when it was made of an
+    /// image.
     pub fn recipe(&self, name: &str) -> Result<&Recipe> {
-        self.recipes
-            .iter()
-            .find(|recipe| recipe.name.as_str() == name)
-            .ok_or_else(|| failure::unknown(name, &self.recipes))
+        match self.known(name)? {
+            Known::Recipe(recipe) => Ok(recipe),
+            Known::Image(current) => Err(match &current.origin {
+                Some(origin) => failure::no_recipe(&current.environment, origin),
+                None => failure::unknown(name, &[]),
+            }),
+        }
     }
 
     /// Every environment with what there is of it, as far as the lengths of
@@ -187,8 +206,9 @@ impl Environments {
     /// with an environment is part of the answer.
     pub fn list(&self) -> Result<Vec<Environment>> {
         self.wanted_flavor()?;
-        let looked = self.recipes.iter().map(|recipe| self.look_at(recipe, Look::Glance));
-        Ok(looked.collect())
+        let recipes = self.recipes.iter().map(Known::Recipe);
+        let images = self.adopted().into_iter().map(|current| Known::Image(Box::new(current)));
+        Ok(recipes.chain(images).map(|known| self.look_at(&known, Look::Glance)).collect())
     }
 
     /// One environment with what there is of it. Blocks while it reads an image
@@ -199,7 +219,7 @@ impl Environments {
     /// there is, is part of the answer.
     pub fn inspect(&self, name: &str) -> Result<Environment> {
         self.wanted_flavor()?;
-        Ok(self.look_at(self.recipe(name)?, Look::Verify))
+        Ok(self.look_at(&self.known(name)?, Look::Verify))
     }
 
     /// What the image of an environment is and was made from, with the version
@@ -208,39 +228,59 @@ impl Environments {
     /// # Errors
     /// As [`Environments::resolve`].
     pub fn manifest(&self, name: &str) -> Result<Manifest> {
-        let recipe = self.recipe(name)?;
-        match self.read_current(&recipe.name) {
+        self.manifest_of(&self.known(name)?)
+    }
+
+    fn manifest_of(&self, known: &Known<'_>) -> Result<Manifest> {
+        match self.read_current(known.name()) {
             Ok(manifest) => Ok(manifest),
-            Err(RecordError::Missing { .. }) => Err(failure::not_built(&recipe.name)),
-            Err(error) => Err(failure::corrupt_record(error, &failure::repair(&recipe.name))),
+            Err(RecordError::Missing { .. }) => Err(failure::not_built(known.name())),
+            Err(error) => Err(failure::corrupt_record(error, &known.repair())),
         }
     }
 
-    fn look_at(&self, recipe: &Recipe, look: Look) -> Environment {
-        let (installed, problem) = match self.installed(recipe, look) {
+    fn look_at(&self, known: &Known<'_>, look: Look) -> Environment {
+        let manifest = self.manifest_of(known);
+        let defaults = known.defaults(manifest.as_ref().ok());
+        let found = manifest.and_then(|manifest| self.installed(known, &manifest, look));
+        let (installed, problem) = match found {
             Ok(installed) => (Some(installed), None),
             Err(error) if error.kind() == ErrorKind::EnvironmentMissing => (None, None),
             Err(error) => (None, Some(error.chain())),
         };
-        Environment {
-            name: recipe.name.to_string(),
-            description: recipe.description.clone(),
-            distribution: recipe.distribution.clone(),
-            distribution_version: recipe.distribution_version.clone(),
-            packages: recipe.packages.clone(),
-            installed,
-            problem,
+        let name = known.name().to_string();
+        match known {
+            Known::Recipe(recipe) => Environment {
+                name,
+                description: recipe.description.clone(),
+                distribution: recipe.distribution.clone(),
+                distribution_version: recipe.distribution_version.clone(),
+                packages: recipe.packages.clone(),
+                origin: None,
+                defaults,
+                installed,
+                problem,
+            },
+            Known::Image(current) => Environment {
+                name,
+                description: current.origin.as_ref().map(Origin::told).unwrap_or_default(),
+                distribution: String::new(),
+                distribution_version: String::new(),
+                packages: Vec::new(),
+                origin: current.origin.clone(),
+                defaults,
+                installed,
+                problem,
+            },
         }
     }
 
-    fn installed(&self, recipe: &Recipe, look: Look) -> Result<Installed> {
-        let manifest = self.manifest(recipe.name.as_str())?;
+    fn installed(&self, known: &Known<'_>, manifest: &Manifest, look: Look) -> Result<Installed> {
         let root_image = self.image_dir(manifest.root_digest).join(IMAGE);
         match look {
-            Look::Verify => drop(self.open_image(&recipe.name, &manifest)?),
-            Look::Glance => verify::glance(&root_image, manifest.root_size).map_err(|fault| {
-                failure::corrupt(&root_image, fault, &failure::repair(&recipe.name))
-            })?,
+            Look::Verify => drop(self.open_image(manifest, &known.repair())?),
+            Look::Glance => verify::glance(&root_image, manifest.root_size)
+                .map_err(|fault| failure::corrupt(&root_image, fault, &known.repair()))?,
         }
         let kernel = self.kernel()?;
         Ok(Installed {
@@ -248,8 +288,8 @@ impl Environments {
             root_digest: manifest.root_digest,
             root_bytes: manifest.root_size,
             built_at: manifest.built_at,
-            outdated: self.outdated(recipe, &manifest, Digest::of_file(&self.config.agent).ok()),
-            built_by: manifest.built_by,
+            outdated: self.outdated(known, manifest, self.config.agent.digest().ok()),
+            built_by: manifest.built_by.clone(),
             agent_digest: manifest.agent.digest,
             package_count: manifest.packages.len(),
             kernel: kernel.vmlinux,
@@ -266,11 +306,14 @@ impl Environments {
     /// `NotFound` when there is no such environment, `EnvironmentMissing` when it
     /// is not built, `EnvironmentCorrupt` when a file is not what it was.
     pub fn resolve(&self, name: &str) -> Result<Bootable> {
-        let recipe = self.recipe(name)?;
-        let current = || record::read_field(&self.current_path(&recipe.name), "root_digest").ok();
+        let known = self.known(name)?;
+        let current = || record::read_field(&self.current_path(known.name()), "root_digest").ok();
         loop {
             let before = current();
-            let found = self.manifest(name).and_then(|manifest| self.bootable(recipe, &manifest));
+            let found = self.manifest_of(&known).and_then(|manifest| {
+                let defaults = known.defaults(Some(&manifest));
+                self.bootable(known.name().as_str(), &manifest, defaults, &known.repair())
+            });
             // Built again and pruned meanwhile: what went is not what is wanted.
             if found.is_ok() || current() == before {
                 return found;
@@ -285,36 +328,36 @@ impl Environments {
     /// `EnvironmentMissing` when the image is gone, `EnvironmentCorrupt` when it
     /// is not what it was.
     pub fn resolve_pinned(&self, name: &str, root_digest: Digest) -> Result<Bootable> {
-        let recipe = self.recipe(name)?;
-        let path = self.image_dir(root_digest).join(MANIFEST);
-        let manifest: Manifest = record::read(&path).map_err(|error| match error {
-            RecordError::Missing { .. } => failure::pinned_gone(&recipe.name, root_digest),
-            other @ (RecordError::Unreadable { .. }
-            | RecordError::Damaged { .. }
-            | RecordError::OtherVersion { .. }) => {
-                failure::corrupt_record(other, &failure::repair(&recipe.name))
-            }
-        })?;
-        self.bootable(recipe, &manifest)
+        let manifest = self.pinned(name, root_digest)?;
+        let defaults = self.defaults(name, root_digest)?;
+        // Nothing can be done about an image whose environment there is no more.
+        let repair = self.known(name).map(|known| known.repair()).unwrap_or_default();
+        self.bootable(name, &manifest, defaults, &repair)
     }
 
-    fn bootable(&self, recipe: &Recipe, manifest: &Manifest) -> Result<Bootable> {
-        let held = self.open_image(&recipe.name, manifest)?;
+    fn bootable(
+        &self,
+        name: &str,
+        manifest: &Manifest,
+        defaults: Defaults,
+        repair: &str,
+    ) -> Result<Bootable> {
+        let held = self.open_image(manifest, repair)?;
         Ok(Bootable {
-            environment: recipe.name.to_string(),
+            environment: name.to_owned(),
             root_image: held.path().join(IMAGE),
             root_digest: manifest.root_digest,
             kernel: self.kernel()?,
-            defaults: recipe.defaults.clone(),
+            defaults,
             _held: held,
         })
     }
 
     /// Holds and verifies an image.
-    fn open_image(&self, name: &Name, manifest: &Manifest) -> Result<Held> {
+    fn open_image(&self, manifest: &Manifest, repair: &str) -> Result<Held> {
         let dir = self.image_dir(manifest.root_digest);
         let file = dir.join(IMAGE);
-        let corrupt = |fault| failure::corrupt(&file, fault, &failure::repair(name));
+        let corrupt = |fault| failure::corrupt(&file, fault, repair);
         let held = shelf::hold(&dir)?.ok_or_else(|| corrupt(verify::Fault::Missing))?;
         verify::verify(&file, manifest.root_digest, manifest.root_size).map_err(corrupt)?;
         Ok(held)
@@ -324,13 +367,17 @@ impl Environments {
     /// could not be baked in either.
     fn outdated(
         &self,
-        recipe: &Recipe,
+        known: &Known<'_>,
         manifest: &Manifest,
         agent: Option<Digest>,
     ) -> Vec<Outdated> {
         let mut reasons = Vec::new();
-        if manifest.tree_key != self.tree_key(recipe) {
-            reasons.push(Outdated::Tree);
+        match known {
+            Known::Recipe(recipe) if manifest.tree_key != self.tree_key(recipe) => {
+                reasons.push(Outdated::Tree);
+            }
+            // What an image is made of does not change with pyro.
+            Known::Recipe(_) | Known::Image(_) => {}
         }
         if agent.is_some_and(|agent| agent != manifest.agent.digest) {
             reasons.push(Outdated::Agent);
@@ -377,7 +424,15 @@ impl Environments {
         self.trees_dir().join(key.hex())
     }
 
-    fn staging_dir(&self) -> PathBuf {
+    fn blobs_dir(&self) -> PathBuf {
+        self.config.cache_dir.join("blobs")
+    }
+
+    fn partial_dir(&self) -> PathBuf {
+        self.config.cache_dir.join("partial")
+    }
+
+    pub(crate) fn staging_dir(&self) -> PathBuf {
         self.config.cache_dir.join("staging")
     }
 

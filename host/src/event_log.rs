@@ -89,8 +89,37 @@ pub enum Happening {
         /// How its VMM ended.
         how: String,
     },
-    /// Its disk was replaced by a fresh one.
-    Reset,
+    /// Its disk was replaced: by a fresh one, or by a snapshot's.
+    Reset {
+        /// The snapshot's name; null for the baseline.
+        snapshot: Option<String>,
+    },
+    /// A copy of its disk was taken.
+    SnapshotCreated {
+        /// The snapshot's name.
+        snapshot: String,
+        /// How long its guest stood still for it.
+        still_ms: u64,
+    },
+    /// A snapshot is called otherwise.
+    SnapshotRenamed {
+        /// As it was called.
+        snapshot: String,
+        /// As it is called.
+        to: String,
+    },
+    /// A snapshot is gone.
+    SnapshotDeleted {
+        /// The snapshot's name.
+        snapshot: String,
+    },
+    /// Another workspace was made from it.
+    Forked {
+        /// That workspace's id.
+        workspace_id: String,
+        /// The snapshot that it began with; null for the disk as it was.
+        snapshot: Option<String>,
+    },
     /// Its network policy decided.
     Network {
         /// What the guest wanted: `connect` (TCP), `send` (UDP) or `resolve` (DNS).

@@ -20,11 +20,11 @@ pub use url::{BadUrl, Url};
 use crate::config::Network;
 use crate::event::{Event, Events};
 use connect::{Connector, NotConnected};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use std::io::SeekFrom;
 use std::time::Duration;
 use tokio::fs::File;
@@ -76,8 +76,19 @@ pub struct Fetcher {
     patience: Patience,
 }
 
+/// What is said besides where something is.
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    /// Headers. Those that are secret are told to nobody but whom the URL names.
+    pub headers: HeaderMap,
+    /// What is sent; then it is a POST.
+    pub form: Option<Bytes>,
+    /// Where to begin; then the answer may be the rest or, from the start, all.
+    pub from: Option<u64>,
+}
+
 /// An answer that has begun. Its connection ends with it.
-struct Answer {
+pub struct Answer {
     url: Url,
     response: Response<Incoming>,
     _connection: AbortOnDropHandle<hyper::Result<()>>,
@@ -152,7 +163,7 @@ impl Fetcher {
     ) -> Result<(), FetchError> {
         let rest = progress.validator.clone().filter(|_| progress.bytes > 0);
         let rest = rest.map(|validator| (progress.bytes, validator));
-        let mut answer = self.get(url, rest.as_ref()).await?;
+        let mut answer = self.get(url, &rest_of(rest.as_ref())).await?;
         let (status, headers) = (answer.response.status(), answer.response.headers());
         if status == StatusCode::OK {
             // All of it, also where the rest was asked for.
@@ -194,16 +205,32 @@ impl Fetcher {
         }
     }
 
-    /// Asks for all, or for what follows the first bytes of what it was, wherever
-    /// the way leads.
-    async fn get(
+    /// Asks for something and gives the answer, whatever that is, as it begins.
+    ///
+    /// # Errors
+    /// When there is no answer, or it leads astray.
+    pub async fn open(&self, url: &Url, ask: &Ask) -> Result<Answer, FetchError> {
+        self.get(url, ask).await
+    }
+
+    /// The next bytes of an answer that [`Fetcher::open`] gave; `None` is its end.
+    ///
+    /// # Errors
+    /// When they do not come.
+    pub async fn next(
         &self,
-        url: &Url,
-        rest: Option<&(u64, HeaderValue)>,
-    ) -> Result<Answer, FetchError> {
-        let mut url = url.clone();
+        answer: &mut Answer,
+        before: u64,
+    ) -> Result<Option<Bytes>, FetchError> {
+        self.chunk(answer, before).await
+    }
+
+    /// Asks for something, wherever the way leads. Who is sent to another server
+    /// tells that nothing that is secret; what is sent is sent to nobody else.
+    async fn get(&self, url: &Url, ask: &Ask) -> Result<Answer, FetchError> {
+        let (mut url, mut ask) = (url.clone(), ask.clone());
         for _ in 0..=REDIRECTS_MAX {
-            let answer = self.ask(url, rest).await?;
+            let answer = self.ask(url, &ask).await?;
             let headers = answer.response.headers();
             let location = match answer.response.status() {
                 StatusCode::MOVED_PERMANENTLY
@@ -220,13 +247,19 @@ impl Fetcher {
             if answer.url.is_https() && !next.is_https() {
                 return Err(astray("from https to http"));
             }
+            if ask.form.is_some() {
+                return Err(astray("it was sent something"));
+            }
+            if next.origin() != answer.url.origin() {
+                ask.headers = without_secrets(&ask.headers);
+            }
             url = next;
         }
         Err(FetchError::Astray { url, why: "again and again" })
     }
 
     /// One request, one answer, on a connection of its own.
-    async fn ask(&self, url: Url, rest: Option<&(u64, HeaderValue)>) -> Result<Answer, FetchError> {
+    async fn ask(&self, url: Url, ask: &Ask) -> Result<Answer, FetchError> {
         let after = self.patience.connect;
         let connecting = timeout(after, self.connector.connect(&url)).await;
         let silent = |_| FetchError::Silent { origin: url.origin(), after };
@@ -242,17 +275,22 @@ impl Fetcher {
         let asking = async {
             let (mut sender, connection) = http1::handshake(connected.stream).await?;
             let connection = AbortOnDropHandle::new(tokio::spawn(connection));
-            let mut request = Request::new(Empty::<Bytes>::new());
+            let mut request = Request::new(Full::new(ask.form.clone().unwrap_or_default()));
+            if ask.form.is_some() {
+                *request.method_mut() = Method::POST;
+                let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+                request.headers_mut().insert(header::CONTENT_TYPE, form);
+            }
             *request.uri_mut() = if connected.by_proxy { url.whole() } else { url.path() };
             let headers = request.headers_mut();
+            if let Some(from) = ask.from {
+                headers.insert(header::RANGE, range(from));
+            }
+            headers.extend(ask.headers.clone());
             headers.extend(connected.headers);
             headers.insert(header::HOST, url.host_header());
             headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-            if let Some((from, validator)) = rest {
-                headers.insert(header::RANGE, range(*from));
-                headers.insert(header::IF_RANGE, validator.clone());
-            }
             Ok((sender.send_request(request).await?, connection))
         };
         let asked = timeout(self.patience.silence, asking).await;
@@ -265,6 +303,58 @@ impl Fetcher {
     fn silent(&self, url: &Url) -> FetchError {
         FetchError::Silent { origin: url.origin(), after: self.patience.silence }
     }
+}
+
+impl Answer {
+    /// The URL that it came from in the end.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Whether it is what was asked for.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    /// A header of it, if it is text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    /// All headers of a name that are text.
+    pub fn headers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.response.headers().get_all(name).iter().filter_map(|value| value.to_str().ok())
+    }
+
+    /// How much of it there is to come, if it says so.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        length(self.response.headers())
+    }
+
+    /// From where on it is, if it is a part.
+    #[must_use]
+    pub fn begin(&self) -> Option<u64> {
+        begin(self.response.headers())
+    }
+}
+
+/// The rest of what had a validator.
+fn rest_of(rest: Option<&(u64, HeaderValue)>) -> Ask {
+    let Some((from, validator)) = rest else { return Ask::default() };
+    let headers = HeaderMap::from_iter([(header::IF_RANGE, validator.clone())]);
+    Ask { headers, from: Some(*from), form: None }
+}
+
+/// What every server may know.
+fn without_secrets(headers: &HeaderMap) -> HeaderMap {
+    let open = headers.iter().filter(|(name, value)| {
+        !value.is_sensitive() && **name != header::AUTHORIZATION && **name != header::COOKIE
+    });
+    open.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 impl Progress {

@@ -34,6 +34,7 @@ pub mod fetch;
 pub mod guest_text;
 pub mod id;
 pub mod mcp;
+pub mod oci;
 pub mod operation;
 pub mod published;
 pub mod secret;

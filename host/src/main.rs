@@ -7,6 +7,11 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
+/// The agent that `make build` puts in; empty in a build by cargo alone, which
+/// takes the one beside it.
+static AGENT: &[u8] = include_bytes!(env!("PYRO_EMBED_AGENT"));
+
 fn main() -> ExitCode {
+    pyro::config::this_is_pyro(AGENT);
     pyro::cli::main(std::env::args_os().collect())
 }

@@ -6,6 +6,7 @@
 //! derive from [`OPERATIONS`]; none of them knows any operation by name.
 
 pub mod argument;
+pub mod demo;
 pub mod doctor;
 pub mod environment;
 pub mod run;
@@ -21,22 +22,24 @@ mod schema;
 
 pub use crate::context::{Context, Input};
 pub use answer::{Answer, AnyAnswer, Ink, Page};
+pub use demo::Demo;
 pub use doctor::Doctor;
 pub use entry::{Entry, Prepared};
-pub use environment::{EnvBuild, EnvInspect, EnvList, EnvPrune};
+pub use environment::{EnvBuild, EnvImport, EnvInspect, EnvList, EnvPrune, EnvPull};
 pub use output::{Encoding, Output};
 pub use run::Run;
 pub use setup::Setup;
 pub use workspace::{
-    FileDelete, FileEdit, FileList, FileMove, FileRead, FileSearch, FileStat, FileWrite,
-    NetworkAllow, NetworkDeny, NetworkExplain, NetworkRemove, NetworkStatus, PatchApply, PortList,
-    PortPublish, PortUnpublish, ProcessList, ProcessPoll, ProcessSignal, ProcessWait, ProcessWrite,
-    SecretDelete, SecretList, SecretSet, ServiceList, ServiceLogs, ServiceRemove, ServiceRestart,
-    ServiceStart, ServiceStatus, ServiceStop, ShellClose, ShellList, ShellOpen, ShellRead,
-    ShellResize, ShellSignal, ShellWrite, WorkspaceCreate, WorkspaceDelete, WorkspaceDiff,
-    WorkspaceEvents, WorkspaceExec, WorkspaceExport, WorkspaceList, WorkspaceLogs, WorkspacePause,
-    WorkspaceReset, WorkspaceResume, WorkspaceStart, WorkspaceStatus, WorkspaceStop,
-    WorkspaceSyncPush, WorkspaceUpdate,
+    DiskExport, DiskList, DiskRead, FileDelete, FileEdit, FileList, FileMove, FileRead, FileSearch,
+    FileStat, FileWrite, NetworkAllow, NetworkDeny, NetworkExplain, NetworkRemove, NetworkStatus,
+    PatchApply, PortList, PortPublish, PortUnpublish, ProcessList, ProcessPoll, ProcessSignal,
+    ProcessWait, ProcessWrite, SecretDelete, SecretList, SecretSet, ServiceList, ServiceLogs,
+    ServiceRemove, ServiceRestart, ServiceStart, ServiceStatus, ServiceStop, ShellClose, ShellList,
+    ShellOpen, ShellRead, ShellResize, ShellSignal, ShellWrite, SnapshotCreate, SnapshotDelete,
+    SnapshotList, SnapshotRename, WorkspaceCreate, WorkspaceDelete, WorkspaceDiff, WorkspaceEvents,
+    WorkspaceExec, WorkspaceExport, WorkspaceList, WorkspaceLogs, WorkspacePause, WorkspaceReset,
+    WorkspaceResume, WorkspaceStart, WorkspaceStatus, WorkspaceStop, WorkspaceSyncPush,
+    WorkspaceUpdate,
 };
 
 use crate::event_log::{self, Happening};
@@ -94,6 +97,9 @@ pub const OPERATIONS: &[Entry] = &[
     Entry::of::<WorkspaceExport>(),
     Entry::of::<WorkspaceDiff>(),
     Entry::of::<PatchApply>(),
+    Entry::of::<DiskList>(),
+    Entry::of::<DiskRead>(),
+    Entry::of::<DiskExport>(),
     Entry::of::<NetworkStatus>(),
     Entry::of::<NetworkAllow>(),
     Entry::of::<NetworkDeny>(),
@@ -102,14 +108,21 @@ pub const OPERATIONS: &[Entry] = &[
     Entry::of::<SecretSet>(),
     Entry::of::<SecretList>(),
     Entry::of::<SecretDelete>(),
+    Entry::of::<SnapshotCreate>(),
+    Entry::of::<SnapshotList>(),
+    Entry::of::<SnapshotRename>(),
+    Entry::of::<SnapshotDelete>(),
     Entry::of::<WorkspaceReset>(),
     Entry::of::<WorkspaceDelete>(),
     Entry::of::<WorkspaceEvents>(),
     Entry::of::<Setup>(),
     Entry::of::<Doctor>(),
+    Entry::of::<Demo>(),
     Entry::of::<EnvList>(),
     Entry::of::<EnvInspect>(),
     Entry::of::<EnvBuild>(),
+    Entry::of::<EnvPull>(),
+    Entry::of::<EnvImport>(),
     Entry::of::<EnvPrune>(),
 ];
 

@@ -19,6 +19,7 @@ mod alarm;
 mod boot;
 mod console;
 pub mod control;
+pub(crate) mod copying;
 mod failure;
 pub mod force;
 pub mod keep;
@@ -40,6 +41,7 @@ use crate::id::WorkspaceId;
 use crate::secret::SecretStore;
 use crate::store::discard_dir;
 use crate::vmm::{Installed, Machine, Vmm, VmmProcess};
+pub use boot::without_vmm;
 use boot::{Up, boot_or_explain};
 use console::SharedRedactor;
 use control::Control;
@@ -84,6 +86,9 @@ pub struct Assignment {
     /// Whether `/workspace` is the seed, on the third disk, with a layer of its
     /// own above; otherwise it is a directory of the root.
     pub seeded: bool,
+    /// What the guest is for.
+    #[serde(default)]
+    pub purpose: Purpose,
     /// What to start.
     pub machine: Machine,
     /// With what.
@@ -98,6 +103,17 @@ pub struct Assignment {
     pub boot_deadline: Duration,
     /// And for everything after that.
     pub deadlines: Deadlines,
+}
+
+/// What a guest is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Programs run in it.
+    #[default]
+    Work,
+    /// A workspace's disk is looked at in it, and nothing else is done.
+    Inspection,
 }
 
 /// How long a guest lives.
@@ -161,6 +177,8 @@ impl Ready {
 /// error are the workspace's log.
 pub fn main() -> std::process::ExitCode {
     allow_files();
+    // Whatever the file is called that it was started from. Only `ps` would miss it.
+    let _ = rustix::thread::set_name(c"pyro");
     let run = || -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -97,9 +97,21 @@ impl RateLimit {
     }
 }
 
+/// What a guest may do with the workspace's disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// Write it: it is the guest's own.
+    #[default]
+    Write,
+    /// Look at it.
+    Read,
+}
+
 /// A computer to start. Its disks are, in this order: the read-only root image
-/// (vda), the workspace's own disk (vdb), and the read-only seed (vdc), whether
-/// the workspace has one or not.
+/// (vda), the workspace's own disk (vdb), the read-only seed (vdc), whether
+/// the workspace has one or not, and, where the guest is to make a copy, what it
+/// makes that in (vdd).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// 1 to 32.
@@ -114,8 +126,11 @@ pub struct Machine {
     pub initrd: Option<PathBuf>,
     /// The environment's root image.
     pub root_image: PathBuf,
-    /// The workspace's writable disk.
+    /// The workspace's disk.
     pub disk: PathBuf,
+    /// What may be done with that.
+    #[serde(default)]
+    pub disk_access: Access,
     /// Whether that is read again.
     pub durability: Durability,
     /// How fast the guest may use it.
@@ -123,6 +138,10 @@ pub struct Machine {
     pub disk_limit: RateLimit,
     /// The seed's image.
     pub seed: PathBuf,
+    /// What the guest copies to; nobody reads that before the guest has gone, and
+    /// what it wants written out need not be.
+    #[serde(default)]
+    pub copy: Option<PathBuf>,
     /// Whether the guest is to have a network. A VMM that can gives it a NIC.
     #[serde(default)]
     pub networked: bool,

@@ -18,7 +18,9 @@ pub mod exec;
 pub mod expired;
 pub mod export;
 pub mod find;
+pub mod fork;
 pub mod history;
+pub mod inspect;
 pub mod label;
 pub mod live;
 pub mod network;
@@ -38,6 +40,7 @@ pub mod seen;
 pub mod service;
 pub mod shape;
 pub mod shell;
+pub mod snapshot;
 pub mod update;
 
 mod admission;

@@ -79,6 +79,25 @@ fn it_starts_where_there_was_nothing() {
     }
 }
 
+/// What docs/integrations.md has to be written by hand is what is written.
+#[test]
+fn the_document_shows_what_is_written() {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/integrations.md");
+    let document = read(&document);
+    for (client, file, _) in CLIENTS {
+        let person = Person::new();
+        fs::create_dir(person.path("src")).unwrap();
+        person.installs(&[client, "--root", "src"]);
+        let src = person.path("src");
+        let written = read(&person.path(file))
+            .replace(env!("CARGO_BIN_EXE_pyro"), "/usr/local/bin/pyro")
+            .replace(src.to_str().unwrap(), "/home/me/src");
+        let kind = if client == "codex" { "toml" } else { "json" };
+        let block = format!("```{kind}\n{}\n```", written.trim_end());
+        assert!(document.contains(&block), "{client} has:\n{block}");
+    }
+}
+
 #[test]
 fn what_was_there_is_kept_beside_it() {
     for (client, file, _) in CLIENTS {

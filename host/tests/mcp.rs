@@ -138,6 +138,7 @@ fn host_paths() -> Vec<(&'static str, &'static str, Value)> {
         ("workspace_create", "seed_git", json!({ "environment": "debian:12" })),
         ("workspace_sync_push", "source_path", of(json!({}))),
         ("workspace_export", "output_path", of(json!({ "path": "file" }))),
+        ("workspace_disk_export", "output_path", of(json!({}))),
         ("workspace_patch_apply", "patch_file", of(json!({}))),
         ("workspace_file_write", "text_file", of(json!({ "path": "file" }))),
         ("secret_set", "file", of(json!({ "name": "NAME" }))),
@@ -244,7 +245,9 @@ fn a_tool_that_fails_says_what_to_do() {
         all
     };
     assert_failed(&client.call("vm_run", run(json!({}))), "debian:12-none");
-    assert_failed(&client.call("vm_run", json!({ "environment": "x" })), "`command` is missing");
+    let silent = json!({ "environment": "debian:12" });
+    assert_failed(&client.call("vm_run", silent), "debian:12 does not say what to run");
+    assert_failed(&client.call("vm_run", json!({ "command": "x" })), "`environment` is missing");
     assert_failed(&client.call("vm_run", run(json!({ "cmd": 1 }))), "no argument `cmd`");
     assert_failed(&client.call("vm_run", run(json!({ "command": [] }))), "argument `command`");
     assert_failed(&client.call("vm_run", run(json!({ "vcpu_count": 33 }))), "from 1 to 32");

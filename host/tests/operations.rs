@@ -31,6 +31,8 @@ mod cancel;
 mod costs;
 #[path = "operations/differing.rs"]
 mod differing;
+#[path = "operations/disks.rs"]
+mod disks;
 #[path = "operations/dying.rs"]
 mod dying;
 #[path = "operations/exec.rs"]
@@ -65,6 +67,8 @@ mod services;
 mod serving;
 #[path = "operations/shells.rs"]
 mod shells;
+#[path = "operations/snapshots.rs"]
+mod snapshots;
 #[path = "operations/streams.rs"]
 mod streams;
 #[path = "operations/told.rs"]

@@ -14,6 +14,8 @@ mod hostile;
 mod image;
 #[path = "seed/kernel.rs"]
 mod kernel;
+#[path = "seed/layers.rs"]
+mod layers;
 #[path = "seed/making.rs"]
 mod making;
 #[path = "seed/random.rs"]

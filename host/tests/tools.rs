@@ -139,9 +139,11 @@ fn tools_that_can_destroy_say_so() {
         "workspace_file_move",
         "workspace_sync_push",
         "workspace_export",
+        "workspace_disk_export",
         "workspace_patch_apply",
         "secret_set",
         "secret_delete",
+        "snapshot_delete",
         "workspace_reset",
         "workspace_delete",
     ];

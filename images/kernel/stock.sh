@@ -27,6 +27,7 @@ modules=(
     vmw_vsock_virtio_transport
     erofs ext4 overlay fuse
     tun
+    loop dm_snapshot
 )
 
 [ $# -ge 1 ] || fail "usage: stock.sh OUT_DIR [MODULE...]"

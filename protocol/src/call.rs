@@ -9,13 +9,15 @@ use crate::file::{
     FileMoved, FileRead, FileReading, FileSearch, FileSearched, FileStat, FileWrite, FileWritten,
 };
 use crate::handshake::Generation;
+use crate::inspect::{CopyTree, CopyingTree, Inspect, Inspecting, MeasureTree, TreeMeasured};
 use crate::kept::{
     FollowProcess, FollowingProcess, ForgetProcess, KeepProcess, ListProcesses, PollProcess,
     ProcessForgotten, ProcessKept, ProcessList, ProcessPolled, ProcessSignaled, ProcessWritten,
     SignalProcess, WriteProcess,
 };
 use crate::power::{
-    Activate, Activated, ClockShifted, Ping, Pong, PowerOff, PoweringOff, ShiftClock,
+    Activate, Activated, ClockShifted, DiskSynced, Ping, Pong, PowerOff, PoweringOff, ShiftClock,
+    SyncDisk,
 };
 use crate::process::{ProcessStarted, StartProcess};
 use crate::push::{Push, PushCompared};
@@ -134,4 +136,8 @@ calls! {
     CloseShell -> ShellClosed, since 1;
     AttachShell -> ShellAttached, since 1;
     SetSecrets -> SecretsSet, since 1;
+    SyncDisk -> DiskSynced, since 1;
+    Inspect -> Inspecting, since 1;
+    MeasureTree -> TreeMeasured, since 1;
+    CopyTree -> CopyingTree, since 1;
 }

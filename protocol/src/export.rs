@@ -16,6 +16,8 @@ pub struct Export {
     /// What to send. Its parents may be symlinks within the tree; itself it is
     /// not followed.
     pub path: GuestPath,
+    /// Whether [`ExportEntry::attributes`] are sent.
+    pub attributes: bool,
 }
 
 /// It is there; the stream follows.
@@ -39,7 +41,37 @@ pub struct ExportEntry {
     pub modified: FileTime,
     /// What it is.
     pub kind: ExportKind,
+    /// Whose it is and what else is noted of it, if that was asked for.
+    pub attributes: Option<Attributes>,
 }
+
+/// What only matters where the whole of a system is moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Attributes {
+    /// The owner's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+    /// Extended attributes by name.
+    pub xattrs: Vec<Xattr>,
+}
+
+/// An extended attribute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Xattr {
+    /// Such as `security.capability`.
+    pub name: ByteString,
+    /// Whatever it is.
+    pub value: ByteString,
+}
+
+/// The most bytes of names and values that an entry carries; what has more is
+/// sent without them, and counted.
+pub const XATTRS_MAX: usize = 4 * 1024;
+
+const _: () = assert!(3 * crate::guest_path::PATH_MAX + XATTRS_MAX <= crate::piece::ENTRY_MAX);
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +103,8 @@ pub struct ExportEnd {
     /// Directories left out because what is in them has longer paths than Linux
     /// takes.
     pub too_deep: u64,
+    /// Entries whose extended attributes were left out because they are too many.
+    pub unattributed: u64,
     /// The first few of all that was left out or torn.
     pub examples: Vec<GuestPath>,
 }

@@ -24,6 +24,7 @@ pub mod frame;
 /// Paths inside the guest.
 pub mod guest_path;
 pub mod handshake;
+pub mod inspect;
 pub mod io;
 pub mod kept;
 pub mod piece;

@@ -62,6 +62,17 @@ pub struct ShiftClock {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClockShifted;
 
+/// Writes out what the guest's programs have written by now, so that a copy of
+/// the workspace's disk has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SyncDisk;
+
+/// It is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct DiskSynced;
+
 /// Asks whether anybody is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

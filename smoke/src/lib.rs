@@ -5,6 +5,8 @@
 //! every home borrows the cache of the user who runs the tests; `make test`
 //! fills it first.
 
+pub mod document;
+
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -234,17 +236,25 @@ impl Home {
     /// When something else stays.
     pub fn expect_clean_within_but(&self, limit: Duration, words: &str) {
         let limit = patient(limit);
+        if let Some(stays) = self.stays_after(limit, words) {
+            panic!("still there after {limit:?}: {stays}");
+        }
+    }
+
+    /// What of this home runs or is left when the time is over, but for processes
+    /// with these words in their command lines.
+    #[must_use]
+    pub fn stays_after(&self, limit: Duration, words: &str) -> Option<String> {
         let deadline = Instant::now() + limit;
         loop {
             let (mut processes, leftovers) = (self.processes(), self.leftovers());
             processes.retain(|(_, line)| !line.contains(words));
             if processes.is_empty() && leftovers.is_empty() {
-                return;
+                return None;
             }
-            assert!(
-                Instant::now() < deadline,
-                "still there after {limit:?}: {processes:?}, {leftovers:?}"
-            );
+            if Instant::now() > deadline {
+                return Some(format!("{processes:?}, {leftovers:?}"));
+            }
             // Processes of others' children cannot be waited for by event.
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 /// The library, pinned: what it accepts today it accepts tomorrow.
 const LIBRARY: &str = "mcp==2.3.0";
+const AGENTS: &str = "openai-agents==0.24.0";
 const INSPECTOR: &str = "@modelcontextprotocol/inspector@2.12.0";
 
 /// Says that this host has no way to the registries, and that these tests are not
@@ -54,10 +55,10 @@ fn missing(what: &str, why: &str) -> ! {
     )
 }
 
-fn library() -> Option<PathBuf> {
-    installed(LIBRARY, |place| {
+fn library(pinned: &str) -> Option<PathBuf> {
+    installed(pinned, |place| {
         let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(place).arg(LIBRARY);
+        pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(place).arg(pinned);
         pip
     })
 }
@@ -71,7 +72,7 @@ fn inspector() -> Option<PathBuf> {
 }
 
 fn tell_the_story(mode: &str) {
-    let Some(library) = library() else { return };
+    let Some(library) = library(LIBRARY) else { return };
     let home = Home::new();
     let root = TempDir::new().expect("a directory");
     let seed = root.path().join("seed");
@@ -100,6 +101,30 @@ fn the_official_client_works_through_a_workspace_with_the_handshake() {
 #[test]
 fn the_official_client_works_through_a_workspace_without_the_handshake() {
     tell_the_story("auto");
+}
+
+/// The program of docs/integrations.md, a model's part played by a few calls.
+#[test]
+fn the_agents_sdk_works_as_documented() {
+    let Some(library) = library(AGENTS) else { return };
+    let home = Home::new();
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/integrations.md");
+    let program = pyro_executable().canonicalize().expect("it is there");
+    let directory = program.parent().expect("it is in a directory");
+    let path = format!("{}:{}", directory.display(), std::env::var("PATH").expect("PATH is set"));
+    let story = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mcp_clients/agents_sdk.py");
+    let output = Command::new("python3")
+        .args([story, document])
+        .env("PATH", path)
+        .env("PYTHONPATH", library)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYRO_HOME", home.path())
+        .current_dir(home.path())
+        .output()
+        .expect("python3 starts");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "Linux\n");
+    home.expect_clean_within(Duration::from_secs(5));
 }
 
 fn inspect(inspector: &Path, home: &Home, words: &[&str]) -> Output {

@@ -10,7 +10,7 @@ fn pyro(home: &Home) -> Pyro {
     config.cache_dir = home.path().join("cache");
     config.state_dir = home.path().join("state");
     config.executable = pyro_executable();
-    config.agent = config.executable.with_file_name("pyro-agent");
+    config.agent = config.executable.with_file_name("pyro-agent").into();
     Pyro::new(config)
 }
 

@@ -2,7 +2,7 @@
 //! workspace's own disk; and `/workspace`, if it was seeded an overlay of the
 //! read-only seed and the same disk.
 
-use super::{Identity, identity};
+use super::{Identity, aside, identity};
 use crate::device::await_node;
 use crate::log;
 use rustix::fs::{Mode, OFlags};
@@ -47,8 +47,9 @@ const SEED_TREE: &str = "/run/pyro/seed/tree";
 /// The workspace's upper layer.
 const WORKSPACE_UPPER: &str = "/run/pyro/disk/workspace/upper";
 
-/// Where the new root is put together.
-const ROOT: &str = "/run/pyro/root";
+/// Where the new root is put together, and where it stays in a guest that only
+/// looks at it.
+pub(crate) const ROOT: &str = "/run/pyro/root";
 
 /// What becomes the new root's /run.
 const RUN: &str = "/run/pyro/run";
@@ -178,23 +179,30 @@ fn open_directory(path: &str) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
+/// Puts the whole tree together to be looked at, beside the agent's own root. As
+/// the workspace's next start would find it: what that puts right is put right
+/// here as well, in memory, for the disk may only be read.
+pub(super) fn inspect(seeded: bool) -> io::Result<Disk> {
+    await_node(Path::new(DEVICE), DEVICE_DEADLINE)?;
+    let device = aside::writable(Path::new(DEVICE))?;
+    await_node(Path::new(&device), DEVICE_DEADLINE)?;
+    let (top, base, is_fresh) = mount_disk(&device)?;
+    lay_root()?;
+    let seed = match seeded {
+        true => Some(mount_workspace(is_fresh)?),
+        false => None,
+    };
+    Ok(Disk { top, base, seed })
+}
+
 /// Mounts the workspace's disk, and makes its root everybody's, PID 1's too.
 pub(super) fn mount(who: &Identity) -> io::Result<Disk> {
     await_node(Path::new(DEVICE), DEVICE_DEADLINE)?;
-    make_directory(DISK)?;
-    make_directory(ROOT)?;
-    mount_fs(DEVICE, DISK, "ext4", MountFlags::NOATIME, Some(DISK_OPTIONS))
-        .map_err(|error| named(DEVICE, error))?;
-    let (top, base) = (open_directory(DISK)?, open_directory("/")?);
-    make_layers()?;
-    let upper = Path::new(UPPER);
-    // Whatever is there: a link that leads nowhere, or what hides the base's.
-    let is_fresh = fs::symlink_metadata(upper.join("etc")).is_err();
+    let (top, base, is_fresh) = mount_disk(DEVICE)?;
     if is_fresh {
-        identity::write_beneath(Path::new("/"), upper, who);
+        identity::write_beneath(Path::new("/"), Path::new(UPPER), who);
     }
-    mount_fs("overlay", ROOT, "overlay", MountFlags::NOATIME, Some(OVERLAY_OPTIONS))
-        .map_err(|error| named("the root's overlay", error))?;
+    lay_root()?;
     let seed = match who.seeded {
         true => Some(mount_workspace(is_fresh)?),
         false => None,
@@ -216,6 +224,25 @@ pub(super) fn mount(who: &Identity) -> io::Result<Disk> {
     make_directory(crate::guest::WORKSPACE)
         .unwrap_or_else(|error| log::warn(format_args!("{}: {error}", crate::guest::WORKSPACE)));
     Ok(Disk { top, base, seed })
+}
+
+/// Mounts the workspace's own file system; gives its top, that of the base, and
+/// whether no guest has used it yet.
+fn mount_disk(device: &str) -> io::Result<(OwnedFd, OwnedFd, bool)> {
+    make_directory(DISK)?;
+    make_directory(ROOT)?;
+    mount_fs(device, DISK, "ext4", MountFlags::NOATIME, Some(DISK_OPTIONS))
+        .map_err(|error| named(device, error))?;
+    let (top, base) = (open_directory(DISK)?, open_directory("/")?);
+    make_layers()?;
+    // Whatever is there: a link that leads nowhere, or what hides the base's.
+    let is_fresh = fs::symlink_metadata(Path::new(UPPER).join("etc")).is_err();
+    Ok((top, base, is_fresh))
+}
+
+fn lay_root() -> io::Result<()> {
+    mount_fs("overlay", ROOT, "overlay", MountFlags::NOATIME, Some(OVERLAY_OPTIONS))
+        .map_err(|error| named("the root's overlay", error))
 }
 
 /// Lays the workspace's own layer over its seed; gives the top of the seed's

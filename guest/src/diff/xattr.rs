@@ -1,6 +1,7 @@
 //! Extended attributes, as the overlay shows them.
 
 use super::layers::{Layers, Place};
+use crate::xattr::{sized, split};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -10,9 +11,6 @@ const MARKS: &[u8] = b"trusted.overlay.";
 
 /// What a program named like a mark is kept under this name.
 const ESCAPED: &[u8] = b"trusted.overlay.overlay.";
-
-/// The most bytes of names, and of one value, that Linux has.
-const XATTR_MAX: usize = 64 * 1024;
 
 /// One mark of the overlay's; `None` when there is none.
 pub(super) fn mark(
@@ -36,7 +34,7 @@ pub(super) fn all(
         listed => listed?,
     }
     let mut all = BTreeMap::new();
-    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in split(&names) {
         let shown = match (name.strip_prefix(ESCAPED), name.strip_prefix(MARKS)) {
             (Some(rest), _) => [MARKS, rest].concat(),
             (None, Some(_)) => continue,
@@ -63,22 +61,4 @@ fn value(opened: &OwnedFd, name: &[u8]) -> rustix::io::Result<Option<Vec<u8>>> {
 /// follow behind this name.
 fn at(opened: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", opened.as_raw_fd())
-}
-
-/// Reads what may not fit at first.
-fn sized(
-    into: &mut Vec<u8>,
-    read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
-) -> rustix::io::Result<()> {
-    for room in [256, XATTR_MAX] {
-        into.resize(room, 0);
-        match read(into) {
-            Err(Errno::RANGE) => {}
-            length => {
-                into.truncate(length?);
-                return Ok(());
-            }
-        }
-    }
-    Err(Errno::RANGE)
 }

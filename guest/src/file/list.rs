@@ -15,7 +15,7 @@ const ENTRY_OVERHEAD: usize = 64;
 
 /// Answers `FileList`.
 pub(super) fn run(root: &Root, call: &FileList, cancel: &Cancel) -> Result<FileListed, Stop> {
-    let path = TreePath::new(&call.path)?;
+    let path = root.path(&call.path)?;
     let itself = status::look(root, &path)?;
     if itself.file_type != FileType::Directory {
         let entries = if call.after.is_none() { vec![itself] } else { Vec::new() };
@@ -61,9 +61,10 @@ pub(super) fn run(root: &Root, call: &FileList, cancel: &Cancel) -> Result<FileL
 /// A cursor as a path below where the walk begins.
 pub(super) fn below<'a>(path: &TreePath, after: &'a GuestPath) -> Result<&'a [u8], AgentError> {
     let beginning = path.absolute().map(|path| path.as_bytes().to_vec()).unwrap_or_default();
+    let beginning = beginning.strip_suffix(b"/").unwrap_or(&beginning);
     after
         .as_bytes()
-        .strip_prefix(beginning.as_slice())
+        .strip_prefix(beginning)
         .and_then(|rest| rest.strip_prefix(b"/"))
         // A walk opens name by name: with `..` it would lead out.
         .filter(|rest| beneath::check(rest).is_ok())

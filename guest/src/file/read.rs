@@ -40,7 +40,7 @@ pub(super) fn regular(root: &Root, path: &TreePath) -> Result<(OwnedFd, u64), Ag
 
 /// Begins to answer `FileRead`.
 pub(super) fn open(root: &Root, call: &FileRead) -> Result<Opened, AgentError> {
-    let path = TreePath::new(&call.path)?;
+    let path = root.path(&call.path)?;
     let is_line_zero = matches!(call.range, ReadRange::Lines { first: 0, .. });
     if is_line_zero {
         return Err(invalid("lines are counted from 1"));

@@ -1,9 +1,11 @@
-//! Paths beneath the workspace's directory.
+//! Paths beneath the workspace's directory, or beneath the top of the whole tree
+//! where that is only looked at.
 //!
 //! The kernel resolves them (`openat2` with `RESOLVE_BENEATH`), so nothing that
 //! changes meanwhile leads out. It takes every absolute symlink for one that
 //! leaves; those that point below `/workspace` are unfolded here, and the
-//! kernel resolves what comes out of it.
+//! kernel resolves what comes out of it. From the top of the whole tree there is
+//! no way out, and an absolute symlink leads there (`RESOLVE_IN_ROOT`).
 
 use super::fault::{invalid, out_of_tree, refused};
 use super::walk::Walk;
@@ -26,75 +28,107 @@ const LINKS_MAX: usize = 40;
 /// resolved a path with `..` in it.
 const RENAMES_MAX: usize = 64;
 
-/// The workspace's directory.
+/// What paths begin at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Top {
+    /// `/workspace`.
+    Workspace,
+    /// `/`.
+    Whole,
+}
+
+/// The workspace's directory, or the top of the whole tree.
 #[derive(Debug)]
 pub(crate) struct Root {
     directory: OwnedFd,
+    top: Top,
     pub(crate) commits: Arc<Commits>,
 }
 
-/// A path below the workspace's directory: names with single slashes between,
-/// none of them `.`; empty is the directory itself. It may still lead out.
+/// A path below the top: names with single slashes between, none of them `.`;
+/// empty is the top itself. It may still lead out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TreePath(Vec<u8>);
+pub(crate) struct TreePath {
+    top: Top,
+    below: Vec<u8>,
+}
 
 impl TreePath {
-    /// Takes a path as callers write it.
+    /// Takes a path below `/workspace` as callers write it.
     pub(crate) fn new(path: &GuestPath) -> Result<Self, AgentError> {
-        let bytes = path.as_bytes();
-        let relative = match bytes.first() {
-            Some(b'/') => below_workspace(bytes).ok_or_else(|| out_of_tree(path))?,
-            _ => bytes.to_vec(),
-        };
-        Ok(Self::from_bytes(&relative))
+        Self::beneath(Top::Workspace, path)
     }
 
-    fn from_bytes(bytes: &[u8]) -> Self {
-        Self(names(bytes).collect::<Vec<_>>().join(&b'/'))
+    fn beneath(top: Top, path: &GuestPath) -> Result<Self, AgentError> {
+        let bytes = path.as_bytes();
+        match (bytes.first(), top) {
+            (Some(b'/'), _) => {
+                let below = below(top, bytes).ok_or_else(|| out_of_tree(path))?;
+                Ok(Self::from_bytes(top, &below))
+            }
+            (_, Top::Workspace) => Ok(Self::from_bytes(top, bytes)),
+            (_, Top::Whole) => {
+                Ok(Self::from_bytes(top, &[WORKSPACE.as_bytes(), b"/", bytes].concat()))
+            }
+        }
+    }
+
+    fn from_bytes(top: Top, bytes: &[u8]) -> Self {
+        Self { top, below: names(bytes).collect::<Vec<_>>().join(&b'/') }
+    }
+
+    /// The top itself.
+    fn of_top(top: Top) -> Self {
+        Self { top, below: Vec::new() }
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.below
     }
 
-    /// Whether it is the workspace's directory itself.
+    /// Whether it is the top itself.
     pub(crate) fn is_root(&self) -> bool {
-        self.0.is_empty()
+        self.below.is_empty()
     }
 
     /// The name at its end and what is before it.
     pub(crate) fn split(&self) -> Result<(Self, Vec<u8>), AgentError> {
-        let (parent, name) = match self.0.iter().rposition(|byte| *byte == b'/') {
-            Some(at) => (&self.0[..at], &self.0[at + 1..]),
-            None => (&[][..], self.0.as_slice()),
+        let (parent, name) = match self.below.iter().rposition(|byte| *byte == b'/') {
+            Some(at) => (&self.below[..at], &self.below[at + 1..]),
+            None => (&[][..], self.below.as_slice()),
         };
         match name {
             b"" => Err(invalid("/workspace itself cannot be replaced, moved or deleted")),
             b".." => Err(invalid(format!("{self} ends in ..: name what is meant"))),
-            name => Ok((Self(parent.to_vec()), name.to_vec())),
+            name => Ok((Self { top: self.top, below: parent.to_vec() }, name.to_vec())),
         }
     }
 
     /// Something in this directory.
     pub(crate) fn join(&self, name: &[u8]) -> Self {
-        match self.is_root() || name.is_empty() {
-            true => Self([self.0.as_slice(), name].concat()),
-            false => Self([self.0.as_slice(), b"/", name].concat()),
-        }
+        let slash: &[u8] = if self.is_root() || name.is_empty() { b"" } else { b"/" };
+        Self { top: self.top, below: [self.below.as_slice(), slash, name].concat() }
     }
 
     /// As the guest's programs would name it; `None` when no call could.
     pub(crate) fn absolute(&self) -> Option<GuestPath> {
-        let path = [WORKSPACE.as_bytes(), b"/", self.0.as_slice()].concat();
-        let path = if self.is_root() { WORKSPACE.as_bytes().to_vec() } else { path };
-        GuestPath::new(path).ok()
+        GuestPath::new([self.before(), self.below.as_slice()].concat()).ok()
+    }
+
+    /// What stands before the names in an absolute path.
+    fn before(&self) -> &'static [u8] {
+        match (self.top, self.is_root()) {
+            (Top::Whole, _) => b"/",
+            (Top::Workspace, true) => WORKSPACE.as_bytes(),
+            (Top::Workspace, false) => b"/workspace/",
+        }
     }
 }
 
 impl fmt::Display for TreePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let slash = if self.is_root() { "" } else { "/" };
-        write!(f, "{WORKSPACE}{slash}{}", String::from_utf8_lossy(&self.0))
+        let [before, below] = [self.before(), &self.below].map(String::from_utf8_lossy);
+        write!(f, "{before}{below}")
     }
 }
 
@@ -102,11 +136,13 @@ fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".")
 }
 
-/// What of an absolute path lies below `/workspace`.
-fn below_workspace(path: &[u8]) -> Option<Vec<u8>> {
+/// What of an absolute path lies below the top.
+fn below(top: Top, path: &[u8]) -> Option<Vec<u8>> {
     let mut names = names(path);
-    let top = names.next()?;
-    (top == &WORKSPACE.as_bytes()[1..]).then(|| names.collect::<Vec<_>>().join(&b'/'))
+    if top == Top::Workspace && names.next()? != &WORKSPACE.as_bytes()[1..] {
+        return None;
+    }
+    Some(names.collect::<Vec<_>>().join(&b'/'))
 }
 
 /// A name in a directory that was found beneath the root.
@@ -117,13 +153,22 @@ pub(crate) struct Place {
 }
 
 impl Root {
-    /// Opens what stands for `/workspace`.
-    pub(crate) fn open(directory: &Path, commits: Arc<Commits>) -> Result<Self, AgentError> {
+    /// Opens what stands for the top.
+    pub(crate) fn open(
+        top: Top,
+        directory: &Path,
+        commits: Arc<Commits>,
+    ) -> Result<Self, AgentError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::open(directory, flags, Mode::empty()) {
-            Ok(directory) => Ok(Self { directory, commits }),
-            Err(errno) => Err(refused(WORKSPACE, errno)),
+            Ok(directory) => Ok(Self { directory, top, commits }),
+            Err(errno) => Err(refused(TreePath::of_top(top), errno)),
         }
+    }
+
+    /// Takes a path as callers write it: relative to `/workspace`, or absolute.
+    pub(crate) fn path(&self, path: &GuestPath) -> Result<TreePath, AgentError> {
+        TreePath::beneath(self.top, path)
     }
 
     /// Opens what a path leads to, through symlinks within the tree.
@@ -139,7 +184,8 @@ impl Root {
     /// Walks the directory that a path leads to. What commits are staging at
     /// the tree's root is not to be seen.
     pub(crate) fn walk(&self, path: &TreePath, cancel: &Cancel) -> Result<Walk, AgentError> {
-        let commits = path.is_root().then(|| self.commits.clone());
+        let is_commits = path.is_root() && self.top == Top::Workspace;
+        let commits = is_commits.then(|| self.commits.clone());
         let length = path.as_bytes().len();
         Ok(Walk::new(self.open_directory(path)?, length, commits, cancel))
     }
@@ -191,9 +237,9 @@ impl Root {
     /// As [`Self::place`], and makes the directories on the way.
     pub(crate) fn make_place(&self, path: &TreePath) -> Result<Place, AgentError> {
         let (parent, name) = path.split()?;
-        let mut directory = self.resolve(&TreePath(Vec::new()), OFlags::RDONLY | OFlags::DIRECTORY);
-        let mut reached = TreePath(Vec::new());
-        for name in names(&parent.0) {
+        let mut reached = TreePath::of_top(self.top);
+        let mut directory = self.resolve(&reached, OFlags::RDONLY | OFlags::DIRECTORY);
+        for name in names(parent.as_bytes()) {
             reached = reached.join(name);
             let next = match self.resolve(&reached, OFlags::RDONLY | OFlags::DIRECTORY) {
                 Err(Errno::NOENT) => {
@@ -229,7 +275,11 @@ impl Root {
     fn beneath(&self, path: &TreePath, flags: OFlags) -> Result<OwnedFd, Errno> {
         let bytes = if path.is_root() { b".".as_slice() } else { path.as_bytes() };
         let flags = flags | OFlags::CLOEXEC;
-        let within = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let bounds = match self.top {
+            Top::Workspace => ResolveFlags::BENEATH,
+            Top::Whole => ResolveFlags::IN_ROOT,
+        };
+        let within = bounds | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..RENAMES_MAX {
             match openat2(&self.directory, bytes, flags, Mode::empty(), within) {
                 Err(Errno::AGAIN) => {}
@@ -242,10 +292,10 @@ impl Root {
     /// Replaces the first symlink that the kernel takes for one that leaves by
     /// what it points to, if that is below `/workspace`.
     fn unfold(&self, path: &TreePath) -> Result<TreePath, Errno> {
-        let parts: Vec<_> = names(&path.0).collect();
+        let parts: Vec<_> = names(path.as_bytes()).collect();
         for end in 1..=parts.len() {
             let (walked, rest) = parts.split_at(end);
-            let walked = TreePath(walked.join(&b'/'));
+            let walked = TreePath { top: self.top, below: walked.join(&b'/') };
             match self.beneath(&walked, OFlags::PATH) {
                 Err(Errno::XDEV) => {}
                 Ok(_) => continue,
@@ -256,7 +306,7 @@ impl Root {
             let (parent, _) = walked.split().map_err(|_| Errno::XDEV)?;
             let target = follow(&parent, target.as_bytes()).ok_or(Errno::XDEV)?;
             let unfolded = rest.iter().fold(target, |path, name| path.join(name));
-            return if unfolded.0.len() > PATH_MAX {
+            return if unfolded.as_bytes().len() > PATH_MAX {
                 Err(Errno::NAMETOOLONG)
             } else {
                 Ok(unfolded)
@@ -273,12 +323,15 @@ impl AsFd for Root {
     }
 }
 
-/// Where a symlink in a directory points to, if that is below `/workspace` or
+/// Where a symlink in a directory points to, if that is below the top or
 /// relative.
 fn follow(directory: &TreePath, target: &[u8]) -> Option<TreePath> {
     match target.first() {
-        Some(b'/') => Some(TreePath(below_workspace(target)?)),
-        _ => Some(TreePath::from_bytes(&[directory.as_bytes(), b"/", target].concat())),
+        Some(b'/') => Some(TreePath { top: directory.top, below: below(directory.top, target)? }),
+        _ => {
+            let joined = [directory.as_bytes(), b"/", target].concat();
+            Some(TreePath::from_bytes(directory.top, &joined))
+        }
     }
 }
 

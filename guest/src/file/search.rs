@@ -4,7 +4,7 @@ mod lines;
 
 use super::fault::{invalid, refused};
 use super::list::below;
-use super::root::{Root, TreePath};
+use super::root::Root;
 use super::status;
 use super::walk::Entered;
 use crate::work::{Cancel, Stop};
@@ -32,7 +32,7 @@ const MATCH_OVERHEAD: usize = 64;
 /// Answers `FileSearch`.
 pub(super) fn run(root: &Root, call: &FileSearch, cancel: &Cancel) -> Result<FileSearched, Stop> {
     let search = Search::new(call)?;
-    let path = TreePath::new(&call.path)?;
+    let path = root.path(&call.path)?;
     let itself = status::look(root, &path)?;
     let mut page = Page::new(call.limit);
     if itself.file_type != FileType::Directory {

@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 
 /// Answers `FileStat`.
 pub(super) fn run(root: &Root, call: &FileStat, _: &Cancel) -> Result<FileEntry, Stop> {
-    Ok(look(root, &TreePath::new(&call.path)?)?)
+    Ok(look(root, &root.path(&call.path)?)?)
 }
 
 /// What a path names, itself.

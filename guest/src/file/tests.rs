@@ -1,6 +1,6 @@
 //! Changes of files while a commit is stuck.
 
-use super::root::{Root, TreePath};
+use super::root::{Root, Top, TreePath};
 use super::{delete, edit, move_, write};
 use crate::commit::Commits;
 use crate::work::{Cancel, Stop};
@@ -19,7 +19,7 @@ fn r2_no_file_is_changed_before_what_was_interrupted_is_completed() {
     let open = |directory: &tempfile::TempDir| File::open(directory.path()).unwrap().into();
     let commits = Commits::new(open(&tree), open(&private));
     commits.recover().unwrap();
-    let root = Root::open(tree.path(), commits).unwrap();
+    let root = Root::open(Top::Workspace, tree.path(), commits).unwrap();
     let cancel = Cancel::default();
     let path = || GuestPath::new("file").unwrap();
     let text = |text: &str| ByteString(text.as_bytes().to_vec());

@@ -10,6 +10,7 @@ mod host;
 mod hostile;
 mod identity;
 mod input;
+mod inspecting;
 mod kept;
 mod many;
 mod off;

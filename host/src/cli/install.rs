@@ -20,7 +20,7 @@ fn install(matches: &ArgMatches) -> Result<String> {
     // The parser admits no other name.
     let client = tree::client(matches).unwrap_or(Client::Claude);
     let (mut registration, only_show) =
-        tree::registration(matches, Config::from_environment()?.executable);
+        tree::registration(matches, Config::from_environment()?.installed_executable()?);
     // The program starts servers wherever it likes.
     for root in &mut registration.roots {
         *root = std::path::absolute(&*root)

@@ -38,6 +38,8 @@ const GROUPS: &[(&str, &str)] = &[
     ("service", "What is kept going in a workspace under a name"),
     ("shell", "Terminals in a workspace that stay"),
     ("file", "Files of a workspace"),
+    ("snapshot", "What a workspace's disk was, under a name"),
+    ("disk", "What is on the disk of a workspace that is stopped"),
     ("secret", "What programs in a workspace know and nobody else is told"),
     ("patch", "Changes of files, into a workspace"),
     ("sync", "Files of the host, into a workspace"),

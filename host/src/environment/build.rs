@@ -5,8 +5,9 @@
 //! record that says which image is current is written last. A crash at any
 //! instruction leaves the old environment, and garbage for the next to sweep.
 
+use super::known::Known;
 use super::manifest::{BakedAgent, Current, Manifest, TreeRecord, parse_packages};
-use super::recipe::Recipe;
+use super::recipe::{Name, Recipe};
 use super::script::{ROOT, Run};
 use super::{Environment, Environments, IMAGE, MANIFEST, failure, kernel};
 use crate::blocking::blocking;
@@ -76,12 +77,9 @@ impl Environments {
     ) -> Result<Environment> {
         let recipe = self.recipe(name)?;
         let mut task = Task::new(self, options, events, cancellation)?;
-        let lock = self.environment_dir().join(format!("{}.lock", recipe.name.file_stem()));
-        let _lock = task.lock(&lock, recipe.name.as_str()).await?;
+        let _lock = task.lock_environment(&recipe.name).await?;
         ensure_image(&task, recipe).await?;
-        // All environments share it: one that is whole is not made again.
-        task.options.force = false;
-        kernel::ensure_any(&task).await?;
+        task.ensure_kernel().await?;
         self.inspect(name)
     }
 
@@ -125,7 +123,7 @@ pub(super) struct Agent {
 }
 
 impl<'a> Task<'a> {
-    fn new(
+    pub(super) fn new(
         environments: &'a Environments,
         options: BuildOptions,
         events: &'a Events,
@@ -137,6 +135,29 @@ impl<'a> Task<'a> {
         environments.sweep();
         let staging = Staging::new(&environments.staging_dir())?;
         Ok(Self { environments, staging, options, events, cancellation })
+    }
+
+    /// Takes the lock of whoever makes an environment's image.
+    pub(super) async fn lock_environment(&self, name: &Name) -> Result<Lock> {
+        let dir = self.environments.environment_dir();
+        self.lock(&dir.join(format!("{}.lock", name.file_stem())), name.as_str()).await
+    }
+
+    /// Makes sure that there is something to boot an image with. All environments
+    /// share it: one that is whole is not made again.
+    pub(super) async fn ensure_kernel(&mut self) -> Result<()> {
+        self.options.force = false;
+        kernel::ensure_any(self).await
+    }
+
+    /// Who changes their mind by it.
+    pub(super) fn cancellation(&self) -> &CancellationToken {
+        self.cancellation
+    }
+
+    /// Who is told.
+    pub(super) fn events(&self) -> &'a Events {
+        self.events
     }
 
     /// Takes a builder's lock, saying so when it has to wait.
@@ -213,8 +234,8 @@ impl<'a> Task<'a> {
         let path = self.staging.path().join("pyro-agent");
         let to = path.clone();
         let digest = blocking(move || {
-            fs::copy(&from, &to).and_then(|_| Digest::of_file(&to)).map_err(|error| {
-                let message = format!("there is no usable pyro-agent at {}", from.display());
+            from.copy_to(&to).and_then(|()| Digest::of_file(&to)).map_err(|error| {
+                let message = format!("there is no usable pyro-agent at {from}");
                 Error::new(ErrorKind::HostRequirement, message)
                     .hint("install it beside pyro, or set PYRO_AGENT to where it is")
                     .because(error)
@@ -245,6 +266,13 @@ impl<'a> Task<'a> {
                 Ok(None)
             }
         }
+    }
+
+    /// Whether an image is whole.
+    pub(super) async fn intact_image(&self, manifest: &Manifest) -> Result<bool> {
+        let dir = self.environments.image_dir(manifest.root_digest);
+        let intact = self.intact(&dir, IMAGE, manifest.root_digest, manifest.root_size);
+        Ok(intact.await?.is_some())
     }
 
     /// Puts a finished directory on a shelf by its content. What lies there
@@ -284,7 +312,11 @@ async fn ensure_image(task: &Task<'_>, recipe: &Recipe) -> Result<()> {
     let environments = task.environments;
     let agent = task.agent().await?;
     match environments.read_current(&recipe.name) {
-        Ok(manifest) if environments.outdated(recipe, &manifest, Some(agent.digest)).is_empty() => {
+        Ok(manifest)
+            if environments
+                .outdated(&Known::Recipe(recipe), &manifest, Some(agent.digest))
+                .is_empty() =>
+        {
             let dir = environments.image_dir(manifest.root_digest);
             let intact = task.intact(&dir, IMAGE, manifest.root_digest, manifest.root_size).await?;
             if intact.is_some() {
@@ -383,6 +415,8 @@ async fn build_image(
         built_by: version,
         built_at: Timestamp::now(),
         packages: tree.packages.clone(),
+        origin: None,
+        defaults: None,
     };
     record::write(&made.join(MANIFEST), &manifest)?;
     let dir = environments.image_dir(digest);
@@ -391,7 +425,8 @@ async fn build_image(
     if made.exists() {
         record::write(&held.path().join(MANIFEST), &manifest)?;
     }
-    let current = Current { environment: recipe.name.clone(), root_digest: digest };
+    let environment = recipe.name.clone();
+    let current = Current { environment, root_digest: digest, origin: None, blobs: Vec::new() };
     record::write(&environments.current_path(&recipe.name), &current)
 }
 

@@ -1,8 +1,10 @@
 //! The errors of this noun: what went wrong, with what, and what to type next.
 
-use super::recipe::{Name, Recipe};
+use super::manifest::Origin;
+use super::recipe::Name;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
+use crate::oci::Reference;
 use crate::store::record::RecordError;
 use crate::store::verify::Fault;
 use crate::vmm::KernelFlavor;
@@ -18,8 +20,7 @@ const NO_SPACE: &str = "No space left on device";
 /// More changes than this and a name is no likely slip of another.
 const SLIPS_MAX: usize = 3;
 
-pub fn unknown(name: &str, recipes: &[Recipe]) -> Error {
-    let known: Vec<_> = recipes.iter().map(|recipe| recipe.name.as_str()).collect();
+pub fn unknown(name: &str, known: &[&str]) -> Error {
     let nearest = known
         .iter()
         .map(|known| (distance(name, known), known))
@@ -28,6 +29,9 @@ pub fn unknown(name: &str, recipes: &[Recipe]) -> Error {
     let known = known.join(", ");
     let hint = match nearest {
         Some((_, nearest)) => format!("did you mean {nearest}? there are {known}"),
+        None if name.parse::<Reference>().is_ok() => {
+            format!("there are {known}; `pyro env pull {name}` gets it from a registry")
+        }
         None => format!("there are {known}"),
     };
     Error::new(ErrorKind::NotFound, format!("there is no environment {name:?}")).hint(hint)
@@ -53,7 +57,7 @@ pub fn not_built(name: &Name) -> Error {
         .hint(format!("`pyro env build {name}`"))
 }
 
-pub fn pinned_gone(name: &Name, root_digest: Digest) -> Error {
+pub fn pinned_gone(name: &str, root_digest: Digest) -> Error {
     let image = root_digest.short();
     Error::new(ErrorKind::EnvironmentMissing, format!("the image {image} of {name} is gone"))
         .hint("a workspace boots only the image that it was created with: create another one")
@@ -72,6 +76,18 @@ pub fn unknown_kernel(name: &str) -> Error {
 /// What makes it again, whatever is wrong with it.
 pub fn repair(name: &Name) -> String {
     format!("`pyro env build {name} --force`")
+}
+
+/// The name of an environment that has a recipe cannot be another's.
+pub fn name_taken(name: &Name) -> Error {
+    let message = format!("{name} is the name of an environment that pyro builds itself");
+    Error::new(ErrorKind::Conflict, message).hint("give it another one with `--name`")
+}
+
+pub fn no_recipe(name: &Name, origin: &Origin) -> Error {
+    let message = format!("{name} was made of an image and has no recipe to build it by");
+    Error::new(ErrorKind::InvalidInput, message)
+        .hint(format!("{} renews it", origin.way(name.as_str())))
 }
 
 pub fn corrupt(file: &Path, fault: Fault, repair: &str) -> Error {
@@ -168,8 +184,8 @@ mod tests {
 
     #[test]
     fn a_slip_is_recognised() {
-        let recipes = Recipe::built_in();
-        let hint = |name| unknown(name, &recipes).next_step().map(str::to_owned);
+        let names = ["debian:12-base", "debian:12", "debian:12-build"];
+        let hint = |name| unknown(name, &names).next_step().map(str::to_owned);
         let all = "there are debian:12-base, debian:12, debian:12-build";
         assert_eq!(hint("debain:12"), Some(format!("did you mean debian:12? {all}")));
         assert_eq!(hint("debian:12-biuld"), Some(format!("did you mean debian:12-build? {all}")));

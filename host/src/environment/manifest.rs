@@ -1,10 +1,11 @@
 //! What is kept about what was built.
 
-use super::recipe::Name;
-use crate::digest::Digest;
+use super::recipe::{Defaults, Name};
+use crate::digest::{Digest, Sha256};
 use crate::store::record::Record;
 use crate::vmm::KernelFlavor;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which image an environment boots now: the only record that says so.
@@ -14,10 +15,59 @@ pub struct Current {
     pub environment: Name,
     /// Its root image.
     pub root_digest: Digest,
+    /// Where the image comes from that it was made of; nothing if of a recipe.
+    #[serde(default)]
+    pub origin: Option<Origin>,
+    /// The layers of it that are kept.
+    #[serde(default)]
+    pub blobs: Vec<Sha256>,
 }
 
 impl Record for Current {
     const VERSION: u32 = 1;
+}
+
+/// Where an image comes from that others made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Origin {
+    /// How it came here.
+    pub how: How,
+    /// From where: the whole reference, or the path.
+    pub source: String,
+    /// The digest of its manifest; null when it has none.
+    #[schemars(with = "Option<String>")]
+    pub digest: Option<Sha256>,
+}
+
+impl Origin {
+    /// The command that makes an environment of it again.
+    #[must_use]
+    pub fn way(&self, name: &str) -> String {
+        let source = &self.source;
+        match self.how {
+            How::Pulled => format!("`pyro env pull {source} --name {name}`"),
+            How::Imported => format!("`pyro env import {source} --name {name}`"),
+        }
+    }
+
+    /// In a few words.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self.how {
+            How::Pulled => format!("pulled from {}", self.source),
+            How::Imported => format!("imported from {}", self.source),
+        }
+    }
+}
+
+/// How an image came here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// From a registry.
+    Pulled,
+    /// From a file or a directory of the host.
+    Imported,
 }
 
 /// What a root image is and what it was made from; kept beside it.
@@ -43,6 +93,12 @@ pub struct Manifest {
     pub built_at: Timestamp,
     /// What is installed in it, by name.
     pub packages: Vec<Package>,
+    /// Where it comes from, if it was not made of a recipe.
+    #[serde(default)]
+    pub origin: Option<Origin>,
+    /// What its makers say a program gets.
+    #[serde(default)]
+    pub defaults: Option<Defaults>,
 }
 
 impl Record for Manifest {
@@ -158,6 +214,8 @@ mod tests {
                     .into_iter()
                     .map(|(name, version)| Package { name, version })
                     .collect(),
+                origin: None,
+                defaults: None,
             }
         }
     }

@@ -4,6 +4,7 @@
 //! use it meanwhile waits, and whoever wrote down before that he needs it is
 //! seen. So a workspace that is being created loses nothing.
 
+use super::blobs::{hex, partials};
 use super::{Environments, MANIFEST};
 use crate::digest::Digest;
 use crate::error::Result;
@@ -113,6 +114,8 @@ impl Environments {
         prune.leftovers();
         let images_kept = prune.images();
         prune.trees();
+        prune.blobs();
+        prune.partials();
         prune.kernels(images_kept);
         Ok(prune.pruned)
     }
@@ -245,6 +248,36 @@ impl Prune<'_> {
                 })
             },
         );
+    }
+
+    /// Layers stay as long as an environment is made of them.
+    fn blobs(&mut self) {
+        let environments = self.environments;
+        self.shelf(
+            &environments.blobs_dir(),
+            |_| "layer".into(),
+            |dir| {
+                let name = dir.file_name().unwrap_or_default();
+                let current = environments.adopted();
+                let is_needed = current.iter().flat_map(|current| &current.blobs);
+                let is_needed = is_needed.map(|blob| hex(*blob)).any(|hex| *name == *hex);
+                Ok(match digest_of(dir) {
+                    Some(_) if !is_needed => Judgement::UNNEEDED,
+                    Some(_) | None => Judgement::Needed,
+                })
+            },
+        );
+    }
+
+    fn partials(&mut self) {
+        for (path, _lock) in partials(&self.environments.partial_dir()) {
+            let bytes = disk_usage(&path);
+            let removed = if self.options.dry_run { Ok(()) } else { fs::remove_file(&path) };
+            match removed {
+                Ok(()) => self.tell("a layer that broke off".into(), path, bytes),
+                Err(error) => self.regret(&path, &error.to_string()),
+            }
+        }
     }
 
     /// Kernels stay as long as there is an image to boot with them.

@@ -1,7 +1,11 @@
 //! What an environment is made from: images/environments/*.toml.
 
+use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::oci::Reference;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The recipes that come with pyro.
@@ -11,11 +15,15 @@ const BUILT_IN: [(&str, &str); 3] = [
     ("debian-12-build.toml", include_str!("../../../images/environments/debian-12-build.toml")),
 ];
 
-/// The longest name of an environment, so that file names stay short.
+/// The longest name that is not a reference, so that file names stay short.
 const NAME_MAX: usize = 64;
 
+/// The longest name: a reference with a tag and a digest.
+const REFERENCE_MAX: usize = 512;
+
 /// An environment's name, such as `debian:12-build`: two words of lower-case
-/// letters, digits, dots and dashes with a colon between, or one.
+/// letters, digits, dots and dashes with a colon between, or one; or the reference
+/// of an image, such as `ghcr.io/org/app:1.2`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
@@ -27,10 +35,15 @@ impl Name {
         &self.0
     }
 
-    /// The name as files are called. No two names share one: a name has no `_`.
+    /// The name as files are called. No two names share one: a plain name has no
+    /// `_`, and the stem of a reference begins with it.
     #[must_use]
     pub fn file_stem(&self) -> String {
-        self.0.replace(':', "_")
+        if is_plain(&self.0) {
+            self.0.replace(':', "_")
+        } else {
+            format!("_{}", Digest::of(self.0.as_bytes()).hex())
+        }
     }
 }
 
@@ -50,13 +63,18 @@ impl TryFrom<String> for Name {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let words = text.split(':').collect::<Vec<_>>();
-        if text.len() <= NAME_MAX && words.len() <= 2 && words.iter().all(|word| is_word(word)) {
+        let is_reference = || text.len() <= REFERENCE_MAX && text.parse::<Reference>().is_ok();
+        if is_plain(&text) || is_reference() {
             Ok(Self(text))
         } else {
             Err("an environment's name is like `debian:12`")
         }
     }
+}
+
+fn is_plain(text: &str) -> bool {
+    let words = text.split(':').collect::<Vec<_>>();
+    text.len() <= NAME_MAX && words.len() <= 2 && words.iter().all(|word| is_word(word))
 }
 
 /// A letter or digit, then letters, digits, dots, dashes and pluses: Debian's
@@ -91,18 +109,51 @@ pub struct Recipe {
 }
 
 /// What a program in the guest gets that does not ask for anything else.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Defaults {
     /// The directory it starts in.
     pub cwd: String,
     /// The user it runs as.
     pub user: String,
+    /// Its variables, on top of the guest's own.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// What runs when no command is named: its first words.
+    #[serde(default)]
+    pub entrypoint: Vec<String>,
+    /// What runs when no command is named: the rest.
+    #[serde(default)]
+    pub cmd: Vec<String>,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { cwd: "/workspace".into(), user: "root".into() }
+        Self {
+            cwd: "/workspace".into(),
+            user: "root".into(),
+            env: BTreeMap::new(),
+            entrypoint: Vec::new(),
+            cmd: Vec::new(),
+        }
+    }
+}
+
+impl Defaults {
+    /// The variables with a caller's own, which go before them.
+    #[must_use]
+    pub fn with(&self, own: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let bytes = |text: &String| text.clone().into_bytes();
+        let all = self.env.iter().map(|(name, value)| (bytes(name), bytes(value)));
+        all.chain(own).collect()
+    }
+
+    /// The command that runs when none is named; `None` if it does not say.
+    #[must_use]
+    pub fn command(&self) -> Option<Vec<Vec<u8>>> {
+        let words: Vec<_> = self.entrypoint.iter().chain(&self.cmd).collect();
+        let argv = words.into_iter().map(|word| word.clone().into_bytes()).collect::<Vec<_>>();
+        (!argv.is_empty()).then_some(argv)
     }
 }
 
@@ -184,7 +235,7 @@ mod tests {
                 description, suite, source_date_epoch, packages,
                 distribution: "debian".into(),
                 distribution_version: "12".into(),
-                defaults: Defaults { cwd, user: "root".into() },
+                defaults: Defaults { cwd, ..Defaults::default() },
             }
         }
     }
@@ -202,8 +253,11 @@ mod tests {
             let stem = name.file_stem();
             let components: Vec<_> = Path::new(&stem).components().collect();
             prop_assert!(matches!(components.as_slice(), [Component::Normal(_)]), "{}", stem);
-            prop_assert!(!stem.starts_with('.'));
-            prop_assert_eq!(stem.replace('_', ":"), name.as_str());
+            prop_assert!(!stem.starts_with('.') && stem.len() <= 80);
+            match stem.strip_prefix('_') {
+                Some(hex) => prop_assert_eq!(hex, Digest::of(name.as_str().as_bytes()).hex()),
+                None => prop_assert_eq!(stem.replace('_', ":"), name.as_str()),
+            }
         }
 
         #[test]

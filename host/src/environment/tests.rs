@@ -67,7 +67,7 @@ impl Lab {
             settings: home.path().join("config.toml"),
             qemu: None,
             firecracker: None,
-            agent: home.path().join("pyro-agent"),
+            agent: home.path().join("pyro-agent").into(),
             executable: home.path().join("pyro"),
             kernel: None,
             vmm: None,
@@ -92,7 +92,7 @@ impl Lab {
     }
 
     fn agent(&self, content: &str) {
-        fs::write(&self.config.agent, content).expect("written");
+        fs::write(self.home.path().join("pyro-agent"), content).expect("written");
     }
 
     fn environments(&self) -> Environments {

@@ -80,7 +80,8 @@ pub enum FetchError {
 
 impl FetchError {
     /// Whether the same may go well a moment later.
-    pub(super) fn is_passing(&self) -> bool {
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
         match self {
             Self::Broken { .. } | Self::Silent { .. } | Self::Unreachable { .. } => true,
             Self::Url(_)

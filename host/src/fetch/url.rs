@@ -78,6 +78,21 @@ impl Url {
         Self::new(self.https, self.authority.as_str(), &path)
     }
 
+    /// The host alone.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.authority.host()
+    }
+
+    /// The same with a query behind what it has of one.
+    ///
+    /// # Errors
+    /// When the query is none.
+    pub fn asking(&self, query: &str) -> Result<Self, BadUrl> {
+        let sign = if self.path.query().is_some() { '&' } else { '?' };
+        Self::new(self.https, self.authority.as_str(), &format!("{}{sign}{query}", self.path))
+    }
+
     fn scheme(&self) -> &'static str {
         if self.https { "https" } else { "http" }
     }

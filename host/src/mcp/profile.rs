@@ -72,6 +72,7 @@ const CORE: &[Offer] = &[
     Offer {
         tool: "workspace_create",
         without: &[
+            "from",
             "labels",
             "secrets",
             "vcpu_count",
@@ -109,7 +110,7 @@ const CORE: &[Offer] = &[
         without: &["patch_file", "strip", "dry_run", "reverse"],
     },
     Offer { tool: "workspace_export", without: &["format", "max_bytes"] },
-    whole("workspace_reset"),
+    Offer { tool: "workspace_reset", without: &["snapshot"] },
     whole("workspace_delete"),
 ];
 

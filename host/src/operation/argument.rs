@@ -1,6 +1,7 @@
 //! Arguments that operations share. Each type defines once what it accepts:
 //! for the command line, for JSON and in the schema.
 
+mod chosen_command;
 mod command_line;
 mod host_path;
 mod label;
@@ -15,9 +16,11 @@ mod secret;
 mod service;
 mod shell;
 mod signal;
+mod snapshot;
 mod variable;
 mod workspace;
 
+pub use chosen_command::ChosenCommand;
 pub use command_line::{CommandLine, TTY};
 pub use host_path::HostPath;
 pub use label::{Label, Labels};
@@ -37,5 +40,6 @@ pub use secret::{FileOfSecret, NewSecrets, SecretVariables};
 pub use service::ServiceRef;
 pub use shell::{Cols, NoShell, Rows, ShellRef, terminal_size};
 pub use signal::{NoSignal, SignalRef};
+pub use snapshot::{ForkOf, NoForkOf};
 pub use variable::{Variable, Variables};
 pub use workspace::WorkspaceRef;

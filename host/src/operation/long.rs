@@ -2,7 +2,9 @@
 
 use super::Context;
 use crate::Result;
+use crate::agent::AgentClient;
 use crate::event::Event;
+use crate::id::WorkspaceId;
 use crate::workspace::Live;
 use std::pin::pin;
 use std::time::Duration;
@@ -20,8 +22,19 @@ pub(super) async fn told<T>(
     context: &Context,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let stage = Event::Stage { name: stage, subject: live.id().to_string() };
-    tell(stage, || live.agent().passed(), context, work).await
+    told_by(stage, live.id(), live.agent(), context, work).await
+}
+
+/// The same in whatever guest has something of the workspace.
+pub(super) async fn told_by<T>(
+    stage: &'static str,
+    id: WorkspaceId,
+    agent: &AgentClient,
+    context: &Context,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let stage = Event::Stage { name: stage, subject: id.to_string() };
+    tell(stage, || agent.passed(), context, work).await
 }
 
 async fn tell<T>(

@@ -10,13 +10,27 @@ const TYPED_MAX: usize = 200;
 
 /// Says where to look, unless the error says it already.
 pub(super) fn point_out(error: &mut Error, workspace: WorkspaceId, path: &GuestPath) {
+    point_to(error, path, |directory| {
+        format!(
+            "`pyro workspace file list {workspace}{directory}`, or `ls` in the guest, shows what is \
+             there"
+        )
+    });
+}
+
+/// The same for what is on the disk of a workspace that does not run.
+pub(super) fn point_out_on_disk(error: &mut Error, workspace: WorkspaceId, path: &GuestPath) {
+    point_to(error, path, |directory| {
+        format!("`pyro workspace disk list {workspace}{directory}` shows what is there")
+    });
+}
+
+fn point_to(error: &mut Error, path: &GuestPath, hint: impl FnOnce(String) -> String) {
     if error.kind() != ErrorKind::NotFound || error.next_step().is_some() {
         return;
     }
     let directory = parent(path).map(|parent| format!(" {parent}")).unwrap_or_default();
-    error.set_hint(format!(
-        "`pyro workspace file list {workspace}{directory}`, or `ls` in the guest, shows what is there"
-    ));
+    error.set_hint(hint(directory));
 }
 
 /// The directory that a path is in, as it is typed; `None` when it is the

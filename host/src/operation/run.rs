@@ -1,8 +1,8 @@
 //! One program in a fresh machine.
 
 use super::argument::{
-    CommandLine, MemMib, NetworkConnections, NetworkKibPerSecond, NetworkRule, OutputLimit,
-    PathInGuest, TimeoutSeconds, Variable, Variables, VcpuCount, WantedNetwork,
+    ChosenCommand, CommandLine, MemMib, NetworkConnections, NetworkKibPerSecond, NetworkRule,
+    OutputLimit, PathInGuest, TimeoutSeconds, Variable, Variables, VcpuCount, WantedNetwork,
 };
 use super::output::{Collector, HEADINGS, Output, ending};
 use super::{Answer, Context, Effect, Operation, Page, Streams};
@@ -28,10 +28,12 @@ pub struct Run {
     /// The environment to boot, such as `debian:12`.
     pub environment: String,
     /// What to run: a string is a line for the guest's shell, an array is a
-    /// program and its arguments.
+    /// program and its arguments; what the environment's image says if not given.
     #[command(flatten)]
-    pub command: CommandLine,
-    /// Where to run it in the guest, `/workspace` if not given.
+    #[serde(default)]
+    pub command: ChosenCommand,
+    /// Where to run it in the guest; the environment says if not given, mostly
+    /// `/workspace`.
     #[arg(long, value_name = "DIR")]
     #[serde(default)]
     #[schemars(with = "PathInGuest")]
@@ -43,7 +45,7 @@ pub struct Run {
     #[schemars(with = "Variables")]
     pub env: Vec<Variable>,
     /// The guest's user to run it as, by name or number, and optionally a group:
-    /// `USER[:GROUP]`; root if not given.
+    /// `USER[:GROUP]`; the environment's default if not given, mostly root.
     #[arg(long, value_name = "USER")]
     #[serde(default)]
     #[schemars(with = "String")]
@@ -114,6 +116,7 @@ fn timeout_in_json() -> Option<TimeoutSeconds> {
 const USAGE: &str = "\
 pyro run [OPTIONS] <ENVIRONMENT> -- <ARG>...
        pyro run [OPTIONS] <ENVIRONMENT> --shell <LINE>
+       pyro run [OPTIONS] <ENVIRONMENT>
        pyro run -it [OPTIONS] <ENVIRONMENT> [-- <ARG>...]";
 
 const EXAMPLES: &str = "\
@@ -133,7 +136,7 @@ impl Run {
     pub fn new(environment: impl Into<String>, command: impl Into<CommandLine>) -> Self {
         Self {
             environment: environment.into(),
-            command: command.into(),
+            command: ChosenCommand(Some(command.into())),
             cwd: None,
             env: Vec::new(),
             user: None,
@@ -156,7 +159,7 @@ impl Run {
 pub struct RunAnswer {
     /// The environment that was booted.
     pub environment: String,
-    /// The command as it was asked for.
+    /// The command as it was asked for, or as the environment says it.
     #[schemars(with = "CommandLine")]
     pub command: CommandLine,
     /// The program's exit code; 124 after a time-out, 128+N after signal N.
@@ -232,7 +235,8 @@ impl Operation for Run {
             },
         };
         let ran = workspace::run(pyro, request, context).await?;
-        Ok(RunAnswer::new(self.environment, self.command, ran, collector.finish()))
+        let command = self.command.0.unwrap_or_else(|| CommandLine::of_argv(&ran.argv));
+        Ok(RunAnswer::new(self.environment, command, ran, collector.finish()))
     }
 }
 
@@ -306,6 +310,7 @@ mod tests {
         collected.push(Stream::Stderr, stderr);
         let ran = Ran {
             removed: true,
+            argv: Vec::new(),
             refused: vec!["resolve evil.org by otherwise".into()],
             id: "0123456789ab".parse().unwrap(),
             outcome,

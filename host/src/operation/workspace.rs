@@ -3,6 +3,7 @@
 mod create;
 mod delete;
 mod diff;
+mod disk;
 mod events;
 mod exec;
 mod export;
@@ -20,6 +21,7 @@ mod resume;
 mod secret;
 mod service;
 mod shell;
+mod snapshot;
 mod start;
 mod status;
 mod stop;
@@ -32,6 +34,7 @@ pub use delete::{WorkspaceDelete, WorkspaceDeleted};
 pub use diff::{
     ChangeStatus, ChangeSummary, ChangedEntry, ChangedType, WorkspaceDiff, WorkspaceDiffAnswer,
 };
+pub use disk::{DiskExport, DiskExportAnswer, DiskFormat, DiskList, DiskRead};
 pub use events::{WorkspaceEvents, WorkspaceHistory};
 pub use exec::{ExecState, WorkspaceExec, WorkspaceExecAnswer};
 pub use export::{ExportFormat, WorkspaceExport, WorkspaceExportAnswer};
@@ -70,6 +73,10 @@ pub use shell::{
     ShellClose, ShellCloseAnswer, ShellCondition, ShellFacts, ShellList, ShellListAnswer,
     ShellOpen, ShellRead, ShellReadAnswer, ShellResize, ShellSignal, ShellSignalAnswer, ShellWrite,
     ShellWriteAnswer,
+};
+pub use snapshot::{
+    SnapshotAnswer, SnapshotCreate, SnapshotDelete, SnapshotDeleted, SnapshotKind, SnapshotList,
+    SnapshotListAnswer, SnapshotRename, SnapshotReport, SnapshotState,
 };
 pub use start::WorkspaceStart;
 pub use status::{MachineStatus, WorkspaceStatus, WorkspaceStatusAnswer};

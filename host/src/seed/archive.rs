@@ -2,7 +2,7 @@
 
 pub(crate) mod compression;
 mod extension;
-mod header;
+pub(crate) mod header;
 pub(crate) mod limited;
 pub(crate) mod tar;
 

@@ -18,9 +18,10 @@ mod directory;
 mod format;
 mod metadata;
 mod output;
+mod xattr;
 
 use super::entry::{Bytes, Content, Entry, Kind, Mtime};
-use super::tree::{Stored, Tree};
+use super::tree::{NodeId, Stored, Tree};
 use super::walk::Visitor;
 use crate::error::{Error, ErrorKind, Result};
 use format::{BLOCK, Superblock};
@@ -42,6 +43,7 @@ pub struct Writer {
     tree: Tree,
     chunks_left: data::ChunksLeft,
     bytes_stored: u64,
+    what: &'static str,
 }
 
 /// What became of it.
@@ -61,10 +63,44 @@ impl Writer {
     /// # Errors
     /// When the host's system refuses.
     pub fn new(file: File) -> Result<Self> {
-        let own = file.try_clone().map_err(|error| Error::io("cannot write the seed", error))?;
-        let output = Output::new(own)?;
+        Self::of(file, "seed")
+    }
+
+    /// The same, for what messages call so.
+    ///
+    /// # Errors
+    /// As [`Writer::new`].
+    pub fn of(file: File, what: &'static str) -> Result<Self> {
+        let own = file
+            .try_clone()
+            .map_err(|error| Error::io(format!("cannot write the {what}"), error))?;
+        let output = Output::new(own, what)?;
         let tree = Tree::new(0o755, Mtime::default());
-        Ok(Self { file, output, tree, chunks_left: data::ChunksLeft::default(), bytes_stored: 0 })
+        let chunks_left = data::ChunksLeft::default();
+        Ok(Self { file, output, tree, chunks_left, bytes_stored: 0, what })
+    }
+
+    /// The tree so far.
+    pub fn tree(&mut self) -> &mut Tree {
+        &mut self.tree
+    }
+
+    /// Stores the content of a file, for the tree to name.
+    ///
+    /// # Errors
+    /// When it cannot be read, or the image not be written.
+    pub fn store(&mut self, size: u64, content: &mut dyn Content) -> Result<Stored> {
+        self.bytes_stored = self.bytes_stored.saturating_add(size);
+        data::store(size, content, &mut self.chunks_left, &mut self.output)
+    }
+
+    /// Writes everything that is still missing of an image whose root is the
+    /// tree's own. The file is not flushed.
+    ///
+    /// # Errors
+    /// When the image cannot be written.
+    pub fn finish_root(self) -> Result<Written> {
+        self.finish_with(Tree::ROOT, b"pyro-root")
     }
 
     /// Writes everything that is still missing. The file is not flushed.
@@ -77,6 +113,10 @@ impl Writer {
         let mut content = Bytes(&table);
         let table = data::store(length, &mut content, &mut self.chunks_left, &mut self.output)?;
         let top = self.tree.enclose(TREE, (HARD_LINKS, table));
+        self.finish_with(top, b"pyro-seed")
+    }
+
+    fn finish_with(mut self, top: NodeId, volume: &[u8; 9]) -> Result<Written> {
         let plan = metadata::Plan::new(&self.tree, top);
         let inode_count = plan.inode_count();
         let (metadata_block, root_nid) = plan.write(&mut self.output)?;
@@ -86,10 +126,17 @@ impl Writer {
         // Of the form that says: made in a way of its own (RFC 9562, version 8).
         uuid[6] = 0x80 | uuid[6] & 0x0f;
         uuid[8] = 0x80 | uuid[8] & 0x3f;
-        let superblock = Superblock { root_nid, inode_count, block_count, metadata_block, uuid };
+        let superblock = Superblock {
+            root_nid,
+            inode_count,
+            block_count,
+            metadata_block,
+            uuid,
+            volume: *volume,
+        };
         self.file
             .write_all_at(&superblock.block(), 0)
-            .map_err(|error| Error::io("cannot write the seed", error))?;
+            .map_err(|error| Error::io(format!("cannot write the {}", self.what), error))?;
         let length = u64::from(block_count) * BLOCK as u64;
         Ok(Written { digest, length, content_bytes: self.bytes_stored })
     }
@@ -103,13 +150,10 @@ impl Visitor for Writer {
 
     fn entry(&mut self, entry: &Entry, content: &mut dyn Content) -> Result<()> {
         let stored: Option<Stored> = match entry.kind {
-            Kind::File { size } => {
-                self.bytes_stored = self.bytes_stored.saturating_add(size);
-                Some(data::store(size, content, &mut self.chunks_left, &mut self.output)?)
-            }
+            Kind::File { size } => Some(self.store(size, content)?),
             Kind::Directory | Kind::Symlink(_) | Kind::HardLink(_) => None,
         };
-        self.tree.insert(entry, stored)
+        self.tree.insert(entry, stored).map(drop)
     }
 }
 

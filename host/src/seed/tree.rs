@@ -25,8 +25,41 @@ pub struct Node {
     pub mtime: Mtime,
     /// How many names it has; of a directory see [`Node::link_count`].
     names: u32,
+    /// Whose it is, and what else is known of it.
+    pub attributes: Attributes,
     /// What it is.
     pub body: Body,
+}
+
+/// What root images know of a node besides. In a seed everything is root's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its extended attributes, each name once.
+    pub xattrs: Box<[Xattr]>,
+}
+
+/// An extended attribute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Xattr {
+    /// What comes before the first point of its name.
+    pub space: XattrSpace,
+    /// The rest of its name: 1 to 255 bytes.
+    pub name: Box<[u8]>,
+    /// Its value, of at most 64 KiB.
+    pub value: Box<[u8]>,
+}
+
+/// The kinds of extended attributes that images have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum XattrSpace {
+    /// `user.`: programs' own.
+    User,
+    /// `security.`: capabilities of files.
+    Security,
 }
 
 /// What a node is.
@@ -69,7 +102,7 @@ pub enum Blocks {
 
 impl Node {
     fn new(mode: u32, mtime: Mtime, body: Body) -> Self {
-        Self { mode, mtime, names: 0, body }
+        Self { mode, mtime, names: 0, attributes: Attributes::default(), body }
     }
 
     /// What it holds, if it is a directory.
@@ -139,7 +172,7 @@ impl Tree {
     /// # Errors
     /// When its parent is no directory, its target is not there, or it would
     /// replace a directory with something in it.
-    pub fn insert(&mut self, entry: &Entry, stored: Option<Stored>) -> Result<()> {
+    pub fn insert(&mut self, entry: &Entry, stored: Option<Stored>) -> Result<NodeId> {
         let parent = self.parent_of(&entry.path)?;
         let name = entry.path.name();
         let old = self.node(parent).children().and_then(|children| children.get(name)).copied();
@@ -150,7 +183,7 @@ impl Tree {
                 {
                     let node = &mut self.nodes[old.0 as usize];
                     (node.mode, node.mtime) = (entry.mode, entry.mtime);
-                    return Ok(());
+                    return Ok(old);
                 }
                 self.add(entry, Body::Directory(BTreeMap::new()))?
             }
@@ -168,7 +201,13 @@ impl Tree {
                     bad(format!("`{}` is a hard link to `{target}`, no such file", entry.path))
                 })?,
         };
-        self.replace(parent, name, old, new, &entry.path)
+        self.replace(parent, name, old, new, &entry.path)?;
+        Ok(new)
+    }
+
+    /// Says whose a node is.
+    pub fn set_attributes(&mut self, id: NodeId, attributes: Attributes) {
+        self.nodes[id.index()].attributes = attributes;
     }
 
     fn replace(

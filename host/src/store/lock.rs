@@ -121,14 +121,14 @@ fn open_dir(path: &Path) -> io::Result<File> {
 }
 
 fn open_or_create(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-        .open(path)
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(OFlags::NOFOLLOW.bits() as i32);
+    let made = options.clone().write(true).create(true).truncate(false).mode(0o600).open(path);
+    match made {
+        // Whoever only asks who has it is still told.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => options.open(path),
+        made => made,
+    }
 }
 
 /// `WouldBlock` when somebody is in the way.

@@ -4,7 +4,7 @@ use super::console::Console;
 use super::secrets::hand_over;
 use super::trunk::{Trunk, broken};
 use super::way::Way;
-use super::{Assignment, Endpoint, Guest, LAST_BREATH, Ready};
+use super::{Assignment, Endpoint, Guest, LAST_BREATH, Purpose, Ready};
 use crate::egress::gateway::wire::Cable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::fill_random;
@@ -14,9 +14,11 @@ use crate::vmm::{Link, Place, Vmm};
 use futures::future::pending;
 use pyro_protocol::channel::ChannelError;
 use pyro_protocol::handshake::{Announcement, MAGIC};
+use pyro_protocol::inspect::Inspect;
 use pyro_protocol::power::{Activate, ENTROPY_LEN};
 use pyro_protocol::{ByteString, FrameKind, FrameReader};
 use std::fs::File;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
@@ -30,6 +32,15 @@ const VMM_LOCK: &str = "vmm.lock";
 
 /// How long a killed VMM may take to be gone: the kernel frees the guest's memory.
 const DYING_MAX: Duration = Duration::from_secs(10);
+
+/// Waits until no VMM writes the disks in a workspace's directory any more, and
+/// keeps it so: that of a supervisor that was killed may outlive it by a moment.
+///
+/// # Errors
+/// `Conflict` when one does not end.
+pub async fn without_vmm(directory: &Path) -> Result<Lock> {
+    Lock::take(&directory.join(VMM_LOCK), Mode::Shared, DYING_MAX).await
+}
 
 /// What a guest that came up has besides its process.
 pub(super) struct Up {
@@ -238,16 +249,23 @@ async fn activate(way: &Way, assignment: &Assignment, secrets: &Secrets) -> Resu
         let mut connection = way.read_clock().await?;
         let mut entropy = vec![0; ENTROPY_LEN];
         fill_random(&mut entropy);
-        let request = Activate {
-            entropy: ByteString(entropy),
-            // The guest may claim to live at the end of all time.
-            clock_offset_ns: connection.clock.ahead_ns.saturating_neg(),
-            hostname: assignment.workspace.hostname(),
-            machine_id: assignment.workspace.machine_id(),
-            seeded: assignment.seeded,
-        };
+        let (entropy, seeded) = (ByteString(entropy), assignment.seeded);
+        // The guest may claim to live at the end of all time.
+        let clock_offset_ns = connection.clock.ahead_ns.saturating_neg();
+        let (hostname, machine_id) =
+            (assignment.workspace.hostname(), assignment.workspace.machine_id());
         // All of this has a deadline together.
-        connection.call(request, Duration::MAX).await.map_err(unfit)?;
+        match assignment.purpose {
+            Purpose::Work => {
+                let request = Activate { entropy, clock_offset_ns, hostname, machine_id, seeded };
+                connection.call(request, Duration::MAX).await.map_err(unfit)?;
+            }
+            Purpose::Inspection => {
+                let request = Inspect { entropy, clock_offset_ns, seeded };
+                let inspecting = connection.call(request, Duration::MAX).await;
+                inspecting.map_err(|error| outdated(unfit(error), assignment))?;
+            }
+        }
         if !secrets.is_empty() {
             hand_over(way, secrets).await.map_err(unfit)?;
         }
@@ -260,6 +278,15 @@ async fn activate(way: &Way, assignment: &Assignment, secrets: &Secrets) -> Resu
             format!("the guest did not mount its disks within {} s", deadline.as_secs()),
         ))
     })
+}
+
+/// What to do about a kernel that is older than what is asked of it.
+fn outdated(error: Error, assignment: &Assignment) -> Error {
+    if error.kind() != ErrorKind::Unsupported {
+        return error;
+    }
+    let flavor = assignment.machine.kernel_flavor;
+    error.hint(format!("make it again: `pyro env build debian:12 --kernel {flavor} --force`"))
 }
 
 /// What an agent says to refuse its workspace was not asked for by the caller,

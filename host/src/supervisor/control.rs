@@ -16,7 +16,7 @@ use std::marker::PhantomData;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
@@ -111,7 +111,12 @@ impl<O: Order> Reply<O> {
         drop(self.answer_and_attend(outcome).await);
     }
 
-    /// The same; what is given back is over when whoever gave the order has left.
+    /// Returns when whoever gave the order has left.
+    pub async fn leaves(&mut self) {
+        left(&mut self.client).await;
+    }
+
+    /// Says what came of the order; what is given back is over when whoever gave the order has left.
     pub async fn answer_and_attend(
         mut self,
         outcome: Result<O::Outcome>,
@@ -121,10 +126,13 @@ impl<O: Order> Reply<O> {
             line.push(b'\n');
             drop(self.client.write_all(&line).await);
         }
-        let mut client = self.client;
-        // He has nothing more to say.
-        async move { drop(client.read_u8().await) }.boxed()
+        left(self.client).boxed()
     }
+}
+
+/// Returns when a client has left, who has nothing more to say.
+async fn left(mut client: impl AsyncRead + Unpin) {
+    drop(client.read_u8().await);
 }
 
 /// That whoever gave an order is still there, for as long as this is.

@@ -88,6 +88,8 @@ fn spawn(config: &Config, assignment: &Assignment, lease: OwnedFd, lock: &File) 
         log.try_clone().map_err(|error| Error::io("cannot keep a supervisor's log", error))?;
     let lock = lock.as_fd().as_raw_fd();
     let mut command = Command::new(&config.executable);
+    // Its file may be called anything, or /proc/self/exe.
+    command.arg0("pyro");
     command.arg(ARGUMENT).env_clear().current_dir("/").stdin(lease).stdout(log).stderr(errors);
     // SAFETY: both calls are async-signal-safe. The lock is held for as long as
     // the descriptor is open in the supervisor, which need not know its number.

@@ -6,6 +6,7 @@ use crate::vmm::Metrics;
 use pyro_protocol::service::ServiceName;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 
 /// An order as its giver sees it: what to say and what comes of it.
 pub trait Order: Into<AnyOrder> {
@@ -69,6 +70,7 @@ orders! {
     ListPorts -> Vec<Published>;
     ClaimPorts -> ClaimId;
     SettlePorts -> Vec<Published>;
+    CopyDisk -> DiskCopied;
 }
 
 /// Power the guest off in good order, and end.
@@ -123,6 +125,24 @@ pub struct Resumed {
     pub already: bool,
     /// Why its clock is late, if it is.
     pub clock_is_late: Option<String>,
+}
+
+/// Copy the guest's disk while the guest stands still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyDisk {
+    /// The disk.
+    pub from: PathBuf,
+    /// Where the copy is to be; nothing is there yet.
+    pub to: PathBuf,
+}
+
+/// The disk is copied, and the guest goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskCopied {
+    /// Whether the copy shares its blocks with the disk.
+    pub by_reference: bool,
+    /// How long the guest stood still for it.
+    pub still_ms: u64,
 }
 
 /// Say what the VMM has counted.

@@ -91,6 +91,28 @@ impl Guest {
         self.turn(told, Turn::Resume, None).await.map(|()| false)
     }
 
+    /// Makes it stand still for a moment: nobody is told, calls wait.
+    pub(super) async fn stand_still(&mut self) -> Result<()> {
+        let Err(error) = self.ask(Turn::Pause).await else { return Ok(()) };
+        // It may still do it once it comes to itself; then this too, in order.
+        drop(timeout(UNDO_MAX, self.ask(Turn::Resume)).await);
+        Err(error)
+    }
+
+    /// Lets it go on after that moment, with the right time. One that does not is
+    /// told to stand still.
+    pub(super) async fn go_on(&mut self, told: &mut Told, still: Duration) -> Result<()> {
+        if let Err(error) = self.ask(Turn::Resume).await {
+            told.tell(Some(Timestamp::now()))?;
+            return Err(error);
+        }
+        if still > CLOCK_SLACK {
+            // A clock that is late is no reason to call the rest in question.
+            drop(self.set_clock().await);
+        }
+        Ok(())
+    }
+
     async fn turn(
         &mut self,
         told: &mut Told,

@@ -14,7 +14,7 @@ mod machine;
 mod metrics;
 pub mod release;
 
-use super::{Link, Machine, Metrics, Place, Started, Vmm, VmmProcess};
+use super::{Access, Link, Machine, Metrics, Place, Started, Vmm, VmmProcess};
 use crate::config::Config;
 use crate::confine::{self, Confined, Confinement, Jailer, Limits};
 use crate::error::{Error, ErrorKind, Result};
@@ -61,6 +61,7 @@ mod seen {
     pub const ROOT_IMAGE: &str = "/root.img";
     pub const DISK: &str = "/disk.img";
     pub const SEED: &str = "/seed.img";
+    pub const COPY: &str = "/copy.img";
     pub const SOCKETS: &str = "/sockets";
     pub const API: &str = "/sockets/api.sock";
     pub const VSOCK: &str = "/sockets/vsock.sock";
@@ -134,7 +135,16 @@ impl Firecracker {
         // Private to its owner, who is to be the VMM.
         confine::give(&machine.seed)?;
         confinement.see_as(&machine.seed, seen::SEED);
-        confinement.see_writable(&machine.disk, seen::DISK)?;
+        match machine.disk_access {
+            Access::Write => confinement.see_writable(&machine.disk, seen::DISK)?,
+            Access::Read => {
+                confine::give(&machine.disk)?;
+                confinement.see_as(&machine.disk, seen::DISK);
+            }
+        }
+        if let Some(copy) = &machine.copy {
+            confinement.see_writable(copy, seen::COPY)?;
+        }
         confinement.see_device(Path::new("/dev/kvm"), place.directory)?;
         confinement.share(&place.directory.join(DIRECTORY), seen::SOCKETS)?;
         let guest_memory = u64::from(machine.mem_mib) << 20;

@@ -3,7 +3,7 @@
 mod command_line;
 mod qmp;
 
-use super::{Link, Machine, Metrics, Place, Rung, Started, Vmm, VmmProcess};
+use super::{Access, Link, Machine, Metrics, Place, Rung, Started, Vmm, VmmProcess};
 use crate::confine::{self, Confined, Confinement, Limits};
 use crate::error::{Error, ErrorKind, Result};
 use command_line::{CommandLine, Descriptors};
@@ -112,8 +112,9 @@ impl Qemu {
         let (errors, errors_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| Error::io("cannot make a pipe", error.into()))?;
         let root_image = open(&machine.root_image, false)?;
-        let disk = open(&machine.disk, true)?;
+        let disk = open(&machine.disk, machine.disk_access == Access::Write)?;
         let seed = open(&machine.seed, false)?;
+        let copy = machine.copy.as_deref().map(|copy| open(copy, true)).transpose()?;
 
         let mut confinement = Confinement::new(&self.program);
         confinement.see(LIBRARIES.iter().map(Path::new));
@@ -132,6 +133,7 @@ impl Qemu {
             root_image: confinement.pass(root_image),
             disk: confinement.pass(disk),
             seed: confinement.pass(seed),
+            copy: copy.map(|copy| confinement.pass(copy)),
         };
         confinement.limit(place.workspace, self.limits(machine));
         // It does not know of it, and has it nevertheless.

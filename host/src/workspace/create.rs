@@ -3,8 +3,9 @@
 use super::GUEST_PATH;
 use super::admission;
 use super::directory::Directory;
+use super::fork::Fork;
 use super::label;
-use super::machine::{self, Attempt, Caller, Plan};
+use super::machine::{self, Attempt, Caller, Form, Plan};
 use super::place::{Place, SEED_NAME};
 use super::power;
 use super::record::{self, Record, Seed, SeedMode, Ttl, TtlAction};
@@ -36,14 +37,12 @@ const FIRST_DISK: &str = "disk-0.ext4";
 /// A workspace that is wanted.
 #[derive(Debug)]
 pub struct NewWorkspace {
-    /// The environment's name.
-    pub environment: String,
+    /// What it begins with.
+    pub origin: Origin,
     /// How large.
     pub shape: Shape,
     /// How to run it, always; the best way of the moment if not said.
     pub vmm: Option<Rung>,
-    /// What it begins with.
-    pub seed: Source,
     /// What it is called.
     pub name: Option<String>,
     /// How it is marked.
@@ -56,6 +55,20 @@ pub struct NewWorkspace {
     pub ttl: Option<(u32, TtlAction)>,
 }
 
+/// What a workspace begins with.
+#[derive(Debug)]
+pub enum Origin {
+    /// An environment and a seed.
+    Environment {
+        /// The environment's name.
+        name: String,
+        /// The seed.
+        seed: Source,
+    },
+    /// Another workspace.
+    Workspace(Box<Fork>),
+}
+
 /// Makes a workspace and starts it. It is there, running, by one rename; if
 /// anything fails or the caller dies before, nothing of it is left.
 pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Result<Place> {
@@ -64,21 +77,31 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
     admission::look(&pyro.config, wanted.shape.mem_mib)?;
     refuse_taken_name(pyro, wanted.name.as_deref())?;
     let attempt = Attempt::first(pyro, wanted.vmm).await?;
-    caller.stage("preparing", &wanted.environment).await;
-    let bootable = caller.unless_cancelled(resolve(pyro, &wanted.environment)).await?;
+    let about = wanted.origin.about();
+    caller.stage("preparing", &about).await;
+    let bootable = caller.unless_cancelled(wanted.origin.resolve(pyro)).await?;
     let mut directory = Directory::stage(&pyro.config)?;
     let path = directory.path().to_owned();
     SecretStore::within(&pyro.config, &path, directory.id()).set(&wanted.secrets)?;
-    if wanted.seed != Source::Empty {
-        caller.stage("seeding", &wanted.environment).await;
-    }
-    let seeding = build_seed(wanted.seed.clone(), path.join(SEED_NAME), context.cancel.clone());
-    let (seed, warnings) = caller.unless_cancelled(seeding).await?;
-    for warning in warnings {
-        context.events.emit(Event::Warning(warning)).await;
-    }
     let disk = path.join(FIRST_DISK);
-    disk::create(&pyro.config, &disk, wanted.shape.disk_mib, Durability::Kept).await?;
+    let seed = match &wanted.origin {
+        Origin::Environment { seed, .. } => {
+            if *seed != Source::Empty {
+                caller.stage("seeding", &about).await;
+            }
+            let seeding = build_seed(seed.clone(), path.join(SEED_NAME), context.cancel.clone());
+            let (seed, warnings) = caller.unless_cancelled(seeding).await?;
+            for warning in warnings {
+                context.events.emit(Event::Warning(warning)).await;
+            }
+            disk::create(&pyro.config, &disk, wanted.shape.disk_mib, Durability::Kept).await?;
+            seed
+        }
+        Origin::Workspace(fork) => {
+            fork.take_disk(pyro, disk.clone(), context).await?;
+            fork.take_seed(&path)?
+        }
+    };
     let record = Record {
         workspace_id: directory.id(),
         name: wanted.name.clone(),
@@ -93,6 +116,7 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
         network_policy: wanted.network.policy,
         network_rules: wanted.network.rules.clone(),
         network_limits: wanted.network.limits,
+        forked_from: wanted.origin.fork().map(Fork::told),
         created_at: Timestamp::now(),
         ttl: wanted.ttl.map(|(seconds, action)| Ttl::from_now(seconds, action)),
         seed,
@@ -102,7 +126,7 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
     };
     records::write(&path.join(record::NAME), &record)?;
     EventLog::within(&path).append(Happening::Created)?;
-    caller.stage("booting", &wanted.environment).await;
+    caller.stage("booting", &about).await;
     let lock =
         directory.lock().try_clone().map_err(|error| Error::io("cannot share a lock", error))?;
     let plan = Plan {
@@ -115,6 +139,7 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
         seed: Some(path.join(SEED_NAME)),
         lifetime: Lifetime::Made,
         network: wanted.network.clone(),
+        form: Form::Work,
     };
     // What the record names is to be on the host's disk before it is official.
     let (lease, written) = tokio::join!(
@@ -130,11 +155,40 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
     // From here on it is there, whatever becomes of its maker.
     directory.hand_over();
     match power::keep(&place, lease).await {
-        Ok(()) => Ok(place),
+        Ok(()) => {
+            if let Some(fork) = wanted.origin.fork() {
+                fork.note(place.id()).await;
+            }
+            Ok(place)
+        }
         Err(error) => {
             // That it could not be kept matters more than that it is left.
             drop(power::delete_with(&place, &life, context).await);
             Err(error)
+        }
+    }
+}
+
+impl Origin {
+    /// As it is told.
+    fn about(&self) -> String {
+        match self {
+            Self::Environment { name, .. } => name.clone(),
+            Self::Workspace(fork) => fork.record().environment.clone(),
+        }
+    }
+
+    fn fork(&self) -> Option<&Fork> {
+        match self {
+            Self::Environment { .. } => None,
+            Self::Workspace(fork) => Some(fork),
+        }
+    }
+
+    async fn resolve(&self, pyro: &Pyro) -> Result<Bootable> {
+        match self {
+            Self::Environment { name, .. } => resolve(pyro, name).await,
+            Self::Workspace(fork) => fork.resolve(pyro).await,
         }
     }
 }

@@ -91,7 +91,8 @@ pub async fn exec(
     mut context: Context,
 ) -> Result<Execed> {
     let environments = Environments::new(&pyro.config);
-    let defaults = &environments.recipe(&live.record().environment)?.defaults;
+    let record = live.record();
+    let defaults = &environments.defaults(&record.environment, record.root_digest)?;
     let program = request.program.or_defaults(defaults)?;
     let history = History::within(live.path());
     let redactor = live.redactor();

@@ -7,6 +7,7 @@
 //! makes that below a private directory beside the output, reaching everything
 //! by descriptors that follow no link; one rename puts it in place.
 
+pub mod image;
 mod room;
 mod staging;
 mod stream;
@@ -46,6 +47,9 @@ pub struct Wanted {
     pub existing: Existing,
     /// How much the contents may be.
     pub limits: Limits,
+    /// Whether owners, set-id bits and extended attributes go along, into an
+    /// archive.
+    pub attributes: bool,
 }
 
 /// As what something is exported.
@@ -91,11 +95,11 @@ pub async fn export(
     wanted: Wanted,
     cancel: &CancellationToken,
 ) -> Result<Exported> {
-    let Wanted { path, output, format, existing, limits } = wanted;
+    let Wanted { path, output, format, existing, limits, attributes } = wanted;
     if existing == Existing::Refuse && output.is_there() {
         return Err(there_already(output.path()));
     }
-    let (mut connection, exporting) = begin(agent, &path, cancel).await?;
+    let (mut connection, exporting) = begin(agent, &path, attributes, cancel).await?;
     let staging = blocking(move || Staging::beside(&output)).await?;
     let expected = exporting.file_type;
     let name = last_name(&path);
@@ -130,7 +134,7 @@ pub async fn stream(
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<Exported> {
-    let (mut connection, exporting) = begin(agent, &path, cancel).await?;
+    let (mut connection, exporting) = begin(agent, &path, false, cancel).await?;
     let expected = exporting.file_type;
     let name = last_name(&path);
     let (pipe, mut chunks) = streamed::pipe();
@@ -170,10 +174,11 @@ pub async fn stream(
 async fn begin(
     agent: &AgentClient,
     path: &GuestPath,
+    attributes: bool,
     cancel: &CancellationToken,
 ) -> Result<(Connection<Channel>, Exporting)> {
     tokio::select! {
-        begun = agent.begin(Export { path: path.clone() }) => begun,
+        begun = agent.begin(Export { path: path.clone(), attributes }) => begun,
         () = cancel.cancelled() => Err(cancelled()),
     }
 }
@@ -228,6 +233,7 @@ fn warnings(end: &ExportEnd) -> Vec<String> {
     };
     count(end.special, "sockets, FIFOs or devices were left out");
     count(end.torn, "files changed while they were read");
+    count(end.unattributed, "entries have no extended attributes: they had too many");
     count(end.too_deep, "directories were left out because their paths are too long");
     if !warnings.is_empty() {
         let shown = |path: &GuestPath| guest_text::escaped(&path.to_string(), PATH_MAX);

@@ -14,8 +14,8 @@ use crate::facts::{self, Facts};
 use crate::id::WorkspaceId;
 use crate::pyro::Pyro;
 use crate::supervisor::launch::Lease;
-use crate::supervisor::{Assignment, Lifetime, Ready};
-use crate::vmm::{self, Durability, Machine, Rung};
+use crate::supervisor::{Assignment, Lifetime, Purpose, Ready};
+use crate::vmm::{self, Access, Durability, Machine, Rung};
 use std::fs::File;
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,17 @@ pub(super) struct Plan<'a> {
     pub lifetime: Lifetime,
     /// Its network.
     pub network: egress::Network,
+    /// What is done in it.
+    pub form: Form,
+}
+
+/// What is done in a guest.
+pub(super) enum Form {
+    /// Programs run, and the disk is its own.
+    Work,
+    /// The disk is looked at, and all that is seen there copied into a file, if
+    /// there is one.
+    Inspection { copy: Option<PathBuf> },
 }
 
 /// Measuring takes a while, once per boot of the host.
@@ -87,12 +98,17 @@ pub(super) async fn launch(pyro: &Pyro, plan: &Plan<'_>, rung: Rung) -> Result<L
         Some(seed) => (seed.clone(), true),
         None => (disk::no_seed(&pyro.config)?, false),
     };
+    let (purpose, disk_access, copy) = match &plan.form {
+        Form::Work => (Purpose::Work, Access::Write, None),
+        Form::Inspection { copy } => (Purpose::Inspection, Access::Read, copy.clone()),
+    };
     let assignment = Assignment {
         workspace: plan.id,
         directory: plan.directory.clone(),
         secret_key: crate::secret::store::key_path(&pyro.config),
         lifetime: plan.lifetime,
         seeded,
+        purpose,
         machine: Machine {
             vcpu_count: plan.shape.vcpu_count,
             mem_mib: plan.shape.mem_mib,
@@ -101,12 +117,14 @@ pub(super) async fn launch(pyro: &Pyro, plan: &Plan<'_>, rung: Rung) -> Result<L
             initrd: plan.bootable.kernel.initrd.clone(),
             root_image: plan.bootable.root_image.clone(),
             disk: plan.disk.clone(),
+            disk_access,
             durability: match plan.lifetime {
                 Lifetime::Lease => Durability::Scratch,
                 Lifetime::Made | Lifetime::Kept => Durability::Kept,
             },
             disk_limit: plan.shape.disk_limit,
             seed,
+            copy,
             networked: plan.network.policy != NetworkPolicy::Off,
             verbose: false,
         },

@@ -3,15 +3,15 @@
 use super::admission;
 use super::create::resolve;
 use super::directory::Directory;
-use super::machine::{self, Attempt, Caller, Plan};
+use super::machine::{self, Attempt, Caller, Form, Plan};
 use super::program::{Program, execute};
 use super::shape::Shape;
 use crate::agent::AgentClient;
 use crate::context::Context;
 use crate::disk;
 use crate::egress::Network;
-use crate::environment::Bootable;
-use crate::error::{ErrorKind, Result};
+use crate::environment::{Bootable, Environments};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::event_log::{EventLog, Happening};
 use crate::id::WorkspaceId;
@@ -55,6 +55,8 @@ pub struct Ran {
     pub removed: bool,
     /// How the program ended.
     pub outcome: Outcome,
+    /// What ran; nothing is the guest's interactive shell.
+    pub argv: Vec<Vec<u8>>,
     /// From starting the VMM to the mounted workspace.
     pub boot: Duration,
     /// From the program's start to its end, as the guest measured it.
@@ -65,7 +67,17 @@ pub struct Ran {
 
 /// Runs one program in a guest of its own. Nothing of it is left afterwards,
 /// however this ends; should the caller die, its supervisor cleans up.
-pub async fn run(pyro: &Pyro, request: RunRequest, context: Context) -> Result<Ran> {
+///
+/// Without a program it is what the environment says.
+///
+/// # Errors
+/// When it never ran, and when nobody knows how it went.
+pub async fn run(pyro: &Pyro, mut request: RunRequest, context: Context) -> Result<Ran> {
+    if request.program.argv.is_empty() {
+        let has_terminal = context.terminal.is_some();
+        request.program.argv = own_command(pyro, &request.environment, has_terminal)?;
+    }
+    let argv = request.program.argv.clone();
     let (cancel, events) = (context.cancel.clone(), context.events.clone());
     let caller = Caller { events: &events, cancel: &cancel };
     let mut attempt = Attempt::first(pyro, request.vmm).await?;
@@ -90,11 +102,25 @@ pub async fn run(pyro: &Pyro, request: RunRequest, context: Context) -> Result<R
     Ok(Ran {
         removed: released.is_ok(),
         id: guest.id,
+        argv,
         outcome: exit.outcome,
         boot: Duration::from_micros(ready.boot_us + ready.activate_us),
         took: Duration::from_micros(exit.took_us),
         refused,
     })
+}
+
+/// What an environment says to run; at a terminal that may be nothing.
+fn own_command(pyro: &Pyro, environment: &str, at_terminal: bool) -> Result<Vec<Vec<u8>>> {
+    match Environments::new(&pyro.config).command(environment)? {
+        Some(argv) => Ok(argv),
+        None if at_terminal => Ok(Vec::new()),
+        None => {
+            let message = format!("{environment} does not say what to run");
+            Err(Error::new(ErrorKind::InvalidInput, message)
+                .hint(format!("say it: `pyro run {environment} -- uname -a`")))
+        }
+    }
 }
 
 /// What a guest's network was refused, as its log has it: that is gone with the
@@ -164,6 +190,7 @@ async fn bring_up(
         seed: None,
         lifetime: Lifetime::Lease,
         network,
+        form: Form::Work,
     };
     caller.stage("booting", environment).await;
     let (lease, ready) = machine::boot(pyro, &plan, rung, caller).await?;

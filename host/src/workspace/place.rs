@@ -215,8 +215,20 @@ impl Place {
     /// # Errors
     /// `NotFound`, and `Conflict` when another's is not done in time; `Cancelled`.
     pub async fn take_life(&self, context: &Context) -> Result<Lock> {
+        self.hold_life(Mode::Exclusive, context).await
+    }
+
+    /// The right to have it stay as it is, together with others who want that.
+    ///
+    /// # Errors
+    /// As [`Place::take_life`].
+    pub async fn share_life(&self, context: &Context) -> Result<Lock> {
+        self.hold_life(Mode::Shared, context).await
+    }
+
+    async fn hold_life(&self, mode: Mode, context: &Context) -> Result<Lock> {
         let path = self.path.join(directory::LIFE_LOCK);
-        let taking = Lock::take(&path, Mode::Exclusive, LIFE_DEADLINE);
+        let taking = Lock::take(&path, mode, LIFE_DEADLINE);
         let life = context.unless_cancelled(async { Ok(taking.await) }).await?;
         let life = self.unless_gone(life)?;
         // Whom we waited for may have deleted it.

@@ -1,6 +1,6 @@
 //! Starting, stopping and deleting workspaces.
 
-use super::machine::{self, Attempt, Caller, Plan};
+use super::machine::{self, Attempt, Caller, Form, Plan};
 use super::place::{Place, SEED_NAME, State};
 use super::record::Record;
 use crate::blocking::blocking;
@@ -106,6 +106,7 @@ pub(super) async fn boot(
         seed: Some(place.path().join(SEED_NAME)),
         lifetime: Lifetime::Kept,
         network: record.network(),
+        form: Form::Work,
     };
     machine::boot_best(pyro, &plan, attempt, &caller).await
 }
@@ -114,7 +115,7 @@ pub(super) async fn keep(place: &Place, lease: Lease) -> Result<()> {
     lease.keep(&Keep { directory: place.path().to_owned() }).await
 }
 
-async fn resolve(pyro: &Pyro, record: &Record) -> Result<Bootable> {
+pub(super) async fn resolve(pyro: &Pyro, record: &Record) -> Result<Bootable> {
     let (config, name, digest) =
         (pyro.config.clone(), record.environment.clone(), record.root_digest);
     blocking(move || Environments::new(&config).resolve_pinned(&name, digest)).await

@@ -43,6 +43,7 @@ impl Program {
             self.cwd = Some(cwd);
         }
         self.user.get_or_insert_with(|| defaults.user.clone());
+        self.env = defaults.with(self.env);
         Ok(self)
     }
 }

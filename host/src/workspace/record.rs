@@ -1,5 +1,6 @@
 //! What is written down of a workspace.
 
+use super::fork::ForkedFrom;
 use super::shape::Shape;
 use crate::digest::Digest;
 pub use crate::egress::NetworkPolicy;
@@ -48,6 +49,9 @@ pub struct Record {
     /// How much of it.
     #[serde(default)]
     pub network_limits: NetworkLimits,
+    /// The workspace that it was made from, if any.
+    #[serde(default)]
+    pub forked_from: Option<ForkedFrom>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it is stopped by itself, if ever.

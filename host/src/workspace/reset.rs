@@ -1,9 +1,11 @@
-//! Back to the baseline.
+//! Back to the baseline, or to a snapshot.
 
 use super::create::sync;
 use super::place::Place;
 use super::power::{boot, keep, stop_with, sweep_disks};
 use super::record::Record;
+use super::snapshot::take::copy_at_rest;
+use super::snapshot::{self, SnapshotRef};
 use crate::context::Context;
 use crate::disk;
 use crate::error::{Error, Result};
@@ -13,19 +15,31 @@ use crate::supervisor::keep::GRACE;
 use crate::vmm::Durability;
 use jiff::Timestamp;
 
-/// Gives a workspace a fresh disk over the same seed and starts it. The old disk
-/// is dropped only once a guest answers on the new one; if that fails, or the
-/// caller dies, the workspace is stopped and has its old disk.
-pub async fn reset(pyro: &Pyro, place: &Place, context: &Context) -> Result<Record> {
+/// Gives a workspace a fresh disk over the same seed, or what its disk was, and
+/// starts it. The old disk is dropped only once a guest answers on the new one; if
+/// that fails, or the caller dies, the workspace is stopped and has its old disk.
+///
+/// # Errors
+/// `NotFound` when there is no such snapshot; then it runs on.
+pub async fn reset(
+    pyro: &Pyro,
+    place: &Place,
+    to: &SnapshotRef,
+    context: &Context,
+) -> Result<Record> {
     let _life = place.take_life(context).await?;
     let record = place.record()?;
+    let snapshot = to.name().map(|name| snapshot::disk(place, name)).transpose()?;
     stop_with(place, GRACE, context).await?;
     let run = place.take_run(super::power::END_DEADLINE).await?;
     sweep_disks(place, &record);
     let name = format!("disk-{}.ext4", record.reset_count + 1);
     let fresh = place.path().join(&name);
     let renewed = async {
-        disk::create(&pyro.config, &fresh, record.disk_mib, Durability::Kept).await?;
+        match snapshot {
+            None => disk::create(&pyro.config, &fresh, record.disk_mib, Durability::Kept).await?,
+            Some(disk) => drop(copy_at_rest(disk, fresh.clone(), (), context).await?),
+        }
         let (lease, written) = tokio::join!(
             boot(pyro, place, &record, &run, fresh.clone(), context),
             sync(vec![fresh.clone()])
@@ -51,7 +65,11 @@ pub async fn reset(pyro: &Pyro, place: &Place, context: &Context) -> Result<Reco
         }
     };
     // What cannot be written down has happened all the same.
-    drop(EventLog::within(place.path()).append(Happening::Reset));
+    let snapshot = to.name().map(ToString::to_string);
+    drop(EventLog::within(place.path()).append(Happening::Reset { snapshot }));
+    if let Some(name) = to.name() {
+        drop(snapshot::note_verified(place, name).await);
+    }
     sweep_disks(place, &record);
     keep(place, lease).await.map_err(|error| {
         let message = format!("workspace {} was reset and may not run", place.id());

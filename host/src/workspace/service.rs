@@ -59,7 +59,8 @@ pub struct Wanted {
 /// When it never ran, `Conflict` for a port that cannot be published too.
 pub async fn start(pyro: &Pyro, live: &Live, wanted: Wanted, context: &Context) -> Result<Served> {
     let environments = Environments::new(&pyro.config);
-    let defaults = &environments.recipe(&live.record().environment)?.defaults;
+    let record = live.record();
+    let defaults = &environments.defaults(&record.environment, record.root_digest)?;
     let Wanted { name, program, readiness, restart, ports } = wanted;
     let program = start_request(program.or_defaults(defaults)?, false);
     let call = StartService { name: name.clone(), program, readiness, restart };

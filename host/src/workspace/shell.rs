@@ -69,7 +69,8 @@ pub async fn open(
     context: &Context,
 ) -> Result<Shell> {
     let environments = Environments::new(&pyro.config);
-    let defaults = &environments.recipe(&live.record().environment)?.defaults;
+    let record = live.record();
+    let defaults = &environments.defaults(&record.environment, record.root_digest)?;
     let cwd = match request.cwd {
         Some(cwd) => cwd,
         None => GuestPath::new(defaults.cwd.as_str()).map_err(|error| {
@@ -81,7 +82,7 @@ pub async fn open(
     let call = OpenShell {
         argv: request.argv.into_iter().map(ByteString).collect(),
         cwd: Some(cwd),
-        env: request.env.into_iter().map(bytes).collect(),
+        env: defaults.with(request.env).into_iter().map(bytes).collect(),
         user: Some(request.user.unwrap_or_else(|| defaults.user.clone())),
         size: request.size,
         joined: false,

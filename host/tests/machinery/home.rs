@@ -78,7 +78,7 @@ impl Home {
             // Any file: the VMM is a fake one.
             qemu: Some("/proc/self/exe".into()),
             firecracker: None,
-            agent: self.path("no-agent"),
+            agent: self.path("no-agent").into(),
             executable: self.path("no-pyro"),
             kernel: None,
             vmm: Some("qemu-tcg".into()),

@@ -6,11 +6,11 @@ use crate::home::{ENVIRONMENT, Home};
 use crate::watch::Watch;
 use futures::future::BoxFuture;
 use pyro::operation::{
-    FileList, FileRead, FileSearch, FileStat, NetworkExplain, NetworkStatus, Operation, PortList,
-    PortPublish, ProcessList, ProcessPoll, ProcessWait, ProcessWrite, SecretList, SecretSet,
-    ServiceList, ServiceLogs, ServiceStart, ServiceStatus, ShellList, ShellOpen, ShellRead,
-    ShellWrite, WorkspaceCreate, WorkspaceDelete, WorkspaceEvents, WorkspaceExec, WorkspaceList,
-    WorkspaceLogs, WorkspaceReset, WorkspaceStart, WorkspaceStatus, WorkspaceStop,
+    DiskList, FileList, FileRead, FileSearch, FileStat, NetworkExplain, NetworkStatus, Operation,
+    PortList, PortPublish, ProcessList, ProcessPoll, ProcessWait, ProcessWrite, SecretList,
+    SecretSet, ServiceList, ServiceLogs, ServiceStart, ServiceStatus, ShellList, ShellOpen,
+    ShellRead, ShellWrite, WorkspaceCreate, WorkspaceDelete, WorkspaceEvents, WorkspaceExec,
+    WorkspaceList, WorkspaceLogs, WorkspaceReset, WorkspaceStart, WorkspaceStatus, WorkspaceStop,
 };
 use pyro::vmm::{Machine, Place, Started, Vmm};
 use pyro::{Context, Pyro, Result};
@@ -127,7 +127,7 @@ async fn p2_workspaces_share_the_image_and_have_sparse_disks() {
 /// Once there is an empty file system to be copied, all is done by `pyro`, its
 /// supervisor and the VMM; here the first two are threads.
 #[test]
-fn p8_no_process_is_started_to_create_start_reset_or_delete() {
+fn p8_no_process_is_started_to_create_start_reset_list_or_delete() {
     let home = Home::new();
     let vmm = Recorded::honest(&home);
     let pyro = home.pyro(vmm.clone());
@@ -143,13 +143,15 @@ fn p8_no_process_is_started_to_create_start_reset_or_delete() {
             runtime().block_on(async {
                 let this = create(&pyro, &home, "w").await;
                 ask::<WorkspaceStop>(&pyro, this.clone()).await;
+                let guest = json!({ "workspace_id": "w", "path": "/guest" });
+                ask::<DiskList>(&pyro, guest).await;
                 ask::<WorkspaceStart>(&pyro, this.clone()).await;
                 ask::<WorkspaceReset>(&pyro, this.clone()).await;
                 ask::<WorkspaceDelete>(&pyro, this).await;
             });
         });
     });
-    assert_eq!(vmm.machines().len(), 4);
+    assert_eq!(vmm.machines().len(), 5);
 }
 
 #[tokio::test]

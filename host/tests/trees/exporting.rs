@@ -20,6 +20,7 @@ pub fn wanted(path: &str, output: &Path) -> Wanted {
         format: Format::Tree,
         existing: Existing::Refuse,
         limits: Limits::default(),
+        attributes: false,
     }
 }
 

@@ -41,7 +41,7 @@ impl Stream {
     fn with(mut self, path: &[u8], kind: ExportKind) -> Self {
         let (mode, modified) = (0o7777, FileTime { seconds: 1, nanoseconds: 1 });
         let path = ByteString(path.to_vec());
-        let Ok(()) = self.entry(&ExportEntry { path, mode, modified, kind });
+        let Ok(()) = self.entry(&ExportEntry { path, mode, modified, kind, attributes: None });
         self
     }
 
@@ -82,7 +82,14 @@ async fn answer(stream: UnixStream, file_type: FileType, bytes: Vec<u8>) {
             return;
         }
     }
-    let end = ExportEnd { entries: 1, special: 0, torn: 0, too_deep: 0, examples: Vec::new() };
+    let end = ExportEnd {
+        entries: 1,
+        special: 0,
+        torn: 0,
+        too_deep: 0,
+        unattributed: 0,
+        examples: Vec::new(),
+    };
     drop(writer.send(FrameKind::DataEnd, &end).await);
     // The host may still be reading.
     drop(reader.next().await);

@@ -77,6 +77,7 @@ fn first_piece() -> Vec<u8> {
         mode: 0o755,
         modified: FileTime { seconds: 1, nanoseconds: 1 },
         kind: ExportKind::Directory,
+        attributes: None,
     };
     let encoded = codec::encode(&entry).unwrap();
     [&[0][..], &(encoded.len() as u32).to_le_bytes(), &encoded].concat()

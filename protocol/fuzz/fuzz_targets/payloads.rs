@@ -11,6 +11,7 @@ use pyro_protocol::file::{
 };
 use pyro_protocol::handshake::Announcement;
 use pyro_protocol::kept::{FollowEnd, ProcessKept, ProcessList, ProcessPolled, ProcessWritten, Skipped};
+use pyro_protocol::inspect::{CopyEnd, CopyProgress, Inspect, Inspecting, TreeMeasured};
 use pyro_protocol::power::{Activate, Activated, PowerOff, ShiftClock};
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::service::{
@@ -37,6 +38,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     each!(
         Hello, Welcome, Announcement, Call, Activate, Activated, PowerOff, ShiftClock, OpenGateway, SetSecrets,
+        Inspect, Inspecting, TreeMeasured, CopyProgress, CopyEnd,
         StartProcess, ProcessStarted, StdinTaken, Signal, Exit, ProcessKept, ProcessList, ProcessPolled,
         ProcessWritten, Skipped, FollowEnd, StartService, Service, ServiceList, ServiceCounts,
         ServiceLogging, LogChunk, FileTime, FileEntry, FileList, FileListed, FileRead,

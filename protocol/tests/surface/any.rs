@@ -2,12 +2,16 @@
 
 mod diff;
 mod egress;
+mod export;
+mod inspect;
 mod secret;
 mod service;
 mod shell;
 
 pub use diff::{apply_patch, diff, diff_records, diff_summary, patch_applied};
 pub use egress::open_gateway;
+pub use export::{export, export_end, export_entry, exporting};
+pub use inspect::{copy_end, copy_progress, inspect_call, tree_measured};
 pub use secret::set_secrets;
 pub use service::{
     http_url, log_chunk, readiness, service, service_call, service_counts, service_list,
@@ -20,7 +24,6 @@ pub use shell::{
 
 use proptest::prelude::*;
 use proptest::{collection::vec, option};
-use pyro_protocol::export::{Export, ExportEnd, ExportEntry, ExportKind, Exporting};
 use pyro_protocol::file::{
     Disposition, Edit, FileDelete, FileEdit, FileEdited, FileEntry, FileList, FileListed, FileMove,
     FileRead, FileReadEnd, FileSearch, FileSearched, FileStat, FileTime, FileType, FileWrite,
@@ -32,7 +35,7 @@ use pyro_protocol::kept::{
     PollProcess, PollUntil, ProcessForgotten, ProcessId, ProcessKept, ProcessList, ProcessPolled,
     ProcessState, ProcessWritten, SignalProcess, Skipped, Slice, WriteProcess,
 };
-use pyro_protocol::power::{Activate, Activated, Ping, PowerOff, ShiftClock};
+use pyro_protocol::power::{Activate, Activated, Ping, PowerOff, ShiftClock, SyncDisk};
 use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::push::{
     Push, PushAction, PushChange, PushCompared, PushContent, PushEnd, PushEntry, PushKind,
@@ -251,7 +254,7 @@ pub fn file_time() -> impl Strategy<Value = FileTime> {
         .prop_map(|(seconds, nanoseconds)| FileTime { seconds, nanoseconds })
 }
 
-fn file_type() -> impl Strategy<Value = FileType> {
+pub fn file_type() -> impl Strategy<Value = FileType> {
     proptest::sample::select(&FILE_TYPES)
 }
 
@@ -388,33 +391,6 @@ pub fn file_searched() -> impl Strategy<Value = FileSearched> {
         .prop_map(|(matches, next, tally)| FileSearched { matches, next, tally })
 }
 
-pub fn exporting() -> impl Strategy<Value = Exporting> {
-    file_type().prop_map(|file_type| Exporting { file_type })
-}
-
-pub fn export_entry() -> impl Strategy<Value = ExportEntry> {
-    let kind = prop_oneof![
-        any::<u64>().prop_map(|size_bytes| ExportKind::File { size_bytes }),
-        Just(ExportKind::Directory),
-        byte_string().prop_map(ExportKind::Symlink),
-        byte_string().prop_map(ExportKind::HardLink),
-    ];
-    (byte_string(), any::<u32>(), file_time(), kind)
-        .prop_map(|(path, mode, modified, kind)| ExportEntry { path, mode, modified, kind })
-}
-
-pub fn export_end() -> impl Strategy<Value = ExportEnd> {
-    (any::<[u64; 4]>(), vec(guest_path(), 0..4)).prop_map(
-        |([entries, special, torn, too_deep], examples)| ExportEnd {
-            entries,
-            special,
-            torn,
-            too_deep,
-            examples,
-        },
-    )
-}
-
 fn push() -> impl Strategy<Value = Push> {
     (guest_path(), any::<bool>(), any::<bool>(), any::<bool>())
         .prop_map(|(dest, delete, dry_run, checksum)| Push { dest, delete, dry_run, checksum })
@@ -487,7 +463,7 @@ pub fn call() -> impl Strategy<Value = Call> {
         (guest_path(), guest_path(), any::<bool>())
             .prop_map(|(from, to, replace)| Call::FileMove(FileMove { from, to, replace })),
         file_search().prop_map(Call::FileSearch),
-        guest_path().prop_map(|path| Call::Export(Export { path })),
+        export().prop_map(Call::Export),
         push().prop_map(Call::Push),
         diff().prop_map(Call::Diff),
         apply_patch().prop_map(Call::ApplyPatch),
@@ -495,6 +471,7 @@ pub fn call() -> impl Strategy<Value = Call> {
         service_call(),
         open_gateway().prop_map(Call::OpenGateway),
         shell_call(),
-        set_secrets().prop_map(Call::SetSecrets),
+        prop_oneof![set_secrets().prop_map(Call::SetSecrets), Just(Call::SyncDisk(SyncDisk))],
+        inspect_call(),
     ]
 }

@@ -14,12 +14,16 @@ use pyro_protocol::file::{
 };
 use pyro_protocol::frame::parse_header;
 use pyro_protocol::handshake::Announcement;
+use pyro_protocol::inspect::{
+    CopyEnd, CopyProgress, CopyTree, CopyingTree, Inspect, Inspecting, MeasureTree, TreeMeasured,
+};
 use pyro_protocol::kept::{
     FollowEnd, ProcessForgotten, ProcessId, ProcessKept, ProcessList, ProcessPolled,
     ProcessWritten, Skipped,
 };
 use pyro_protocol::power::{
-    Activate, Activated, ClockShifted, Ping, Pong, PowerOff, PoweringOff, ShiftClock,
+    Activate, Activated, ClockShifted, DiskSynced, Ping, Pong, PowerOff, PoweringOff, ShiftClock,
+    SyncDisk,
 };
 use pyro_protocol::process::{Exit, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::push::{Push, PushChange, PushCompared, PushContent, PushEnd, PushEntry};
@@ -58,10 +62,20 @@ fn decode_all(bytes: &[u8]) {
         PoweringOff,
         ShiftClock,
         ClockShifted,
+        SyncDisk,
+        DiskSynced,
         OpenGateway,
         GatewayOpened,
         SetSecrets,
         SecretsSet,
+        Inspect,
+        Inspecting,
+        MeasureTree,
+        TreeMeasured,
+        CopyTree,
+        CopyingTree,
+        CopyProgress,
+        CopyEnd,
         StartProcess,
         ProcessStarted,
         StdinTaken,

@@ -1,6 +1,7 @@
 //! Generation 1, byte for byte. A change here is a change that an older host or
 //! agent cannot understand: it needs a new call in a new generation.
 
+mod inspect;
 mod service;
 
 use pyro_protocol::channel::{Side, connect};
@@ -25,7 +26,8 @@ use pyro_protocol::kept::{
     Skipped, Slice, WriteProcess,
 };
 use pyro_protocol::power::{
-    Activate, Activated, ClockShifted, Ping, Pong, PowerOff, PoweringOff, ShiftClock,
+    Activate, Activated, ClockShifted, DiskSynced, Ping, Pong, PowerOff, PoweringOff, ShiftClock,
+    SyncDisk,
 };
 use pyro_protocol::process::{Exit, Outcome, ProcessStarted, Signal, StartProcess, StdinTaken};
 use pyro_protocol::push::{
@@ -176,7 +178,7 @@ fn calls_of_files() {
         call(search.into()),
         ["120161", "0101780100", "01012a", "00", "00", "0101610107", "01", "02"].concat()
     );
-    assert_eq!(call(Export { path: path() }.into()), "130161");
+    assert_eq!(call(Export { path: path(), attributes: false }.into()), "13016100");
     let push = Push { dest: path(), delete: true, dry_run: false, checksum: true };
     assert_eq!(call(push.into()), "140161010001");
 }
@@ -226,16 +228,19 @@ fn of_files() {
 #[test]
 fn of_trees() {
     let modified = FileTime { seconds: 1, nanoseconds: 0 };
-    let export = |kind| encoded(&ExportEntry { path: "a".into(), mode: 1, modified, kind });
-    assert_eq!(export(ExportKind::File { size_bytes: 9 }), "01610102000009");
-    assert_eq!(export(ExportKind::Directory), "016101020001");
-    assert_eq!(export(ExportKind::Symlink("b".into())), "0161010200020162");
-    assert_eq!(export(ExportKind::HardLink("b".into())), "0161010200030162");
+    let export = |kind| {
+        let entry = ExportEntry { path: "a".into(), mode: 1, modified, kind, attributes: None };
+        encoded(&entry)
+    };
+    assert_eq!(export(ExportKind::File { size_bytes: 9 }), "0161010200000900");
+    assert_eq!(export(ExportKind::Directory), "01610102000100");
+    assert_eq!(export(ExportKind::Symlink("b".into())), "016101020002016200");
+    assert_eq!(export(ExportKind::HardLink("b".into())), "016101020003016200");
     assert_eq!(encoded(&Exporting { file_type: FileType::Directory }), "01");
     let path = GuestPath::new("/a").expect("a path");
     let examples = vec![path.clone()];
-    let end = ExportEnd { entries: 1, special: 2, torn: 3, too_deep: 4, examples };
-    assert_eq!(encoded(&end), "0102030401022f61");
+    let end = ExportEnd { entries: 1, special: 2, torn: 3, too_deep: 4, unattributed: 5, examples };
+    assert_eq!(encoded(&end), "010203040501022f61");
     let push = |kind| encoded(&PushEntry { path: "a".into(), mode: 1, modified, kind });
     assert_eq!(push(PushKind::File { size_bytes: 9 }), "01610102000009");
     assert_eq!(push(PushKind::Directory), "016101020001");
@@ -270,6 +275,12 @@ fn of_a_clock() {
     let shift = |offset_ns| encoded(&Call::ShiftClock(ShiftClock { offset_ns }));
     assert_eq!(shift(1), "1702");
     assert_eq!(shift(-1), "1701");
+}
+
+#[test]
+fn of_a_disk() {
+    assert_eq!(encoded(&Call::SyncDisk(SyncDisk)), "2b");
+    assert_eq!(encoded(&DiskSynced), "");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use pyro_protocol::call::TABLE;
 use pyro_protocol::export::{ExportEnd, ExportEntry};
 use pyro_protocol::file::FileReadEnd;
 use pyro_protocol::handshake::Announcement;
+use pyro_protocol::inspect::{CopyEnd, CopyProgress};
 use pyro_protocol::kept::Skipped;
 use pyro_protocol::process::{Exit, STDIN_WINDOW, Signal, StdinTaken};
 use pyro_protocol::push::{PushChange, PushContent, PushEnd, PushEntry};
@@ -56,6 +57,7 @@ fn surface() -> Value {
     });
     let pieces = [
         ("ExportEntry", schema_for!(ExportEntry)),
+        ("CopyProgress", schema_for!(CopyProgress)),
         ("PushEntry", schema_for!(PushEntry)),
         ("PushContent", schema_for!(PushContent)),
         ("PushChange", schema_for!(PushChange)),
@@ -65,6 +67,7 @@ fn surface() -> Value {
         ("FileRead", schema_for!(FileReadEnd)),
         ("Export", schema_for!(ExportEnd)),
         ("Push", schema_for!(PushEnd)),
+        ("CopyTree", schema_for!(CopyEnd)),
     ];
     let ends = ends.map(|(call, schema)| json!({ "call": call, "end": schema }));
     json!({

@@ -12,6 +12,7 @@ mod boot;
 mod children;
 mod cost;
 mod diff;
+mod disk;
 mod egress;
 mod exec;
 mod export;
@@ -27,6 +28,7 @@ mod report;
 mod sample;
 mod seed;
 mod shell;
+mod snapshot;
 mod throughput;
 mod tree;
 #[path = "../../../host/tests/support/tty.rs"]
@@ -57,8 +59,10 @@ const PARTS: &[Part] = &[
     ("push", push::measure),
     ("diff", diff::measure),
     ("export", export::measure),
+    ("disk", disk::measure),
     ("ports", ports::measure),
     ("egress", egress::measure),
+    ("snapshot", snapshot::measure),
     ("shell", shell::measure),
     ("idle", idle::measure),
     ("version", version::measure),

@@ -221,7 +221,7 @@ pub fn library(home: &Home) -> Result<Pyro> {
     config.cache_dir = home.path().join("cache");
     config.state_dir = home.path().join("state");
     config.executable = pyro_smoke::pyro_executable();
-    config.agent = config.executable.with_file_name("pyro-agent");
+    config.agent = config.executable.with_file_name("pyro-agent").into();
     Ok(Pyro::new(config))
 }
 

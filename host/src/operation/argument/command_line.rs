@@ -22,7 +22,7 @@ pub enum CommandLine {
 /// The switch of the command line with which nothing needs to be named.
 pub const TTY: &str = "tty";
 
-/// The guest's shell, which every environment has.
+/// The guest's shell, which most environments have.
 const SHELL: &str = "/bin/sh";
 
 impl CommandLine {
@@ -38,6 +38,15 @@ impl CommandLine {
 }
 
 impl CommandLine {
+    /// What somebody else chose to run; nothing is the guest's interactive shell.
+    #[must_use]
+    pub fn of_argv(argv: &[Vec<u8>]) -> Self {
+        if argv.is_empty() {
+            return Self::Interactive;
+        }
+        Self::Argv(argv.iter().map(|word| OsString::from_vec(word.clone())).collect())
+    }
+
     /// As one line to read; what is not UTF-8 is replaced.
     #[must_use]
     pub fn line(&self) -> String {

@@ -1,5 +1,6 @@
 use crate::environment::{Environment, Environments, Outdated};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
+use crate::workspace::history::quoted;
 use crate::{Pyro, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -29,18 +30,47 @@ impl Operation for EnvInspect {
     }
 }
 
+impl Environment {
+    /// What its makers say programs get.
+    fn told_defaults(&self) -> [(&'static str, String); 5] {
+        let defaults = &self.defaults;
+        let words = |words: &[String]| quoted(words.iter().map(String::as_bytes));
+        let env: Vec<_> =
+            defaults.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        [
+            ("Entrypoint:", words(&defaults.entrypoint)),
+            ("Command:", words(&defaults.cmd)),
+            ("Variables:", words(&env)),
+            ("User:", defaults.user.clone()),
+            ("Directory:", defaults.cwd.clone()),
+        ]
+    }
+}
+
 impl Answer for Environment {
     fn render(&self, page: &mut Page) -> fmt::Result {
         let mut rows = vec![
             ["Environment:", &self.name].map(String::from),
             ["Description:", &self.description].map(String::from),
-            [
-                "Distribution:".into(),
-                format!("{} {}", self.distribution, self.distribution_version),
-            ],
-            ["Packages:".into(), self.packages.join(", ")],
         ];
+        match &self.origin {
+            None => rows.extend([
+                [
+                    "Distribution:".into(),
+                    format!("{} {}", self.distribution, self.distribution_version),
+                ],
+                ["Packages:".into(), self.packages.join(", ")],
+            ]),
+            Some(origin) => {
+                let digest = origin.digest.map(|digest| digest.to_string());
+                let given = [("Digest:", digest.unwrap_or_default())];
+                rows.extend(given.into_iter().chain(self.told_defaults()).filter_map(
+                    |(title, text)| (!text.is_empty()).then(|| [title.to_owned(), text]),
+                ));
+            }
+        }
         match &self.installed {
+            None if self.origin.is_some() => rows.push(["Built:".into(), "no".into()]),
             None => {
                 rows.push(["Built:".into(), format!("no; `pyro env build {}` does it", self.name)]);
             }
@@ -50,10 +80,11 @@ impl Answer for Environment {
                         Outdated::Tree => "from another recipe",
                         Outdated::Agent => "with another agent",
                     };
-                    rows.push([
-                        "Outdated:".into(),
-                        format!("built {with}; `pyro env build {}` renews it", self.name),
-                    ]);
+                    let way = match &self.origin {
+                        None => format!("`pyro env build {}` renews it", self.name),
+                        Some(origin) => format!("{} renews it", origin.way(&self.name)),
+                    };
+                    rows.push(["Outdated:".into(), format!("built {with}; {way}")]);
                 }
                 rows.extend([
                     ["Built:".into(), installed.built_at.to_string()],

@@ -164,7 +164,19 @@ fn shown(line: &Line) -> String {
         Happening::Resumed => "resumed".into(),
         Happening::PortPublished(port) => whereabouts(port, "published"),
         Happening::PortUnpublished(port) => whereabouts(port, "no more"),
-        Happening::Reset => "reset to the baseline".into(),
+        Happening::Reset { snapshot: None } => "reset to the baseline".into(),
+        Happening::Reset { snapshot: Some(name) } => format!("reset to snapshot {name}"),
+        Happening::SnapshotCreated { snapshot, still_ms } => {
+            format!("snapshot {snapshot} taken, stood still for {still_ms} ms")
+        }
+        Happening::SnapshotRenamed { snapshot, to } => format!("snapshot {snapshot} is {to} now"),
+        Happening::SnapshotDeleted { snapshot } => format!("snapshot {snapshot} deleted"),
+        Happening::Forked { workspace_id, snapshot: None } => {
+            format!("workspace {workspace_id} made from it")
+        }
+        Happening::Forked { workspace_id, snapshot: Some(name) } => {
+            format!("workspace {workspace_id} made from snapshot {name}")
+        }
         Happening::Network { action, destination, names, allowed, rule } => {
             let known = match names.is_empty() {
                 true => String::new(),

@@ -32,7 +32,7 @@ pub struct WorkspaceExec {
     /// program and its arguments.
     #[command(flatten)]
     pub command: CommandLine,
-    /// Where to run it in the guest, `/workspace` if not given.
+    /// Where to run it in the guest; the environment says if not given.
     #[arg(long, value_name = "DIR")]
     #[serde(default)]
     #[schemars(with = "PathInGuest")]
@@ -43,7 +43,7 @@ pub struct WorkspaceExec {
     #[serde(default, deserialize_with = "Variables::deserialize")]
     #[schemars(with = "Variables")]
     pub env: Vec<Variable>,
-    /// The guest's user to run it as, `USER[:GROUP]`; root if not given.
+    /// The guest's user to run it as, `USER[:GROUP]`; as the environment says if not given.
     #[arg(long, value_name = "USER")]
     #[serde(default)]
     #[schemars(with = "String")]

@@ -186,7 +186,12 @@ impl WorkspaceExport {
             Some(output) => {
                 let existing = if self.force { Existing::Replace } else { Existing::Refuse };
                 let output = output.clone();
-                export(agent, Wanted { path, output, format, existing, limits }, cancel).await
+                export(
+                    agent,
+                    Wanted { path, output, format, existing, limits, attributes: false },
+                    cancel,
+                )
+                .await
             }
             None => stream(agent, path, format, limits, &context.events, cancel).await,
         }

@@ -11,15 +11,21 @@ mod write;
 
 pub use delete::{FileDelete, FileDeleteAnswer};
 pub use edit::{FileEdit, FileEditAnswer};
+pub(super) use list::Listing;
 pub use list::{FileList, FileListAnswer};
 pub use move_::{FileMove, FileMoveAnswer};
-pub use read::{FileRead, FileReadAnswer};
+pub(super) use read::Reading;
+pub use read::{FileRead, FileReadAnswer, ReadLimit};
 pub use search::{FileSearch, FileSearchAnswer, FoundMatch};
 pub use stat::{FileStat, FileStatAnswer};
 pub use write::{FileWrite, FileWriteAnswer};
 
+use crate::agent::AgentClient;
+use crate::id::WorkspaceId;
 use crate::operation::argument::PathInGuest;
 use crate::secret::Redactor;
+use crate::workspace::Live;
+use crate::workspace::inspect::{AtRest, Inspection};
 use crate::{Context, Error, ErrorKind, Result, guest_text};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -37,6 +43,27 @@ const FILE_DEADLINE: Duration = Duration::from_secs(120);
 /// How long it may take for a tree: to search a large one in a translated guest
 /// takes minutes.
 const TREE_DEADLINE: Duration = Duration::from_secs(600);
+
+/// A guest in which a workspace's files are looked at: its own, or one that only
+/// looks at its disk.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) id: WorkspaceId,
+    pub(super) agent: &'a AgentClient,
+    pub(super) redactor: &'a Redactor,
+}
+
+impl<'a> From<&'a Live> for View<'a> {
+    fn from(live: &'a Live) -> Self {
+        Self { id: live.id(), agent: live.agent(), redactor: live.redactor() }
+    }
+}
+
+impl<'a> View<'a> {
+    pub(super) fn of(at_rest: &'a AtRest, inspection: &'a Inspection) -> Self {
+        Self { id: at_rest.id(), agent: inspection.agent(), redactor: at_rest.redactor() }
+    }
+}
 
 /// A path in the guest, which need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -183,12 +210,12 @@ fn or_workspace(path: Option<PathInGuest>) -> Result<GuestPath> {
 
 /// Makes a call, unless the caller changes its mind.
 async fn call<R: Request>(
-    live: &crate::workspace::Live,
+    view: impl Into<View<'_>>,
     context: &Context,
     request: R,
     deadline: Duration,
 ) -> Result<R::Reply> {
-    context.unless_cancelled(live.agent().call(request, deadline)).await
+    context.unless_cancelled(view.into().agent.call(request, deadline)).await
 }
 
 /// A cursor as callers carry it: opaque to them. A name in it may hold a secret,

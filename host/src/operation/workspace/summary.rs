@@ -1,5 +1,6 @@
 use super::LastCommand;
 use crate::operation::{Answer, Page};
+use crate::workspace::fork::ForkedFrom;
 use crate::workspace::record::{NetworkPolicy, Seed, SeedMode, TtlAction};
 use crate::workspace::{Place, Record, State};
 use crate::{Result, workspace};
@@ -42,6 +43,8 @@ pub struct WorkspaceSummary {
     pub workspace_path: String,
     /// What it was seeded with.
     pub workspace_seed: Seed,
+    /// The workspace that it was made from; null for none.
+    pub forked_from: Option<ForkedFrom>,
     /// When it was made, RFC 3339 in UTC.
     #[schemars(with = "String")]
     pub created_at: Timestamp,
@@ -93,6 +96,7 @@ impl WorkspaceSummary {
             network_policy: record.network_policy,
             workspace_path: workspace::GUEST_PATH.into(),
             workspace_seed: record.seed,
+            forked_from: record.forked_from,
             created_at: record.created_at,
             last_activity_at: place.last_activity().unwrap_or(record.created_at),
             ttl_seconds: record.ttl.map(|ttl| ttl.seconds),
@@ -150,6 +154,10 @@ impl WorkspaceSummary {
                 }
             },
         ));
+        rows.extend(self.forked_from.as_ref().map(|from| {
+            let at = from.snapshot_name.as_ref().map(|name| format!("@{name}"));
+            ("Made from", format!("{}{}", from.workspace_id, at.unwrap_or_default()))
+        }));
         rows.push(("Created", shown_time(self.created_at)));
         rows.push(("Last activity", shown_time(self.last_activity_at)));
         if let (Some(at), Some(action)) = (self.expires_at, self.ttl_action) {

@@ -15,6 +15,10 @@ pub struct Records {
     pub size: Option<u64>,
     pub mtime: Option<Mtime>,
     pub sparse: Sparse,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// Extended attributes, by their whole names.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// What they say of a file of GNU's sparse kinds 0.0, 0.1 and 1.0.
@@ -65,6 +69,9 @@ impl Records {
             b"path" => self.path = Some(value.to_vec()),
             b"linkpath" => self.link_path = Some(value.to_vec()),
             b"size" => self.size = Some(number(value)?),
+            // Nobody fails for an owner that cannot be.
+            b"uid" => self.uid = number(value).and_then(|uid| uid.try_into().ok()),
+            b"gid" => self.gid = number(value).and_then(|gid| gid.try_into().ok()),
             b"mtime" => self.mtime = Some(time(value)?),
             b"GNU.sparse.name" => self.sparse.name = Some(value.to_vec()),
             b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse.size = Some(number(value)?),
@@ -74,7 +81,11 @@ impl Records {
                     value.split(|byte| *byte == b',').map(number).collect::<Option<_>>()?;
             }
             b"GNU.sparse.major" => self.sparse.map_in_content = value == b"1",
-            _ => {}
+            _ => {
+                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                    self.xattrs.push((name.to_vec(), value.to_vec()));
+                }
+            }
         }
         Some(())
     }

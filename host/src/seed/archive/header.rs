@@ -72,6 +72,13 @@ impl Header {
         self.number(100, 8, "mode").map(|mode| (mode & 0o7777) as u32)
     }
 
+    /// The user and the group; root where the field is no such number.
+    #[must_use]
+    pub fn owner(&self) -> (u32, u32) {
+        let id = |at| self.number(at, 8, "owner").ok().and_then(|id| id.try_into().ok());
+        (id(108).unwrap_or(0), id(116).unwrap_or(0))
+    }
+
     /// Seconds since 1970.
     ///
     /// # Errors

@@ -48,6 +48,10 @@ pub struct Member {
     pub name: Vec<u8>,
     pub mode: u32,
     pub mtime: Mtime,
+    /// The user and the group.
+    pub owner: (u32, u32),
+    /// Extended attributes, by their whole names.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub kind: MemberKind,
 }
 
@@ -147,7 +151,7 @@ impl<R: Read> Reader<R> {
         long_name: Option<Vec<u8>>,
         long_link: Option<Vec<u8>>,
     ) -> Result<Member, TarError> {
-        let Records { path, link_path, size, mtime, sparse } = records;
+        let Records { path, link_path, size, mtime, sparse, uid, gid, xattrs } = records;
         let name = sparse.name.clone().or(path).or(long_name).unwrap_or_else(|| header.name());
         let link = || link_path.or(long_link).unwrap_or_else(|| header.link_name());
         let mtime = match mtime {
@@ -199,7 +203,9 @@ impl<R: Read> Reader<R> {
                 MemberKind::Other("nobody knows what it is")
             }
         };
-        Ok(Member { name, mode: header.mode()?, mtime, kind })
+        let (header_uid, header_gid) = header.owner();
+        let owner = (uid.unwrap_or(header_uid), gid.unwrap_or(header_gid));
+        Ok(Member { name, mode: header.mode()?, mtime, owner, xattrs, kind })
     }
 
     fn set_stored(&mut self, stored: u64) {

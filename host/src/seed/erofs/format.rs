@@ -72,6 +72,11 @@ pub struct Inode {
     /// For programs that take 32 bits of it.
     pub number: u32,
     pub link_count: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// How many words of 4 bytes its extended attributes have, counted as
+    /// [`super::xattr::count`] does.
+    pub xattr_count: u16,
 }
 
 impl Inode {
@@ -86,14 +91,14 @@ impl Inode {
         // The rest of these are bits that a mode has no more than 16 of.
         let mode = (self.kind.mode() | (self.mode & 0o7777)) as u16;
         to.extend_from_slice(&(layout << 1 | extended).to_le_bytes());
-        to.extend_from_slice(&0_u16.to_le_bytes());
+        to.extend_from_slice(&self.xattr_count.to_le_bytes());
         to.extend_from_slice(&mode.to_le_bytes());
         to.extend_from_slice(&0_u16.to_le_bytes());
         to.extend_from_slice(&self.size.to_le_bytes());
         to.extend_from_slice(&place.to_le_bytes());
         to.extend_from_slice(&self.number.to_le_bytes());
-        // Owner and group: root.
-        to.extend_from_slice(&[0; 8]);
+        to.extend_from_slice(&self.uid.to_le_bytes());
+        to.extend_from_slice(&self.gid.to_le_bytes());
         to.extend_from_slice(&self.mtime.secs.to_le_bytes());
         to.extend_from_slice(&self.mtime.nanos.to_le_bytes());
         to.extend_from_slice(&self.link_count.to_le_bytes());
@@ -122,6 +127,7 @@ pub struct Superblock {
     pub block_count: u32,
     pub metadata_block: u32,
     pub uuid: [u8; 16],
+    pub volume: [u8; 9],
 }
 
 impl Superblock {
@@ -141,7 +147,8 @@ impl Superblock {
         fields.extend_from_slice(&self.metadata_block.to_le_bytes());
         fields.extend_from_slice(&0_u32.to_le_bytes());
         fields.extend_from_slice(&self.uuid);
-        fields.extend_from_slice(b"pyro-seed\0\0\0\0\0\0\0");
+        fields.extend_from_slice(&self.volume);
+        fields.extend_from_slice(&[0; 7]);
         fields.extend_from_slice(&INCOMPAT_CHUNKED_FILE.to_le_bytes());
         fields.resize(128, 0);
         let mut block = vec![0; BLOCK];
@@ -193,6 +200,7 @@ mod tests {
             block_count: 77,
             metadata_block: 5,
             uuid: [9; 16],
+            volume: *b"pyro-seed",
         };
         assert_eq!(Superblock::block_count_of(&superblock.block()), Some(77));
         assert_eq!(Superblock::block_count_of(&[0; BLOCK]), None);

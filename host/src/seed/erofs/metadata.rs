@@ -3,8 +3,9 @@
 use super::directory::{kind, measure, names, write as write_names};
 use super::format::{BLOCK, INODE, Inode, Layout, SLOT};
 use super::output::Output;
+use super::xattr;
 use crate::error::{Error, ErrorKind, Result};
-use crate::seed::tree::{Blocks, Body, NodeId, Tree};
+use crate::seed::tree::{Attributes, Blocks, Body, Node, NodeId, Tree};
 use std::collections::HashMap;
 
 /// Where the first inode is, in slots: number 0 would say that there is none.
@@ -17,7 +18,9 @@ const NOWHERE: u64 = u64::MAX;
 struct Extent {
     /// Whole blocks elsewhere.
     blocks: u32,
-    /// Bytes right behind it.
+    /// Its extended attributes' bytes, right behind it.
+    xattrs: usize,
+    /// Bytes right behind those.
     behind: usize,
     /// They must be in the block that the inode is in.
     together: bool,
@@ -26,16 +29,17 @@ struct Extent {
 impl Extent {
     /// That of so many bytes in whole blocks and the rest, behind the inode if
     /// it fits.
-    fn of(blocks: u32, rest: usize) -> Self {
-        if INODE + rest <= BLOCK {
-            Self { blocks, behind: rest, together: true }
+    fn of(blocks: u32, xattrs: usize, rest: usize) -> Self {
+        if INODE + xattrs + rest <= BLOCK {
+            Self { blocks, xattrs, behind: rest, together: true }
         } else {
-            Self { blocks: blocks + 1, behind: 0, together: false }
+            Self { blocks: blocks + 1, xattrs, behind: 0, together: false }
         }
     }
 
-    fn of_node(body: &Body) -> Self {
-        match body {
+    fn of_node(node: &Node) -> Self {
+        let xattrs = xattr::size(&node.attributes.xattrs);
+        match &node.body {
             Body::Directory(children) => {
                 // `.` and `..` come before most names but not before all: where
                 // they stand among them decides what fits into a block.
@@ -50,15 +54,16 @@ impl Extent {
                     };
                     if dot_first { dots.next() } else { children.next() }.map(<[u8]>::len)
                 }));
-                Self::of(blocks, rest)
+                Self::of(blocks, xattrs, rest)
             }
-            Body::Symlink(target) => Self::of(0, target.len()),
-            Body::File(stored) => match &stored.blocks {
-                Blocks::Flat(_) => Self { blocks: 0, behind: 0, together: false },
-                Blocks::Chunks { chunks, .. } => {
-                    Self { blocks: 0, behind: 4 * chunks.len(), together: false }
-                }
-            },
+            Body::Symlink(target) => Self::of(0, xattrs, target.len()),
+            Body::File(stored) => {
+                let behind = match &stored.blocks {
+                    Blocks::Flat(_) => 0,
+                    Blocks::Chunks { chunks, .. } => 4 * chunks.len(),
+                };
+                Self { blocks: 0, xattrs, behind, together: false }
+            }
         }
     }
 }
@@ -105,8 +110,9 @@ impl<'a> Plan<'a> {
     }
 
     fn place(&mut self, id: NodeId) {
-        let extent = Extent::of_node(&self.tree.node(id).body);
-        let needed = if extent.together { INODE + extent.behind } else { INODE };
+        let extent = Extent::of_node(self.tree.node(id));
+        let behind = extent.xattrs + extent.behind;
+        let needed = if extent.together { INODE + behind } else { INODE };
         let mut at = self.at.next_multiple_of(SLOT as u64);
         let block = BLOCK as u64;
         if at % block + needed as u64 > block {
@@ -114,7 +120,7 @@ impl<'a> Plan<'a> {
         }
         self.nids[id.index()] = at / SLOT as u64;
         self.order.push(id);
-        self.at = at + (INODE + extent.behind) as u64;
+        self.at = at + (INODE + behind) as u64;
     }
 
     fn nid(&self, id: NodeId) -> u64 {
@@ -135,7 +141,7 @@ impl<'a> Plan<'a> {
     pub fn write(&self, output: &mut Output) -> Result<(u32, u16)> {
         let mut blocks = HashMap::new();
         for id in &self.order {
-            let extent = Extent::of_node(&self.tree.node(*id).body);
+            let extent = Extent::of_node(self.tree.node(*id));
             if extent.blocks > 0 {
                 blocks.insert(*id, output.position()?);
                 let content = self.content(*id);
@@ -171,7 +177,7 @@ impl<'a> Plan<'a> {
         to: &mut Vec<u8>,
     ) -> Result<()> {
         let node = self.tree.node(id);
-        let extent = Extent::of_node(&node.body);
+        let extent = Extent::of_node(node);
         let block = block.unwrap_or(0);
         let layout = |together| if together { Layout::Inline(block) } else { Layout::Plain(block) };
         let behind;
@@ -197,7 +203,11 @@ impl<'a> Plan<'a> {
         let link_count = self.tree.link_count(id);
         let kind = kind(&node.body);
         let (mode, mtime) = (node.mode, node.mtime);
-        Inode { kind, mode, mtime, size, layout, number, link_count }.write(to);
+        let Attributes { uid, gid, xattrs } = &node.attributes;
+        let (uid, gid, xattr_count) = (*uid, *gid, xattr::count(xattrs)?);
+        Inode { kind, mode, mtime, size, layout, number, link_count, uid, gid, xattr_count }
+            .write(to);
+        xattr::write(xattrs, to);
         to.extend_from_slice(&behind);
         Ok(())
     }

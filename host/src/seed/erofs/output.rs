@@ -27,6 +27,8 @@ pub struct Output {
     full: Option<SyncSender<Vec<u8>>>,
     empty: Receiver<Vec<u8>>,
     made: usize,
+    /// What messages call the image.
+    what: &'static str,
     writer: Option<JoinHandle<std::io::Result<blake3::Hash>>>,
 }
 
@@ -35,7 +37,7 @@ impl Output {
     ///
     /// # Errors
     /// When the host gives no thread.
-    pub fn new(file: File) -> Result<Self> {
+    pub fn new(file: File, what: &'static str) -> Result<Self> {
         let (full, filled) = sync_channel(BATCHES);
         let (emptied, empty) = channel();
         let writer = std::thread::Builder::new()
@@ -48,6 +50,7 @@ impl Output {
             full: Some(full),
             empty,
             made: 1,
+            what,
             writer: Some(writer),
         })
     }
@@ -62,7 +65,11 @@ impl Output {
         if block >= SEED_DEVICE_BYTES / BLOCK as u64 {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
-                format!("the seed is larger than its device of {} GiB", SEED_DEVICE_BYTES >> 30),
+                format!(
+                    "the {} is larger than its device of {} GiB",
+                    self.what,
+                    SEED_DEVICE_BYTES >> 30
+                ),
             )
             .hint("leave out what the guest does not need"));
         }
@@ -125,7 +132,10 @@ impl Output {
             return Ok(());
         }
         // The writer ended early: it says why.
-        self.join().and(Err(Error::new(ErrorKind::Internal, "the seed's writer ended early")))
+        self.join().and(Err(Error::new(
+            ErrorKind::Internal,
+            format!("the {}'s writer ended early", self.what),
+        )))
     }
 
     /// Waits until all is written. Gives the digest and the number of blocks,
@@ -145,8 +155,12 @@ impl Output {
         let writer = self.writer.take();
         match writer.map(JoinHandle::join) {
             Some(Ok(Ok(hash))) => Ok(hash),
-            Some(Ok(Err(error))) => Err(Error::io("cannot write the seed", error)),
-            Some(Err(_)) | None => Err(Error::new(ErrorKind::Internal, "the seed's writer failed")),
+            Some(Ok(Err(error))) => {
+                Err(Error::io(format!("cannot write the {}", self.what), error))
+            }
+            Some(Err(_)) | None => {
+                Err(Error::new(ErrorKind::Internal, format!("the {}'s writer failed", self.what)))
+            }
         }
     }
 }

@@ -36,6 +36,10 @@ impl Settled {
             }
             Ordered::Pause(Pause, by) => by.answer(self.pause(guest).await).await,
             Ordered::Resume(Resume, by) => by.answer(self.resume(guest).await).await,
+            Ordered::CopyDisk(copy, mut by) => {
+                let copied = guest.copy_disk(&mut self.told, copy, by.leaves()).await;
+                by.answer(copied).await;
+            }
             Ordered::ReadMetrics(ReadMetrics, by) => by.answer(guest.metrics().await).await,
             Ordered::Publish(publish, by) => by.answer(self.publish(publish).await).await,
             Ordered::Unpublish(unpublish, by) => {

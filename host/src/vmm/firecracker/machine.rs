@@ -1,6 +1,6 @@
 //! A machine as Firecracker's configuration file has it, and what its API takes.
 
-use super::super::{Durability, KernelFlavor, Machine, RateLimit};
+use super::super::{Access, Durability, KernelFlavor, Machine, RateLimit};
 use super::seen;
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ const KVM_TIMER_HZ: u32 = 1_000_000_000;
 pub(super) struct Configuration {
     machine_config: MachineConfig,
     boot_source: BootSource,
-    drives: [Drive; 3],
+    drives: Vec<Drive>,
     vsock: Vsock,
     entropy: Entropy,
     metrics: MetricsSink,
@@ -146,7 +146,7 @@ impl MachineConfig {
 
 impl Drive {
     /// Those of a machine, in the order in which the guest is to find them.
-    fn all(machine: &Machine) -> [Self; 3] {
+    fn all(machine: &Machine) -> Vec<Self> {
         let written_out = match machine.durability {
             Durability::Scratch => "Unsafe",
             Durability::Kept => "Writeback",
@@ -159,11 +159,16 @@ impl Drive {
             cache_type,
             rate_limiter: (!is_read_only).then(|| RateLimiter::of(machine.disk_limit)).flatten(),
         };
-        [
+        let is_read_only = machine.disk_access == Access::Read;
+        let mut drives = vec![
             drive("root", seen::ROOT_IMAGE, true, "Unsafe"),
-            drive("disk", seen::DISK, false, written_out),
+            drive("disk", seen::DISK, is_read_only, written_out),
             drive("seed", seen::SEED, true, "Unsafe"),
-        ]
+        ];
+        if machine.copy.is_some() {
+            drives.push(Self { rate_limiter: None, ..drive("copy", seen::COPY, false, "Unsafe") });
+        }
+        drives
     }
 }
 
@@ -212,7 +217,9 @@ mod tests {
             disk: "/state/disk.ext4".into(),
             durability: Durability::Kept,
             disk_limit: RateLimit::NONE,
+            disk_access: Access::Write,
             seed: "/state/seed.erofs".into(),
+            copy: None,
             networked: false,
             verbose: false,
         }
@@ -242,13 +249,26 @@ mod tests {
     }
 
     #[test]
+    fn r12_a_disk_that_is_looked_at_is_not_written() {
+        let looked_at = Machine {
+            disk_access: Access::Read,
+            copy: Some("/state/copy.img".into()),
+            ..machine(KernelFlavor::Tuned)
+        };
+        let drives = Drive::all(&looked_at);
+        let read_only: Vec<_> = drives.iter().map(|drive| drive.is_read_only).collect();
+        assert_eq!(read_only, [true, true, true, false]);
+    }
+
+    #[test]
     fn only_the_writable_disk_is_limited() {
         let disk_limit = RateLimit {
             mib_per_second: std::num::NonZeroU32::new(10),
             operations_per_second: std::num::NonZeroU32::new(100),
         };
         let limited = Machine { disk_limit, ..machine(KernelFlavor::Tuned) };
-        let limiters = Drive::all(&limited).map(|drive| json!(drive.rate_limiter));
+        let limiters = Drive::all(&limited);
+        let limiters: Vec<_> = limiters.iter().map(|drive| json!(drive.rate_limiter)).collect();
         let disk = json!({
             "bandwidth": { "size": 10 << 20, "refill_time": 1000 },
             "ops": { "size": 100, "refill_time": 1000 },

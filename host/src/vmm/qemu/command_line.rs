@@ -1,7 +1,7 @@
 //! A machine as QEMU's arguments.
 
 use super::{Accelerator, Qemu};
-use crate::vmm::{Durability, KernelFlavor, Machine, RateLimit};
+use crate::vmm::{Access, Durability, KernelFlavor, Machine, RateLimit};
 use pyro_protocol::egress::{MTU_MAX, NIC};
 use std::os::fd::RawFd;
 
@@ -44,6 +44,8 @@ pub struct Descriptors {
     pub disk: RawFd,
     /// The seed's image, read-only.
     pub seed: RawFd,
+    /// What the guest copies to.
+    pub copy: Option<RawFd>,
 }
 
 /// All that decides the arguments.
@@ -61,7 +63,7 @@ impl CommandLine<'_> {
     /// The arguments after the program's name.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
-        let Descriptors { channel, console, monitor, nic, root_image, disk, seed } =
+        let Descriptors { channel, console, monitor, nic, root_image, disk, seed, copy } =
             self.descriptors;
         let machine = self.machine;
         let mem_mib = machine.mem_mib;
@@ -103,16 +105,16 @@ impl CommandLine<'_> {
         }
         // What goes with the guest waits for no storage of the host's, and the
         // guest need not ask it to.
-        let (writable, cache) = match machine.durability {
-            Durability::Scratch => ("read-only=off,cache.no-flush=on", ",write-cache=off"),
-            Durability::Kept => ("read-only=off", ""),
+        let read = ("read-only=on", ",write-cache=off");
+        let scratch = ("read-only=off,cache.no-flush=on", ",write-cache=off");
+        let own = match (machine.disk_access, machine.durability) {
+            (Access::Read, _) => read,
+            (Access::Write, Durability::Scratch) => scratch,
+            (Access::Write, Durability::Kept) => ("read-only=off", ""),
         };
-        let disks = [
-            ("root", root_image, "read-only=on", ",write-cache=off"),
-            (DISK, disk, writable, cache),
-            ("seed", seed, "read-only=on", ",write-cache=off"),
-        ];
-        for (name, descriptor, access, cache) in disks {
+        let disks = [("root", root_image, read), (DISK, disk, own), ("seed", seed, read)];
+        let copy = copy.map(|copy| ("copy", copy, scratch));
+        for (name, descriptor, (access, cache)) in disks.into_iter().chain(copy) {
             option("add-fd", format!("fd={descriptor},set={descriptor}"));
             option(
                 "blockdev",
@@ -236,7 +238,9 @@ mod tests {
             disk: "/state/disk.ext4".into(),
             durability: Durability::Scratch,
             disk_limit: RateLimit::NONE,
+            disk_access: Access::Write,
             seed: "/state/seed.erofs".into(),
+            copy: None,
             networked: false,
             verbose: false,
         }
@@ -251,6 +255,7 @@ mod tests {
             root_image: 6,
             disk: 7,
             seed: 8,
+            copy: machine.copy.is_some().then_some(10),
         };
         let qemu = qemu(accelerator);
         let words = CommandLine { machine, qemu: &qemu, descriptors }.arguments();
@@ -281,6 +286,22 @@ mod tests {
                 "-device virtio-net-device,netdev=network,mac=02:70:79:72:6f:02,host_mtu=65500",
             ]
         );
+    }
+
+    #[test]
+    fn r12_a_disk_that_is_looked_at_is_not_written() {
+        let looked_at = Machine {
+            disk_access: Access::Read,
+            durability: Durability::Kept,
+            copy: Some("/state/copy.img".into()),
+            ..machine(KernelFlavor::Tuned)
+        };
+        let words = shown(Accelerator::Tcg, &looked_at);
+        let access = |name: &str| {
+            let line = words.lines().find(|line| line.contains(&format!("node-name={name},")));
+            line.is_some_and(|line| line.contains("read-only=on"))
+        };
+        assert_eq!(["root", "disk", "seed", "copy"].map(access), [true, true, true, false]);
     }
 
     #[test]

@@ -61,13 +61,26 @@ impl<'a> Room<'a> {
         self.wrote(ENTRY)
     }
 
-    fn look(&mut self) -> Result<()> {
-        let refused = |error| Error::io("cannot write the export on the host", error);
+    /// Refuses what would not fit.
+    pub(super) fn holds(&mut self, bytes: u64) -> Result<()> {
+        match (self.free)().map_err(refused)? {
+            free if free.saturating_sub(RESERVE) < bytes => {
+                Err(refused(io::ErrorKind::StorageFull.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn look(&mut self) -> Result<()> {
         match (self.free)().map_err(refused)? {
             0..RESERVE => Err(refused(io::ErrorKind::StorageFull.into())),
             _ => Ok(()),
         }
     }
+}
+
+fn refused(error: io::Error) -> Error {
+    Error::io("cannot write the export on the host", error)
 }
 
 #[cfg(test)]

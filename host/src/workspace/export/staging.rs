@@ -1,5 +1,6 @@
 //! A private directory beside the output, where it is made.
 
+use super::room::Room;
 use super::{Existing, there_already};
 use crate::context::Admitted;
 use crate::error::{Error, ErrorKind, Result};
@@ -76,6 +77,37 @@ impl Staging {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o644);
         openat(&self.top, ITEM, flags, mode).map(File::from).map_err(|errno| self.refused(errno))
+    }
+
+    /// Makes a file of the same user's what is to become the output, without a
+    /// copy where that can be; of that it has the first so many bytes.
+    pub(super) fn adopt(&self, file: &Path, bytes: u64) -> Result<()> {
+        match linkat(rustix::fs::CWD, file, &self.top, ITEM, AtFlags::empty()) {
+            Ok(()) => Ok(()),
+            // Another file system, or one without links.
+            Err(Errno::XDEV | Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::MLINK) => {
+                let from = File::open(file)
+                    .map_err(|error| Error::io(format!("cannot read {}", file.display()), error))?;
+                let mut room = Room::of(self.top())?;
+                crate::disk::copy::data(&from, &self.create()?, bytes, |copied| room.wrote(copied))
+            }
+            Err(errno) => Err(self.refused(errno)),
+        }
+    }
+
+    /// Makes that its user's alone, and so long.
+    pub(super) fn own(&self, bytes: u64) -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || {
+            let file = openat(&self.top, ITEM, flags, Mode::empty())?;
+            let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+            if fstat(&file)?.st_uid != user.as_raw() {
+                rustix::fs::fchown(&file, Some(user), Some(group))?;
+            }
+            rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
+            rustix::fs::ftruncate(&file, bytes)
+        };
+        open().map_err(|errno| self.refused(errno))
     }
 
     /// Writes everything out, and puts it in place.

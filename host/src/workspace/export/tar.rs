@@ -8,7 +8,7 @@
 use super::room::Room;
 use super::stream::Sink;
 use crate::error::{Error, Result};
-use pyro_protocol::export::{ExportEntry, ExportKind};
+use pyro_protocol::export::{ExportEntry, ExportKind, Xattr};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 
@@ -19,6 +19,9 @@ const BUFFER: usize = 1 << 20;
 
 /// The largest number of eleven octal digits.
 const OCTAL_MAX: u64 = 0o777_7777_7777;
+
+/// The largest user or group of seven of them.
+const ID_MAX: u32 = 0o777_7777;
 
 /// Zeros, for padding and short holes; the rest of a longer one is left out of
 /// the file.
@@ -104,15 +107,32 @@ impl<'a, W: Output> Tar<'a, W> {
         if whole.is_none() || time.nanoseconds > 0 {
             extended.extend(record("mtime", decimal(time.seconds, time.nanoseconds).as_bytes()));
         }
+        let owner = entry.attributes.as_ref().map_or((0, 0), |of| (of.uid, of.gid));
+        for (key, id) in [("uid", owner.0), ("gid", owner.1)] {
+            if id > ID_MAX {
+                extended.extend(record(key, id.to_string().as_bytes()));
+            }
+        }
+        for Xattr { name, value } in entry.attributes.iter().flat_map(|of| &of.xattrs) {
+            // What is before the first `=` is the key.
+            if !name.0.contains(&b'=') {
+                let key = [b"SCHILY.xattr.", name.0.as_slice()].concat();
+                extended.extend(record(key, &value.0));
+            }
+        }
         if !extended.is_empty() {
-            let block = block(b"pax_header", 0o644, extended.len() as u64, 0, b'x', b"");
+            let length = extended.len() as u64;
+            let block = block(b"pax_header", 0o644, (0, 0), length, 0, b'x', b"");
             self.file.write_all(&block)?;
             self.file.write_all(&extended)?;
             self.zeros(padding(extended.len() as u64))?;
         }
         let size = if size > OCTAL_MAX { 0 } else { size };
-        let mode = entry.mode & MODE_KEPT;
-        self.file.write_all(&block(&name, mode, size, whole.unwrap_or(0), kind, &link))
+        let mode = match &entry.attributes {
+            Some(_) => entry.mode & 0o7777,
+            None => entry.mode & MODE_KEPT,
+        };
+        self.file.write_all(&block(&name, mode, owner, size, whole.unwrap_or(0), kind, &link))
     }
 }
 
@@ -150,14 +170,22 @@ fn padding(length: u64) -> u64 {
     length.next_multiple_of(BLOCK as u64) - length
 }
 
-fn block(name: &[u8], mode: u32, size: u64, mtime: u64, kind: u8, link: &[u8]) -> [u8; BLOCK] {
+fn block(
+    name: &[u8],
+    mode: u32,
+    (uid, gid): (u32, u32),
+    size: u64,
+    mtime: u64,
+    kind: u8,
+    link: &[u8],
+) -> [u8; BLOCK] {
     let mut block = [0; BLOCK];
     let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &name[..name.len().min(100)]);
     put(100, format!("{mode:07o}\0").as_bytes());
-    // The caller's, wherever it is unpacked.
-    put(108, b"0000000\0");
-    put(116, b"0000000\0");
+    // Unless owners go along, the caller's, wherever it is unpacked.
+    put(108, format!("{:07o}\0", uid.min(ID_MAX)).as_bytes());
+    put(116, format!("{:07o}\0", gid.min(ID_MAX)).as_bytes());
     put(124, format!("{size:011o}\0").as_bytes());
     put(136, format!("{mtime:011o}\0").as_bytes());
     put(148, b"        ");
@@ -170,13 +198,14 @@ fn block(name: &[u8], mode: u32, size: u64, mtime: u64, kind: u8, link: &[u8]) -
 }
 
 /// `LENGTH KEY=VALUE\n`, where the length counts itself too.
-fn record(key: &str, value: &[u8]) -> Vec<u8> {
+fn record(key: impl AsRef<[u8]>, value: &[u8]) -> Vec<u8> {
+    let key = key.as_ref();
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
     while length != rest + length.to_string().len() {
         length = rest + length.to_string().len();
     }
-    [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
+    [format!("{length} ").as_bytes(), key, b"=", value, b"\n"].concat()
 }
 
 /// A time with its fraction, which counts away from zero as the sign does.
@@ -201,7 +230,13 @@ mod tests {
 
     fn file(path: &str, size_bytes: u64) -> ExportEntry {
         let (path, modified) = (ByteString(path.into()), FileTime { seconds: 5, nanoseconds: 5 });
-        ExportEntry { path, mode: 0o644, modified, kind: ExportKind::File { size_bytes } }
+        ExportEntry {
+            path,
+            mode: 0o644,
+            modified,
+            kind: ExportKind::File { size_bytes },
+            attributes: None,
+        }
     }
 
     #[test]

@@ -263,7 +263,7 @@ mod tests {
 
     fn entry(path: &str, mode: u32, kind: ExportKind) -> ExportEntry {
         let modified = FileTime { seconds: 5, nanoseconds: 5 };
-        ExportEntry { path: ByteString(path.into()), mode, modified, kind }
+        ExportEntry { path: ByteString(path.into()), mode, modified, kind, attributes: None }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use super::{
-    GuestName, ListedFile, TREE_DEADLINE, call, cursor, from_cursor, no_cursor, or_workspace,
+    GuestName, ListedFile, TREE_DEADLINE, View, call, cursor, from_cursor, no_cursor, or_workspace,
 };
 use crate::operation::argument::{Number, PathInGuest, WorkspaceRef};
 use crate::operation::{Answer, Context, Effect, Operation, Page};
@@ -83,25 +83,85 @@ impl Operation for FileList {
     }
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<FileListAnswer> {
-        let path = or_workspace(self.path)?;
-        let after = self.cursor.as_deref().map(from_cursor).transpose()?;
-        let after = after.map(GuestPath::new).transpose().map_err(|_| no_cursor())?;
+        let listing =
+            Listing::new(self.path, self.recursive, self.limit.get(), self.cursor.as_deref())?;
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
-        let name = GuestName::new(&path, live.redactor());
-        let recursive = self.recursive;
-        let request = file::FileList { path, recursive, after, limit: self.limit.get() };
-        let listed = call(&live, &context, request, TREE_DEADLINE).await?;
-        Ok(FileListAnswer {
-            workspace_id: live.id().to_string(),
-            name,
-            recursive,
-            entries: listed
-                .entries
-                .iter()
-                .map(|entry| ListedFile::of(entry, live.redactor()))
-                .collect(),
-            next_cursor: listed.next.map(|next| cursor(next.as_bytes())),
-        })
+        listing.answer((&live).into(), &context).await
+    }
+}
+
+/// A page of a listing that is wanted.
+pub(in crate::operation::workspace) struct Listing(file::FileList);
+
+impl Listing {
+    pub(in crate::operation::workspace) fn new(
+        path: Option<PathInGuest>,
+        recursive: bool,
+        limit: u32,
+        cursor: Option<&str>,
+    ) -> Result<Self> {
+        let path = or_workspace(path)?;
+        let after = cursor.map(from_cursor).transpose()?;
+        let after = after.map(GuestPath::new).transpose().map_err(|_| no_cursor())?;
+        Ok(Self(file::FileList { path, recursive, after, limit }))
+    }
+
+    /// As much as the guest says at once.
+    pub(in crate::operation::workspace) async fn answer(
+        self,
+        view: View<'_>,
+        context: &Context,
+    ) -> Result<FileListAnswer> {
+        let mut answer = self.begun(view);
+        self.page(view, context, &mut answer).await?;
+        Ok(answer)
+    }
+
+    /// As much as is wanted, however often the guest has to be asked: to ask it
+    /// later takes another guest.
+    pub(in crate::operation::workspace) async fn answer_in_full(
+        mut self,
+        view: View<'_>,
+        context: &Context,
+    ) -> Result<FileListAnswer> {
+        let mut answer = self.begun(view);
+        let wanted = self.0.limit;
+        loop {
+            let before = answer.entries.len();
+            let next = self.page(view, context, &mut answer).await?;
+            let there = answer.entries.len();
+            let left = u32::try_from(there).ok().and_then(|there| wanted.checked_sub(there));
+            match (next, left) {
+                (Some(next), Some(left @ 1..)) if there > before => {
+                    self.0.after = Some(next);
+                    self.0.limit = left;
+                }
+                _ => return Ok(answer),
+            }
+        }
+    }
+
+    fn begun(&self, view: View<'_>) -> FileListAnswer {
+        FileListAnswer {
+            workspace_id: view.id.to_string(),
+            name: GuestName::new(&self.0.path, view.redactor),
+            recursive: self.0.recursive,
+            entries: Vec::new(),
+            next_cursor: None,
+        }
+    }
+
+    async fn page(
+        &self,
+        view: View<'_>,
+        context: &Context,
+        answer: &mut FileListAnswer,
+    ) -> Result<Option<GuestPath>> {
+        let listed = call(view, context, self.0.clone(), TREE_DEADLINE).await?;
+        let entries = listed.entries.iter().map(|entry| ListedFile::of(entry, view.redactor));
+        answer.entries.extend(entries);
+        answer.next_cursor = listed.next.as_ref().map(|next| cursor(next.as_bytes()));
+        Ok(listed.next)
     }
 }
 

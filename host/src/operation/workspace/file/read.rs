@@ -1,6 +1,6 @@
 mod around;
 
-use super::GuestName;
+use super::{GuestName, View};
 use crate::event::{Event, Stream};
 use crate::operation::argument::{Number, PathInGuest, WorkspaceRef, maybe_count};
 use crate::operation::output::{Encoding, text_or_base64};
@@ -111,17 +111,6 @@ impl FileRead {
             content_only: false,
         }
     }
-
-    fn range(&self) -> Result<ReadRange> {
-        match (self.offset, self.first_line, self.line_count) {
-            (offset, None, None) => Ok(ReadRange::From { offset: offset.unwrap_or(0) }),
-            (None, first, count) => Ok(ReadRange::Lines { first: first.unwrap_or(1), count }),
-            (Some(_), _, _) => {
-                Err(Error::new(ErrorKind::InvalidInput, "a part is given by bytes or by lines")
-                    .hint("give `offset`, or `first_line` and `line_count`"))
-            }
-        }
-    }
 }
 
 impl Operation for FileRead {
@@ -144,24 +133,67 @@ impl Operation for FileRead {
     }
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<FileReadAnswer> {
-        let range = self.range()?;
-        let max_bytes = self.max_bytes.get();
-        let max = (!self.content_only).then_some(u64::from(max_bytes));
+        let reading = Reading::new(
+            self.path,
+            (self.offset, self.first_line, self.line_count),
+            self.max_bytes,
+            self.content_only,
+        )?;
         let live = Live::open(pyro, self.workspace_id.as_str(), &context).await?;
-        let name = GuestName::new(&self.path.0, live.redactor());
-        let around = Around::of(&live, &context, &self.path.0, range).await?;
+        reading.answer((&live).into(), &context).await
+    }
+}
+
+/// A file, or a part of it, that is wanted.
+pub(in crate::operation::workspace) struct Reading {
+    path: GuestPath,
+    range: ReadRange,
+    max_bytes: u32,
+    content_only: bool,
+}
+
+impl Reading {
+    /// A part is given by an offset, or by a first line and a number of lines.
+    pub(in crate::operation::workspace) fn new(
+        path: PathInGuest,
+        part: (Option<u64>, Option<u64>, Option<u64>),
+        max_bytes: ReadLimit,
+        content_only: bool,
+    ) -> Result<Self> {
+        let range = match part {
+            (offset, None, None) => ReadRange::From { offset: offset.unwrap_or(0) },
+            (None, first, count) => ReadRange::Lines { first: first.unwrap_or(1), count },
+            (Some(_), _, _) => {
+                let message = "a part is given by bytes or by lines";
+                return Err(Error::new(ErrorKind::InvalidInput, message)
+                    .hint("give `offset`, or `first_line` and `line_count`"));
+            }
+        };
+        Ok(Self { path: path.0, range, max_bytes: max_bytes.get(), content_only })
+    }
+
+    pub(in crate::operation::workspace) async fn answer(
+        self,
+        view: View<'_>,
+        context: &Context,
+    ) -> Result<FileReadAnswer> {
+        let Self { path, range, max_bytes, content_only } = self;
+        let redactor = view.redactor;
+        let max = (!content_only).then_some(u64::from(max_bytes));
+        let name = GuestName::new(&path, redactor);
+        let around = Around::of(view, context, &path, range).await?;
         // More than is told, to see secrets that go on.
-        let reach = live.redactor().reach();
+        let reach = redactor.reach();
         let over = max.map(|max| max.saturating_add(reach as u64));
-        let request = file::FileRead { path: self.path.0.clone(), range, max_bytes: over };
+        let request = file::FileRead { path: path.clone(), range, max_bytes: over };
         let kept_max = (max_bytes as usize).saturating_add(reach);
         let collected = Mutex::new(Vec::new());
         let received = AtomicU64::new(0);
-        let told = Mutex::new(live.redactor().stream_after(around.before.len() as u64));
+        let told = Mutex::new(redactor.stream_after(around.before.len() as u64));
         let pass = |bytes: Vec<u8>| told.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
         drop(pass(around.before.clone()));
-        let tells_at_once = self.content_only || live.redactor().is_empty();
-        let reading = live.agent().read_file(request, |bytes| {
+        let tells_at_once = content_only || redactor.is_empty();
+        let reading = view.agent.read_file(request, |bytes| {
             let mut kept = collected.lock().unwrap_or_else(PoisonError::into_inner);
             // An agent that sends more than it was asked for is cut short.
             let room = kept_max.saturating_sub(kept.len());
@@ -169,32 +201,32 @@ impl Operation for FileRead {
             drop(kept);
             received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             let bytes = if tells_at_once { pass(bytes) } else { Vec::new() };
-            tell(&context, bytes)
+            tell(context, bytes)
         });
         let (reading, end) = context.unless_cancelled(reading).await?;
         let rest = told.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
         if tells_at_once {
-            tell(&context, rest).await?;
+            tell(context, rest).await?;
         }
         let bytes = collected.into_inner().unwrap_or_else(PoisonError::into_inner);
         let is_cut = received.into_inner() > bytes.len() as u64 || bytes.len() > max_bytes as usize;
         let after = match end.next_offset {
-            Some(next) if !is_cut => around.after(&live, &context, &self.path.0, next).await?,
+            Some(next) if !is_cut => around.after(view, context, &path, next).await?,
             Some(_) | None => Vec::new(),
         };
         let Told { mut bytes, mut taken, marks } =
-            around.told(&live, bytes, after, max_bytes as usize);
+            around.told(view, bytes, after, max_bytes as usize);
         if !tells_at_once {
-            tell(&context, bytes.clone()).await?;
+            tell(context, bytes.clone()).await?;
         }
-        let is_split = (is_cut || end.truncated) && !self.content_only && drop_split(&mut bytes);
+        let is_split = (is_cut || end.truncated) && !content_only && drop_split(&mut bytes);
         if is_split {
             taken = marks.original(bytes.len());
         }
         let (content, encoding) = text_or_base64(bytes);
         let next = end.offset.saturating_add(taken as u64);
         Ok(FileReadAnswer {
-            workspace_id: live.id().to_string(),
+            workspace_id: view.id.to_string(),
             name,
             size_bytes: reading.size_bytes,
             offset: end.offset,
@@ -207,7 +239,7 @@ impl Operation for FileRead {
                 // Of a secret that goes on no part is left for later.
                 end => end.map(|end| end.max(next)),
             },
-            is_written: self.content_only,
+            is_written: content_only,
             marks,
         })
     }

@@ -1,5 +1,5 @@
+use super::super::View;
 use crate::secret::redact::Told;
-use crate::workspace::Live;
 use crate::{Context, Result};
 use pyro_protocol::GuestPath;
 use pyro_protocol::file::{self, ReadRange};
@@ -13,12 +13,12 @@ pub(super) struct Around {
 
 impl Around {
     pub(super) async fn of(
-        live: &Live,
+        view: View<'_>,
         context: &Context,
         path: &GuestPath,
         range: ReadRange,
     ) -> Result<Self> {
-        let reach = live.redactor().reach();
+        let reach = view.redactor.reach();
         let start = match range {
             _ if reach == 0 => 0,
             ReadRange::From { offset } => offset,
@@ -26,38 +26,38 @@ impl Around {
             // Where the line begins.
             ReadRange::Lines { .. } => {
                 let request = file::FileRead { path: path.clone(), range, max_bytes: Some(0) };
-                let asking = live.agent().read_file(request, |_| std::future::ready(Ok(())));
+                let asking = view.agent.read_file(request, |_| std::future::ready(Ok(())));
                 context.unless_cancelled(asking).await?.1.offset
             }
         };
         let from = start.saturating_sub(reach as u64);
-        let before = read(live, context, path, (from, start)).await?;
+        let before = read(view, context, path, (from, start)).await?;
         Ok(Self { before })
     }
 
     /// What comes after a part that ends before the file does.
     pub(super) async fn after(
         &self,
-        live: &Live,
+        view: View<'_>,
         context: &Context,
         path: &GuestPath,
         next: u64,
     ) -> Result<Vec<u8>> {
-        let reach = live.redactor().reach() as u64;
-        read(live, context, path, (next, next.saturating_add(reach))).await
+        let reach = view.redactor.reach() as u64;
+        read(view, context, path, (next, next.saturating_add(reach))).await
     }
 
     /// What of the part may be told.
-    pub(super) fn told(self, live: &Live, part: Vec<u8>, after: Vec<u8>, most: usize) -> Told {
+    pub(super) fn told(self, view: View<'_>, part: Vec<u8>, after: Vec<u8>, most: usize) -> Told {
         let from = self.before.len();
         let to = from + part.len().min(most);
-        live.redactor().window(&[self.before, part, after].concat(), from..to, false)
+        view.redactor.window(&[self.before, part, after].concat(), from..to, false)
     }
 }
 
 /// A few bytes of a file from one offset to another, as far as there are any.
 async fn read(
-    live: &Live,
+    view: View<'_>,
     context: &Context,
     path: &GuestPath,
     (from, to): (u64, u64),
@@ -69,7 +69,7 @@ async fn read(
     let range = ReadRange::From { offset: from };
     let request = file::FileRead { path: path.clone(), range, max_bytes: Some(max) };
     let read = Mutex::new(Vec::new());
-    let reading = live.agent().read_file(request, |bytes| {
+    let reading = view.agent.read_file(request, |bytes| {
         let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
         let room = usize::try_from(max).unwrap_or(usize::MAX).saturating_sub(read.len());
         read.extend_from_slice(&bytes[..bytes.len().min(room)]);
