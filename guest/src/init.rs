@@ -8,6 +8,7 @@
 
 mod initramfs;
 
+use crate::listen::Doors;
 use crate::{boot, log, power};
 use rustix::process::{Pid, WaitOptions};
 use std::collections::VecDeque;
@@ -30,9 +31,12 @@ pub enum Life {
     Another,
 }
 
+/// What the agent does in one of its lives; returns only when it cannot go on.
+type Agent = fn(Life, &Doors) -> io::Error;
+
 /// What PID 1 does, with what its child, the agent, does: never returns while
 /// there is a machine.
-pub fn run(agent: fn(Life) -> io::Error) -> ! {
+pub fn run(agent: Agent) -> ! {
     log::to_kernel();
     let lived = match initramfs::is_root() {
         true => initramfs::switch(),
@@ -50,13 +54,14 @@ pub fn run(agent: fn(Life) -> io::Error) -> ! {
     std::process::exit(1)
 }
 
-fn init(agent: fn(Life) -> io::Error) -> io::Result<Infallible> {
+fn init(agent: Agent) -> io::Result<Infallible> {
     rustix::thread::set_name(c"pyro-init")?;
     boot::prepare()?;
+    let doors = Doors::open()?;
     let mut deaths = VecDeque::new();
     let mut life = Life::First;
     loop {
-        let death = reap_until_end_of(start(agent, life)?)?;
+        let death = reap_until_end_of(start(agent, life, &doors)?)?;
         life = Life::Another;
         log::fatal(format_args!("the agent died ({death})"));
         deaths.push_back(Instant::now());
@@ -67,11 +72,11 @@ fn init(agent: fn(Life) -> io::Error) -> io::Result<Infallible> {
     }
 }
 
-fn start(agent: fn(Life) -> io::Error, life: Life) -> io::Result<Pid> {
+fn start(agent: Agent, life: Life, doors: &Doors) -> io::Result<Pid> {
     // SAFETY: this process has one thread, so the child has all of it.
     match unsafe { libc::fork() } {
         0 => {
-            log::fatal(format_args!("the agent cannot go on: {}", agent(life)));
+            log::fatal(format_args!("the agent cannot go on: {}", agent(life, doors)));
             std::process::exit(1)
         }
         pid => Pid::from_raw(pid.max(0)).ok_or_else(io::Error::last_os_error),

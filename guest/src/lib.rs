@@ -61,7 +61,7 @@ mod work;
 mod xattr;
 
 pub use guest::{Guest, LayerPaths, Phase, Wire};
-pub use listen::serve_machine;
+pub use listen::{Doors, serve_machine};
 #[doc(hidden)]
 pub use patch::fuzz as fuzz_patch;
 pub use process::environment;

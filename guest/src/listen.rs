@@ -5,6 +5,8 @@ mod raw;
 mod serial;
 mod vsock;
 
+pub use vsock::Doors;
+
 use crate::guest::{Guest, Machine};
 use crate::init::Life;
 use crate::netlink::Events;
@@ -87,12 +89,12 @@ impl Desk {
 
 /// Serves this machine's host until the machine is to go off, and sees to that;
 /// so it returns only if something is wrong with the machine.
-pub async fn serve_machine(guest: Arc<Guest>, life: Life) -> io::Error {
+pub async fn serve_machine(guest: Arc<Guest>, life: Life, doors: &Doors) -> io::Error {
     let desk = Desk::new(guest.clone());
     let served = async {
         match find_transport().await? {
             Transport::Serial(port) => serial::serve(&port, &desk, life).await,
-            Transport::Vsock => vsock::serve(&desk).await,
+            Transport::Vsock => vsock::serve(&desk, doors).await,
         }
     };
     tokio::select! {

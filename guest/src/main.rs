@@ -3,7 +3,7 @@
 mod memory;
 
 use pyro_agent::init::{self, Life};
-use pyro_agent::{Guest, THREADS, serve_machine};
+use pyro_agent::{Doors, Guest, THREADS, serve_machine};
 use std::io;
 use std::process::ExitCode;
 
@@ -34,16 +34,16 @@ fn main() -> ExitCode {
 }
 
 /// Returns only when it cannot go on.
-fn agent(life: Life) -> io::Error {
-    serve(life).unwrap_or_else(|error| error)
+fn agent(life: Life, doors: &Doors) -> io::Error {
+    serve(life, doors).unwrap_or_else(|error| error)
 }
 
-fn serve(life: Life) -> io::Result<io::Error> {
+fn serve(life: Life, doors: &Doors) -> io::Result<io::Error> {
     rustix::thread::set_name(c"pyro-agent")?;
     std::fs::write("/proc/self/oom_score_adj", OOM_SCORE)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(THREADS)
         .build()?;
-    runtime.block_on(async { Ok(serve_machine(Guest::of_this_machine()?, life).await) })
+    runtime.block_on(async { Ok(serve_machine(Guest::of_this_machine()?, life, doors).await) })
 }

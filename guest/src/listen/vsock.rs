@@ -2,17 +2,22 @@
 
 use super::{Desk, Service, try_announce};
 use crate::log;
+use futures::future::try_join_all;
 use pyro_protocol::{ANNOUNCE_PORT, VsockPort};
 use std::convert::Infallible;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 use tokio::time::sleep;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 
 // <linux/vm_sockets.h>
 const GET_LOCAL_CID: libc::Ioctl = 0x7b9;
+
+/// There as soon as the kernel has its code for vsock.
+const DEVICE: &str = "/dev/vsock";
 
 /// The smallest id of a guest; below are the hypervisor, loopback, the host.
 const GUEST_MIN: u32 = 3;
@@ -27,7 +32,7 @@ const RESPITE: Duration = Duration::from_millis(100);
 
 /// Whether there is a device, not only the kernel's code for one.
 pub(super) fn has_device() -> bool {
-    let Ok(vsock) = File::open("/dev/vsock") else {
+    let Ok(vsock) = File::open(DEVICE) else {
         return false;
     };
     let mut cid = VMADDR_CID_ANY;
@@ -36,23 +41,45 @@ pub(super) fn has_device() -> bool {
     asked == 0 && (GUEST_MIN..VMADDR_CID_ANY).contains(&cid)
 }
 
-/// Listens, announces, accepts for ever.
-pub(super) async fn serve(desk: &Desk) -> io::Result<Infallible> {
-    let open = |(port, service)| Ok::<_, io::Error>(accept(desk, listen(port)?, service));
-    let [calls, echo, source, sink] = Service::ALL;
-    let (calls, echo, source, sink) = (open(calls)?, open(echo)?, open(source)?, open(sink)?);
+/// Where the host's connections arrive, opened by the init and kept for all its
+/// agents: what comes while one is dead waits for the next.
+#[derive(Debug)]
+pub struct Doors(Vec<(Service, vsock::VsockListener)>);
+
+impl Doors {
+    /// Listens, if the kernel knows vsock; whether there is a device shows later.
+    ///
+    /// # Errors
+    /// Whatever the kernel gives.
+    pub fn open() -> io::Result<Self> {
+        if !Path::new(DEVICE).exists() {
+            return Ok(Self(Vec::new()));
+        }
+        let listen = |(port, service): (VsockPort, _)| {
+            let listener = vsock::VsockListener::bind_with_cid_port(VMADDR_CID_ANY, port.0)?;
+            Ok((service, listener))
+        };
+        Service::ALL.into_iter().map(listen).collect::<io::Result<_>>().map(Self)
+    }
+}
+
+/// Announces, accepts for ever.
+pub(super) async fn serve(desk: &Desk, doors: &Doors) -> io::Result<Infallible> {
+    let accepting = doors.0.iter().map(|(service, listener)| async {
+        let listener = VsockListener::from(OwnedFd::from(listener.try_clone()?));
+        accept(desk, listener, *service).await
+    });
     let host = VsockAddr::new(VMADDR_CID_HOST, ANNOUNCE_PORT.0);
     let announcing = async {
         try_announce(VsockStream::connect(host)).await;
         Ok(())
     };
     // The first listener that fails ends all: the agent is started anew.
-    let ((), never, ..) = tokio::try_join!(announcing, calls, echo, source, sink)?;
-    match never {}
-}
-
-fn listen(port: VsockPort) -> io::Result<VsockListener> {
-    VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port.0))
+    let ((), never) = tokio::try_join!(announcing, try_join_all(accepting))?;
+    match never.into_iter().next() {
+        Some(never) => match never {},
+        None => Err(io::Error::other("there is a vsock device, and nobody listens")),
+    }
 }
 
 async fn accept(desk: &Desk, listener: VsockListener, service: Service) -> io::Result<Infallible> {
