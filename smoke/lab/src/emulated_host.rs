@@ -145,6 +145,8 @@ fn qemu(kit: &Kit, place: &Path, scratch: &Path) -> Command {
         let options = format!(",format=raw,if=virtio,{access}");
         command.arg("-drive").arg(file_option("file=", path, &options));
     }
+    // For whoever wants to know what a host does that says nothing any more.
+    command.arg("-monitor").arg(file_option("unix:", &place.join("monitor"), ",server=on,wait=off"));
     command.args(["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]);
     command.args([
         "-chardev",

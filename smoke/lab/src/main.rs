@@ -9,6 +9,8 @@
 //! ```text
 //! pyro-lab            every story
 //! pyro-lab killed     those with this in their names
+//! pyro-lab --times 20 killed
+//!                     each so often, to find out about one that fails at times
 //! pyro-lab --measure PROGRAM WHAT
 //!                     runs a benchmark in there and prints what it prints
 //! ```
@@ -31,11 +33,15 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words[..] {
         [inside::TELL] => inside::teller::tell_what_is_asked().map(|()| true),
-        [] => outside::tell_stories(""),
+        [] => outside::tell_stories("", 1),
+        ["--times", times, part] => match times.parse() {
+            Ok(times) => outside::tell_stories(part, times),
+            Err(_) => Err(std::io::Error::other(format!("--times takes a number, not {times:?}"))),
+        },
         ["--measure", program, what] => outside::measure(program.as_ref(), what).map(|()| true),
-        [part] if !part.starts_with('-') => outside::tell_stories(part),
+        [part] if !part.starts_with('-') => outside::tell_stories(part, 1),
         _ => Err(std::io::Error::other(
-            "usage: pyro-lab [PART OF A STORY'S NAME | --measure PROGRAM WHAT]",
+            "usage: pyro-lab [[--times N] PART OF A STORY'S NAME | --measure PROGRAM WHAT]",
         )),
     };
     match done {

@@ -35,8 +35,8 @@ struct Session {
     logs: PathBuf,
 }
 
-/// Tells every story with this in its name; whether all went well.
-pub fn tell_stories(part: &str) -> io::Result<bool> {
+/// Tells every story with this in its name, each so often; whether all went well.
+pub fn tell_stories(part: &str, times: usize) -> io::Result<bool> {
     let started = Instant::now();
     let (work, _lock) = workplace()?;
     eprintln!("==> build the stories");
@@ -55,6 +55,7 @@ pub fn tell_stories(part: &str) -> io::Result<bool> {
     });
     let is_long = |story: &Story| LONG.contains(&story.program.as_str());
     waiting.sort_by_key(|story| (!is_long(story), story.clone()));
+    let waiting: VecDeque<_> = std::iter::repeat_n(waiting, times).flatten().collect();
     let count = waiting.len();
     if count == 0 {
         return Err(io::Error::other(format!("no story has {part:?} in its name")));
@@ -65,7 +66,7 @@ pub fn tell_stories(part: &str) -> io::Result<bool> {
         fs::remove_dir_all(&logs)?;
     }
     let session =
-        Session { waiting: Mutex::new(waiting.into()), told: Mutex::new(Vec::new()), logs };
+        Session { waiting: Mutex::new(waiting), told: Mutex::new(Vec::new()), logs };
     let ready = Instant::now();
     let hosts = count.min(HOSTS_MAX).min(thread::available_parallelism()?.get());
     eprintln!("==> {count} stories in {hosts} emulated hosts");
