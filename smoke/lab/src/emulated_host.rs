@@ -7,8 +7,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,12 @@ const SCRATCH_BYTES: u64 = 32 << 30;
 /// AVX2, for whose instructions it calls functions, images are hashed in half the
 /// time. Without AVX, programs in guests crash.
 const CPU: &str = "EPYC,+svm,+npt,-smap,-smep,-avx2";
+
+/// Where QEMU can be asked about a host that says nothing any more.
+const MONITOR: &str = "monitor";
+
+/// How long its answer may take.
+const MONITOR_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a host may take to come up: 3 s, but for what else runs.
 const UP_LIMIT: Duration = Duration::from_secs(90);
@@ -79,6 +86,25 @@ impl EmulatedHost {
         line.push(b'\n');
         self.line.get_mut().write_all(&line)?;
         self.hear(Duration::from_secs(ask.limit_s) + ANSWER_GRACE)
+    }
+
+    /// Why it may say nothing: whether it runs, where its processor is, how large
+    /// its disk has become.
+    pub fn describe(&self) -> String {
+        let said = self.ask_monitor("info status\ninfo registers\nquit\n");
+        let said = said.unwrap_or_else(|error| format!("QEMU does not say: {error}"));
+        let blocks = fs::metadata(&self.scratch).map_or(0, |scratch| scratch.blocks());
+        format!("{said}\nits disk takes {} MiB", (blocks * 512) >> 20)
+    }
+
+    fn ask_monitor(&self, commands: &str) -> io::Result<String> {
+        let mut monitor = UnixStream::connect(self.scratch.with_file_name(MONITOR))?;
+        monitor.set_read_timeout(Some(MONITOR_LIMIT))?;
+        monitor.write_all(commands.as_bytes())?;
+        let mut said = Vec::new();
+        // What came until then.
+        drop(monitor.read_to_end(&mut said));
+        Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
     fn hear<T: DeserializeOwned>(&mut self, limit: Duration) -> io::Result<T> {
@@ -138,15 +164,17 @@ fn qemu(kit: &Kit, place: &Path, scratch: &Path) -> Command {
     command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]);
     for (path, access) in [
         (&*kit.root_image, "read-only=on"),
-        (scratch, "cache=unsafe"),
+        // What stories remove is given back; a disk that is full is their
+        // error, where QEMU would stop the host and say nothing.
+        (scratch, "cache=unsafe,discard=unmap,werror=report"),
         (&*kit.programs, "read-only=on"),
         (&*kit.cache, "read-only=on"),
     ] {
         let options = format!(",format=raw,if=virtio,{access}");
         command.arg("-drive").arg(file_option("file=", path, &options));
     }
-    // For whoever wants to know what a host does that says nothing any more.
-    command.arg("-monitor").arg(file_option("unix:", &place.join("monitor"), ",server=on,wait=off"));
+    let monitor = file_option("unix:", &place.join(MONITOR), ",server=on,wait=off");
+    command.arg("-monitor").arg(monitor);
     command.args(["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]);
     command.args([
         "-chardev",

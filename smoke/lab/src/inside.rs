@@ -49,7 +49,7 @@ fn become_a_host() -> io::Result<()> {
         fs::create_dir_all(directory)?;
     }
     mount("/dev/vda", "/lower", "erofs", read_only, None)?;
-    mount("/dev/vdb", SCRATCH, "ext4", MountFlags::empty(), None)?;
+    mount("/dev/vdb", SCRATCH, "ext4", MountFlags::empty(), Some(c"discard"))?;
     mount("/dev/vdc", KIT, "erofs", read_only, None)?;
     mount("/dev/vdd", CACHE, "erofs", read_only, None)?;
     for layer in ["root", "root-work", "cache", "cache-work", "tmp"] {

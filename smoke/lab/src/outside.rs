@@ -25,6 +25,11 @@ const MEASURE_LIMIT_S: u64 = 1200;
 /// Hosts that one place starts in turn, should they be lost.
 const STARTS_MAX: u32 = 4;
 
+/// Hosts that may be lost in all; a story that was being told is told again by
+/// the next. No program can do that to a host that has its kernel: it is the
+/// emulation that fails, now and then.
+const LOST_MAX: usize = 2;
+
 /// Stories that take long, so that none of them begins last.
 const LONG: &[&str] = &["killed", "workspaces", "interruption"];
 
@@ -32,6 +37,8 @@ const LONG: &[&str] = &["killed", "workspaces", "interruption"];
 struct Session {
     waiting: Mutex<VecDeque<Story>>,
     told: Mutex<Vec<(Story, Told)>>,
+    /// What each lost host was at, with its last words.
+    lost: Mutex<Vec<(Story, String)>>,
     logs: PathBuf,
 }
 
@@ -65,8 +72,12 @@ pub fn tell_stories(part: &str, times: usize) -> io::Result<bool> {
     if logs.exists() {
         fs::remove_dir_all(&logs)?;
     }
-    let session =
-        Session { waiting: Mutex::new(waiting), told: Mutex::new(Vec::new()), logs };
+    let session = Session {
+        waiting: Mutex::new(waiting),
+        told: Mutex::default(),
+        lost: Mutex::default(),
+        logs,
+    };
     let ready = Instant::now();
     let hosts = count.min(HOSTS_MAX).min(thread::available_parallelism()?.get());
     eprintln!("==> {count} stories in {hosts} emulated hosts");
@@ -119,7 +130,7 @@ impl Session {
     fn serve(&self, kit: &Kit, place: &Path) -> io::Result<()> {
         for start in 1..=STARTS_MAX {
             let (mut host, up) =
-                EmulatedHost::start(kit, place).map_err(|error| self.lost(place, &error))?;
+                EmulatedHost::start(kit, place).map_err(|error| self.lost(place, &error, ""))?;
             let name = place.file_name().unwrap_or_default().to_string_lossy();
             eprintln!("==> {name} is up, {} ms after its kernel", up.uptime_ms);
             loop {
@@ -128,9 +139,8 @@ impl Session {
                 match host.tell(&ask) {
                     Ok(told) => self.take(ask.story, told)?,
                     Err(error) => {
-                        let error = self.lost(place, &error);
-                        let output = error.to_string();
-                        self.take(ask.story, Told { ending: Ending::Badly, took_ms: 0, output })?;
+                        let error = self.lost(place, &error, &host.describe());
+                        self.lose(ask.story, &error)?;
                         if start == STARTS_MAX {
                             return Err(error);
                         }
@@ -142,9 +152,23 @@ impl Session {
         Ok(())
     }
 
+    /// A story whose host was lost is told again, once.
+    fn lose(&self, story: Story, error: &io::Error) -> io::Result<()> {
+        println!("   lost    {story}: its host does not answer");
+        let mut lost = lock(&self.lost);
+        let is_first = lost.len() < LOST_MAX && lost.iter().all(|(before, _)| *before != story);
+        lost.push((story.clone(), error.to_string()));
+        drop(lost);
+        if is_first {
+            lock(&self.waiting).push_back(story);
+            return Ok(());
+        }
+        self.take(story, Told { ending: Ending::Badly, took_ms: 0, output: error.to_string() })
+    }
+
     /// The error with the last words of the host.
-    fn lost(&self, place: &Path, error: &io::Error) -> io::Error {
-        let mut said = format!("{} is lost: {error}", place.display());
+    fn lost(&self, place: &Path, error: &io::Error, state: &str) -> io::Error {
+        let mut said = format!("{} is lost: {error}\n{state}", place.display());
         for name in ["qemu.log", "console.log"] {
             let log = fs::read(place.join(name)).unwrap_or_default();
             let log = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]).into_owned();
@@ -169,6 +193,9 @@ impl Session {
         let failures: Vec<_> = told.iter().filter(|(_, told)| !told.ending.is_good()).collect();
         for (story, told) in &failures {
             println!("\n=== {story}: {}\n{}", told.ending, told.output);
+        }
+        for (story, said) in lock(&self.lost).iter() {
+            println!("\n=== a host was lost at {story}, which was told again:\n{said}");
         }
         for (words, why) in elsewhere::ELSEWHERE {
             println!("told on the bare machine only: {words}: {why}");
