@@ -68,10 +68,10 @@ fn page(
     let answer = workspace.ask(&[operation, "list"], &words)?;
     let mut answer: Value = serde_json::from_str(&answer)?;
     let next = answer["next_cursor"].as_str().map(str::to_owned);
-    match answer["entries"].take() {
-        Value::Array(entries) => Ok(Listed { entries, next }),
-        other => Err(format!("no entries: {other}").into()),
-    }
+    let Value::Array(entries) = answer["entries"].take() else {
+        return Err(format!("no entries: {answer}").into());
+    };
+    Ok(Listed { entries, next })
 }
 
 /// All of a running one, in as few calls as it takes.
