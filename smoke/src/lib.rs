@@ -6,6 +6,7 @@
 //! fills it first.
 
 pub mod document;
+pub mod installed;
 
 use std::collections::HashSet;
 use std::ffi::OsStr;

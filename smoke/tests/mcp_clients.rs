@@ -2,8 +2,9 @@
 //! and the inspector, which finds fault with schemas. Both in both eras of the
 //! protocol: with the handshake, and without.
 
-use pyro_smoke::{Home, pyro_executable, stderr, user_cache};
-use std::path::{Path, PathBuf};
+use pyro_smoke::installed::{from_npm, from_pypi};
+use pyro_smoke::{Home, pyro_executable, stderr};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -13,66 +14,8 @@ const LIBRARY: &str = "mcp==2.3.0";
 const AGENTS: &str = "openai-agents==0.24.0";
 const INSPECTOR: &str = "@modelcontextprotocol/inspector@2.12.0";
 
-/// Says that this host has no way to the registries, and that these tests are not
-/// to be missed.
-const WITHOUT_REGISTRIES: &str = "PYRO_TEST_WITHOUT_REGISTRIES";
-
-/// Installs something from a registry once for every run of the tests, into a
-/// directory named by what it holds; `None` where a person has said so.
-fn installed(what: &str, install: impl Fn(&Path) -> Command) -> Option<PathBuf> {
-    if std::env::var_os(WITHOUT_REGISTRIES).is_some() {
-        eprintln!("skipped: {what} is not installed where {WITHOUT_REGISTRIES} is set");
-        return None;
-    }
-    let name: String =
-        what.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
-    let shelf = user_cache().with_file_name("pyro-tests");
-    let place = shelf.join(name);
-    if place.is_dir() {
-        return Some(place);
-    }
-    std::fs::create_dir_all(&shelf).expect("the cache is writable");
-    let making = TempDir::new_in(&shelf).expect("the cache is writable");
-    let output = match install(making.path()).output() {
-        Ok(output) if output.status.success() => output,
-        Ok(output) => missing(what, &stderr(&output)),
-        Err(error) => missing(what, &error.to_string()),
-    };
-    drop(output);
-    // Whoever was first made the same.
-    if let Err(error) = std::fs::rename(making.path(), &place) {
-        assert!(place.is_dir(), "{error}");
-    }
-    Some(place)
-}
-
-/// A test that nothing was tested with did not pass.
-fn missing(what: &str, why: &str) -> ! {
-    panic!(
-        "{what} cannot be installed: {}\n`images/setup.sh test` installs what that takes; \
-         {WITHOUT_REGISTRIES}=1 does without these tests",
-        why.trim()
-    )
-}
-
-fn library(pinned: &str) -> Option<PathBuf> {
-    installed(pinned, |place| {
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(place).arg(pinned);
-        pip
-    })
-}
-
-fn inspector() -> Option<PathBuf> {
-    installed(INSPECTOR, |place| {
-        let mut npm = Command::new("npm");
-        npm.args(["install", "--silent", "--prefix"]).arg(place).arg(INSPECTOR);
-        npm
-    })
-}
-
 fn tell_the_story(mode: &str) {
-    let Some(library) = library(LIBRARY) else { return };
+    let Some(library) = from_pypi(LIBRARY) else { return };
     let home = Home::new();
     let root = TempDir::new().expect("a directory");
     let seed = root.path().join("seed");
@@ -106,7 +49,7 @@ fn the_official_client_works_through_a_workspace_without_the_handshake() {
 /// The program of docs/integrations.md, a model's part played by a few calls.
 #[test]
 fn the_agents_sdk_works_as_documented() {
-    let Some(library) = library(AGENTS) else { return };
+    let Some(library) = from_pypi(AGENTS) else { return };
     let home = Home::new();
     let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/integrations.md");
     let program = pyro_executable().canonicalize().expect("it is there");
@@ -137,7 +80,7 @@ fn inspect(inspector: &Path, home: &Home, words: &[&str]) -> Output {
 
 #[test]
 fn the_inspector_finds_no_fault() {
-    let Some(inspector) = inspector() else { return };
+    let Some(inspector) = from_npm(INSPECTOR) else { return };
     let home = Home::new();
     for era in ["legacy", "modern"] {
         let list = ["--protocol-era", era, "--method", "tools/list", "--strict"];

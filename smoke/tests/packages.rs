@@ -1,5 +1,6 @@
 //! One file is enough, whatever it is called and however it is installed.
 
+use pyro_smoke::installed::from_pypi;
 use pyro_smoke::{Home, pyro_executable, stderr, stdout, user_cache};
 use serde_json::{Value, json};
 use std::fs;
@@ -73,6 +74,28 @@ fn i1_i2_the_wheel_brings_all_that_it_needs() {
     let words = ["-m", "pip", "uninstall", "--quiet", "--yes", "pyro-microvm"];
     succeed(Command::new(&pip).args(words));
     assert!(!venv.join("bin/pyro").exists() && !venv.join("share/man/man1/pyro.1.gz").exists());
+}
+
+const UV: &str = "uv==0.13.9";
+
+#[test]
+fn i2_uvx_runs_the_wheel() {
+    let Some(uv) = from_pypi(UV) else { return };
+    let place = TempDir::new().expect("a directory");
+    let wheel = package("wheel.py", &place.path().join("wheel"));
+    let home = Home::new();
+    let said = succeed(
+        Command::new(uv.join("bin/uvx"))
+            // It looks for nothing beyond the wheel.
+            .args(["--offline", "--no-config", "--no-python-downloads", "--python", "python3"])
+            .arg("--from")
+            .arg(wheel)
+            .args(["pyro", "run", "debian:12", "--", "uname", "-s"])
+            .env("UV_CACHE_DIR", place.path().join("uv"))
+            .env("PYRO_HOME", home.path()),
+    );
+    assert_eq!(said, "Linux\n");
+    home.expect_clean_within(Duration::from_secs(5));
 }
 
 /// dpkg on a root of its own.
