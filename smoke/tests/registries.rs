@@ -1,4 +1,4 @@
-//! Images that others made: pulled from a real registry, or imported, and run.
+//! Images that others made: pulled from a real registry, and run.
 
 #![allow(clippy::unwrap_used, reason = "a story that cannot go on fails")]
 
@@ -11,7 +11,7 @@ mod server;
 
 use image::{Layer, Packed, push, push_index, tar_of};
 use proxy::Proxy;
-use pyro_smoke::{Home, pyro_executable, stderr, stdout, user_cache};
+use pyro_smoke::{Home, on_path, pyro_executable, stderr, stdout, user_cache};
 use serde_json::Value;
 use server::{Registry, header};
 use std::fs;
@@ -45,8 +45,7 @@ fn json(home: &Home, words: &[&str]) -> Value {
 /// Debian's static busybox as one directory: two names of one file.
 fn busybox(directory: &Path) {
     fs::create_dir_all(directory.join("bin")).unwrap();
-    let program = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new);
-    let program = program.iter().find(|path| path.is_file()).expect("`make test` installs it");
+    let program = on_path("busybox").expect("`make test` installs it");
     fs::copy(program, directory.join("bin/busybox")).unwrap();
     fs::hard_link(directory.join("bin/busybox"), directory.join("bin/sh")).unwrap();
     fs::create_dir_all(directory.join("data")).unwrap();
@@ -164,23 +163,4 @@ fn i8_a_pull_of_debian_that_is_killed_goes_on_where_it_was() {
         said.contains("dpkg") && said.contains("drwxrwxrwt") && said.contains("baked"),
         "{said}"
     );
-}
-
-#[test]
-fn i9_what_lies_on_the_host_is_imported() {
-    let home = home();
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("root");
-    busybox(&root);
-    let tar = directory.path().join("root.tar");
-    fs::write(&tar, tar_of(&root)).unwrap();
-    for (name, path) in [("tree", &root), ("tar", &tar)] {
-        told(&home, &["env", "import", path.to_str().unwrap(), "--name", name]);
-        let line = ["run", name, "--shell", "busybox cat /data/old; busybox stat -c %u /bin/sh"];
-        assert_eq!(told(&home, &line), "old0\n", "{name}");
-        let silent = pyro(&home, &["run", name]);
-        assert_eq!(silent.status.code(), Some(2), "{}", stderr(&silent));
-    }
-    let taken = pyro(&home, &["env", "import", tar.to_str().unwrap(), "--name", "debian:12"]);
-    assert!(stderr(&taken).contains("--name"), "{}", stderr(&taken));
 }
