@@ -12,6 +12,8 @@ mod git;
 mod hostile;
 #[path = "seed/image.rs"]
 mod image;
+#[path = "seed/kept.rs"]
+mod kept;
 #[path = "seed/kernel.rs"]
 mod kernel;
 #[path = "seed/layers.rs"]
