@@ -6,6 +6,8 @@
 mod archives;
 #[path = "seed/directories.rs"]
 mod directories;
+#[path = "seed/documents.rs"]
+mod documents;
 #[path = "seed/git.rs"]
 mod git;
 #[path = "seed/hostile.rs"]
