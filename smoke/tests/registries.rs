@@ -164,3 +164,63 @@ fn i8_a_pull_of_debian_that_is_killed_goes_on_where_it_was() {
         "{said}"
     );
 }
+
+/// A program that Docker's file names, which notes what it is asked for.
+fn helper(directory: &Path, says: &str) {
+    let program = directory.join("docker-credential-story");
+    let noted = directory.join("asked");
+    let script =
+        format!("#!/bin/sh\nread -r key\necho \"$* $key\" >> {}\n{says}\n", noted.display());
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn i9_a_private_registry_proves_itself_and_is_shown_a_login() {
+    let (open, home, place) = (Registry::start(), home(), tempfile::tempdir().unwrap());
+    push(&open, "box", r#""Cmd":["/bin/sh","-c","echo it runs"]"#, &busybox_layers());
+    let private = open.private();
+    let reference = format!("{}/box:1", private.address);
+    let docker = place.path().join("config.json");
+    let pull = |authority: bool| {
+        let path = std::env::var("PATH").unwrap();
+        let mut command = home.pyro(["env", "pull", &reference]);
+        command.env("DOCKER_CONFIG", place.path());
+        command.env("PATH", format!("{}:{path}", place.path().display()));
+        if authority {
+            command.env("SSL_CERT_FILE", private.authority());
+        }
+        let output = command.output().unwrap();
+        let said = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
+        assert!(!said.contains(server::PASSWORD), "{said}");
+        (output.status.success(), said)
+    };
+    let refused = |authority: bool, why: &str| {
+        let (succeeded, said) = pull(authority);
+        assert!(!succeeded && said.contains(why), "{why}: {said}");
+    };
+    fs::write(&docker, format!(r#"{{"credHelpers":{{"{}":"story"}}}}"#, private.address)).unwrap();
+    let login =
+        format!(r#"echo '{{"Username":"{}","Secret":"{}"}}'"#, server::USER, server::PASSWORD);
+    helper(place.path(), &login);
+    // Nobody is asked for a login for whom nobody vouches.
+    refused(false, "certificate");
+    let asked = place.path().join("asked");
+    assert!(!asked.exists());
+    let (succeeded, said) = pull(true);
+    assert!(succeeded, "{said}");
+    assert_eq!(fs::read_to_string(&asked).unwrap(), format!("get {}\n", private.address));
+    assert_eq!(told(&home, &["run", &reference]), "it runs\n");
+
+    // All that may be wrong with a login.
+    helper(place.path(), r#"echo '{"Username":"story","Secret":"another"}'"#);
+    refused(true, "does not let you have");
+    helper(place.path(), "echo credentials not found in native keychain; exit 1");
+    refused(true, "wants a login");
+    helper(place.path(), "echo it is broken; exit 1");
+    refused(true, "docker-credential-story fails");
+    fs::write(&docker, r#"{"credsStore":"elsewhere"}"#).unwrap();
+    refused(true, "docker-credential-elsewhere is not on PATH");
+    fs::remove_file(&docker).unwrap();
+    refused(true, "wants a login");
+}
