@@ -6,12 +6,16 @@
 mod archives;
 #[path = "seed/directories.rs"]
 mod directories;
+#[path = "seed/documents.rs"]
+mod documents;
 #[path = "seed/git.rs"]
 mod git;
 #[path = "seed/hostile.rs"]
 mod hostile;
 #[path = "seed/image.rs"]
 mod image;
+#[path = "seed/kept.rs"]
+mod kept;
 #[path = "seed/kernel.rs"]
 mod kernel;
 #[path = "seed/layers.rs"]

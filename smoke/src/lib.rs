@@ -279,6 +279,13 @@ pub fn pyro_executable() -> PathBuf {
     path
 }
 
+/// Where a program of this machine is.
+#[must_use]
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|place| place.join(name)).find(|program| program.is_file())
+}
+
 /// The cache of the user who runs the tests.
 ///
 /// # Panics

@@ -1,4 +1,4 @@
-//! Images that others made: pulled from a real registry, or imported, and run.
+//! Images that others made: pulled from a real registry, and run.
 
 #![allow(clippy::unwrap_used, reason = "a story that cannot go on fails")]
 
@@ -11,7 +11,7 @@ mod server;
 
 use image::{Layer, Packed, push, push_index, tar_of};
 use proxy::Proxy;
-use pyro_smoke::{Home, pyro_executable, stderr, stdout, user_cache};
+use pyro_smoke::{Home, on_path, pyro_executable, stderr, stdout, user_cache};
 use serde_json::Value;
 use server::{Registry, header};
 use std::fs;
@@ -45,8 +45,7 @@ fn json(home: &Home, words: &[&str]) -> Value {
 /// Debian's static busybox as one directory: two names of one file.
 fn busybox(directory: &Path) {
     fs::create_dir_all(directory.join("bin")).unwrap();
-    let program = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new);
-    let program = program.iter().find(|path| path.is_file()).expect("`make test` installs it");
+    let program = on_path("busybox").expect("`make test` installs it");
     fs::copy(program, directory.join("bin/busybox")).unwrap();
     fs::hard_link(directory.join("bin/busybox"), directory.join("bin/sh")).unwrap();
     fs::create_dir_all(directory.join("data")).unwrap();
@@ -166,21 +165,62 @@ fn i8_a_pull_of_debian_that_is_killed_goes_on_where_it_was() {
     );
 }
 
+/// A program that Docker's file names, which notes what it is asked for.
+fn helper(directory: &Path, says: &str) {
+    let program = directory.join("docker-credential-story");
+    let noted = directory.join("asked");
+    let script =
+        format!("#!/bin/sh\nread -r key\necho \"$* $key\" >> {}\n{says}\n", noted.display());
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
 #[test]
-fn i9_what_lies_on_the_host_is_imported() {
-    let home = home();
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("root");
-    busybox(&root);
-    let tar = directory.path().join("root.tar");
-    fs::write(&tar, tar_of(&root)).unwrap();
-    for (name, path) in [("tree", &root), ("tar", &tar)] {
-        told(&home, &["env", "import", path.to_str().unwrap(), "--name", name]);
-        let line = ["run", name, "--shell", "busybox cat /data/old; busybox stat -c %u /bin/sh"];
-        assert_eq!(told(&home, &line), "old0\n", "{name}");
-        let silent = pyro(&home, &["run", name]);
-        assert_eq!(silent.status.code(), Some(2), "{}", stderr(&silent));
-    }
-    let taken = pyro(&home, &["env", "import", tar.to_str().unwrap(), "--name", "debian:12"]);
-    assert!(stderr(&taken).contains("--name"), "{}", stderr(&taken));
+fn i9_a_private_registry_proves_itself_and_is_shown_a_login() {
+    let (open, home, place) = (Registry::start(), home(), tempfile::tempdir().unwrap());
+    push(&open, "box", r#""Cmd":["/bin/sh","-c","echo it runs"]"#, &busybox_layers());
+    let private = open.private();
+    let reference = format!("{}/box:1", private.address);
+    let docker = place.path().join("config.json");
+    let pull = |authority: bool| {
+        let path = std::env::var("PATH").unwrap();
+        let mut command = home.pyro(["env", "pull", &reference]);
+        command.env("DOCKER_CONFIG", place.path());
+        command.env("PATH", format!("{}:{path}", place.path().display()));
+        if authority {
+            command.env("SSL_CERT_FILE", private.authority());
+        }
+        let output = command.output().unwrap();
+        let said = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
+        assert!(!said.contains(server::PASSWORD), "{said}");
+        (output.status.success(), said)
+    };
+    let refused = |authority: bool, why: &str| {
+        let (succeeded, said) = pull(authority);
+        assert!(!succeeded && said.contains(why), "{why}: {said}");
+    };
+    fs::write(&docker, format!(r#"{{"credHelpers":{{"{}":"story"}}}}"#, private.address)).unwrap();
+    let login =
+        format!(r#"echo '{{"Username":"{}","Secret":"{}"}}'"#, server::USER, server::PASSWORD);
+    helper(place.path(), &login);
+    // Nobody is asked for a login for whom nobody vouches.
+    refused(false, "certificate");
+    let asked = place.path().join("asked");
+    assert!(!asked.exists());
+    let (succeeded, said) = pull(true);
+    assert!(succeeded, "{said}");
+    assert_eq!(fs::read_to_string(&asked).unwrap(), format!("get {}\n", private.address));
+    assert_eq!(told(&home, &["run", &reference]), "it runs\n");
+
+    // All that may be wrong with a login.
+    helper(place.path(), r#"echo '{"Username":"story","Secret":"another"}'"#);
+    refused(true, "does not let you have");
+    helper(place.path(), "echo credentials not found in native keychain; exit 1");
+    refused(true, "wants a login");
+    helper(place.path(), "echo it is broken; exit 1");
+    refused(true, "docker-credential-story fails");
+    fs::write(&docker, r#"{"credsStore":"elsewhere"}"#).unwrap();
+    refused(true, "docker-credential-elsewhere is not on PATH");
+    fs::remove_file(&docker).unwrap();
+    refused(true, "wants a login");
 }

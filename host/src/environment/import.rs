@@ -8,7 +8,7 @@ use crate::blocking::blocking;
 use crate::context::Admitted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Events;
-use crate::oci::layout::{self, Found, Image};
+use crate::oci::layout::{self, Found, Image, Scratch};
 use crate::oci::merge::{Body, Content as Place, Merged};
 use crate::oci::root::Root;
 use crate::seed::archive::tar::{Member, MemberKind};
@@ -51,8 +51,11 @@ impl Environments {
         let scratch = task.staging.path().join("parts");
         private_dir(&scratch)?;
         let (place, wanted, stop) = (import.place, import.image, cancel.clone());
-        let found =
-            blocking(move || layout::find(&place, wanted.as_deref(), &scratch, &stop)).await?;
+        let room = (self.free_bytes)(&self.config.cache_dir)?;
+        let found = blocking(move || {
+            layout::find(&place, wanted.as_deref(), Scratch { dir: &scratch, room }, &stop)
+        });
+        let found = found.await?;
         let (image, content) = match found {
             Found::Tree(place) => (None, tree(place)),
             Found::Image(image) => {

@@ -4,7 +4,9 @@
 
 mod archive;
 
-use super::document::{self, BYTES_MAX, BadDocument, Descriptor, Document, ImageConfig, Manifest};
+use super::document::{
+    self, BYTES_MAX, BadDocument, Descriptor, Document, ImageConfig, LAYERS_MAX, Manifest,
+};
 use super::layer::Layer;
 use crate::context::Admitted;
 use crate::digest::Sha256;
@@ -54,16 +56,24 @@ pub enum Found {
     Tree(Admitted),
 }
 
-/// Looks what lies at a path. What has to be unpacked for that is put into
-/// `scratch`, which is there and empty.
+/// Where what has to be unpacked is put.
+#[derive(Debug, Clone, Copy)]
+pub struct Scratch<'a> {
+    /// A directory that is there and empty.
+    pub dir: &'a Path,
+    /// How many bytes it has room for.
+    pub room: u64,
+}
+
+/// Looks what lies at a path.
 ///
 /// # Errors
 /// When there is nothing, or nothing of a form that is taken, or it holds several
-/// images and none is `wanted` by its name.
+/// images and none is `wanted` by its name; and when there is no room for its parts.
 pub fn find(
     place: &Admitted,
     wanted: Option<&str>,
-    scratch: &Path,
+    scratch: Scratch<'_>,
     cancel: &CancellationToken,
 ) -> Result<Found> {
     let shown = place.path().display().to_string();
@@ -276,10 +286,12 @@ impl Parts<'_> {
 /// Compares how many layers a manifest and a configuration name.
 ///
 /// # Errors
-/// When they differ.
+/// When they differ, or there are more than [`LAYERS_MAX`].
 pub fn check_count(layers: usize, config: &ImageConfig) -> Result<(), BadDocument> {
     let known = config.diff_ids.len();
-    if layers == known {
+    if layers > LAYERS_MAX {
+        Err(BadDocument::Layers(layers))
+    } else if layers == known {
         Ok(())
     } else {
         Err(BadDocument::LayerCount { manifest: layers, config: known })

@@ -16,12 +16,16 @@ use std::collections::BTreeMap;
 pub use walk::Visit;
 use way::Way;
 
-/// How many members all layers together may have. Each costs some 200 bytes of
+/// How many members all layers together may have. Each costs up to 700 bytes of
 /// memory, also when a later one replaces it. The largest images have 600,000.
 pub const MEMBERS_MAX: u64 = 2_000_000;
 
 /// How many bytes their names, targets and attributes may have together.
 pub const NAMES_MAX: u64 = 512 << 20;
+
+/// What an extended attribute counts for in [`NAMES_MAX`] besides its bytes: it
+/// takes so much memory, however short it is.
+const XATTR_COST: usize = 96;
 
 /// How many steps it may take to lay all members over one another: names gone
 /// through, links followed, whiteouts' trees looked at. The largest images need
@@ -294,7 +298,7 @@ impl Merged {
             MemberKind::Directory | MemberKind::File(_) | MemberKind::Other(_) => 0,
         };
         let xattrs: usize =
-            member.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+            member.xattrs.iter().map(|(name, value)| name.len() + value.len() + XATTR_COST).sum();
         let bytes = (member.name.len() + target + xattrs) as u64;
         self.members_left = self.members_left.checked_sub(1).ok_or(Misfit::TooMany)?;
         self.names_left = self.names_left.checked_sub(bytes).ok_or(Misfit::TooMany)?;

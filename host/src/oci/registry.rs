@@ -4,7 +4,7 @@
 //! What is secret goes to the registry and to where it sends for tokens, never to
 //! where it sends for content, and into no message.
 
-mod challenge;
+pub mod challenge;
 mod credentials;
 mod token;
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use std::io::Write;
 
 /// A member's header, and its data filled up to whole blocks.
-fn member(name: &[u8], flag: u8, link: &[u8], data: &[u8]) -> Vec<u8> {
+pub fn member(name: &[u8], flag: u8, link: &[u8], data: &[u8]) -> Vec<u8> {
     sized_member(name, flag, link, data, data.len() as u64)
 }
 
@@ -30,11 +30,11 @@ fn sized_member(name: &[u8], flag: u8, link: &[u8], data: &[u8], size: u64) -> V
     block
 }
 
-fn archive(members: &[Vec<u8>]) -> Vec<u8> {
+pub fn archive(members: &[Vec<u8>]) -> Vec<u8> {
     [members.concat(), vec![0; 1024]].concat()
 }
 
-fn pax(record: &str) -> Vec<u8> {
+pub fn pax(record: &str) -> Vec<u8> {
     let digits = |length: usize| length.to_string().len();
     let mut length = record.len() + 3;
     while length != record.len() + 2 + digits(length) {

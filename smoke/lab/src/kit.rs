@@ -25,6 +25,10 @@ const MODULES: &[&str] = &[
 /// the second.
 const ENVIRONMENTS: &[&str] = &["debian:12-base", "debian:12", "debian:12-build"];
 
+/// Of the bare machine's programs, what stories start that Debian as the emulated
+/// host has it lacks. The one is static, the other needs no library but libc.
+const TOOLS: &[&str] = &["busybox", "docker-registry"];
+
 /// All that QEMU is given, besides a disk to write on.
 #[derive(Debug)]
 pub struct Kit {
@@ -64,6 +68,12 @@ impl Kit {
         ] {
             let name = program.file_name().unwrap_or_default();
             contents.push(disk::Part::new(program, Path::new("bin").join(name)));
+        }
+        for name in TOOLS {
+            let program = pyro_smoke::on_path(name).ok_or_else(|| {
+                io::Error::other(format!("{name} is not on PATH: `make test` installs it"))
+            })?;
+            contents.push(disk::Part::new(program, Path::new("tools").join(name)));
         }
         for (name, path) in programs {
             contents.push(disk::Part::new(path, Path::new("stories").join(name)));

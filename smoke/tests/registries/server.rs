@@ -2,18 +2,37 @@
 //! own, and as much of HTTP as it takes to give it images.
 
 use pyro::digest::Sha256;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use tempfile::TempDir;
 
 /// Where Debian has it.
 const PROGRAM: &str = "docker-registry";
 
+/// Who is let through the private door, and with which password, which the
+/// registry knows hashed by bcrypt.
+pub const USER: &str = "story";
+pub const PASSWORD: &str = "hunter2";
+const HASHED: &str = "$2y$05$abcdefghijklmnopqrstuuoXuKqgZXLiJqzfmMXDDhSFPIvxV7t8.";
+
+/// What makes an authority that nobody knows, and a certificate of its.
+const CERTIFICATE: [&str; 2] = [
+    "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+     -subj /CN=authority -keyout authority.key -out authority.pem",
+    "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+     -subj /CN=registry -addext subjectAltName=IP:127.0.0.1 \
+     -addext basicConstraints=critical,CA:FALSE -CA authority.pem -CAkey authority.key \
+     -keyout server.key -out server.pem",
+];
+
 /// A registry that ends with this.
 pub struct Registry {
     child: Child,
-    _directory: TempDir,
+    directory: Rc<TempDir>,
     pub address: String,
 }
 
@@ -27,15 +46,45 @@ impl Drop for Registry {
 
 impl Registry {
     pub fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let config = directory.path().join("config.yml");
+        Self::serve(Rc::new(tempfile::tempdir().unwrap()), "open", "", "")
+    }
+
+    /// Another door to the same images, behind a certificate and a login: the
+    /// one of [`authority`], and that of [`USER`].
+    pub fn private(&self) -> Self {
+        let directory = Rc::clone(&self.directory);
+        let at = |name: &str| directory.path().join(name).display().to_string();
+        for line in CERTIFICATE {
+            let status = Command::new("openssl")
+                .args(line.split(' '))
+                .current_dir(directory.path())
+                .stderr(Stdio::null())
+                .status()
+                .unwrap();
+            assert!(status.success(), "openssl {line}");
+        }
+        fs::write(at("users"), format!("{USER}:{HASHED}\n")).unwrap();
+        let tls =
+            format!(", tls: {{certificate: {}, key: {}}}", at("server.pem"), at("server.key"));
+        let auth = format!("auth: {{htpasswd: {{realm: story, path: {}}}}}\n", at("users"));
+        Self::serve(directory, "private", &tls, &auth)
+    }
+
+    /// Who vouches for the private door.
+    pub fn authority(&self) -> PathBuf {
+        self.directory.path().join("authority.pem")
+    }
+
+    /// `http` is said of its address, `more` of other things.
+    fn serve(directory: Rc<TempDir>, name: &str, http: &str, more: &str) -> Self {
+        let config = directory.path().join(name);
         let storage = directory.path().join("storage");
         let text = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: '127.0.0.1:0'}}\n",
+             http: {{addr: '127.0.0.1:0'{http}}}\n{more}",
             storage.display()
         );
-        std::fs::write(&config, text).unwrap();
+        fs::write(&config, text).unwrap();
         let mut child = Command::new(PROGRAM)
             .arg("serve")
             .arg(&config)
@@ -50,13 +99,13 @@ impl Registry {
             let mut line = String::new();
             assert!(log.read_line(&mut line).unwrap() > 0, "the registry ended");
             if let Some((_, rest)) = line.split_once("listening on ") {
-                let end = rest.find(|c: char| c == '"' || c.is_whitespace()).unwrap_or(rest.len());
-                break rest[..end].to_owned();
+                let is_end = |c: char| matches!(c, '"' | ',') || c.is_whitespace();
+                break rest[..rest.find(is_end).unwrap_or(rest.len())].to_owned();
             }
         };
         // What it goes on to say must go somewhere.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { child, _directory: directory, address }
+        Self { child, directory, address }
     }
 
     /// Gives it a blob; gives its digest.

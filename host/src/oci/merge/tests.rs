@@ -158,6 +158,17 @@ fn only_what_a_base_may_have_is_kept_of_attributes() {
     assert_eq!(attributes_of(&odd), Err(Misfit::Xattrs));
 }
 
+#[test]
+fn attributes_count_for_the_memory_that_they_take() {
+    let mut merged = Merged::new();
+    merged.names_left = 1000;
+    let mut odd = file("f", 1);
+    odd.xattrs = (0..10).map(|index| (format!("user.{index}").into_bytes(), vec![0])).collect();
+    assert_eq!(merged.apply(&odd, 0), Err(Misfit::TooMany));
+    odd.xattrs.truncate(9);
+    assert_eq!(merged.apply(&odd, 0), Ok(Applied::Taken));
+}
+
 /// The same by another way: paths as text, and what each is.
 #[derive(Default)]
 struct Model(BTreeMap<String, (u32, Option<u64>)>);

@@ -17,6 +17,9 @@ const OUTPUT_MAX: u64 = 256 << 10;
 /// How long the processes of a story that ended well may take to end too.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Where Debian's programs are.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Names of virtio-serial ports; there is one.
 const PORTS: &str = "/sys/class/virtio-ports";
 
@@ -70,7 +73,7 @@ fn start(story: &Story, output: File) -> io::Result<Child> {
         .args(["--exact", &story.test, "--nocapture", "--test-threads=1"])
         .env_clear()
         .env("HOME", HOME)
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("PATH", format!("{PATH}:{KIT}/tools"))
         .env("RUST_BACKTRACE", "0")
         .env("PYRO_BIN", format!("{KIT}/bin/pyro"))
         .env("PYRO_FIRECRACKER", format!("{KIT}/bin/firecracker"))
