@@ -9,11 +9,15 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
     ("packages", "makes and installs packages, which takes no guest of another kind"),
     ("images::the_same_inputs_make_the_same_bytes", "builds images, which takes no guest"),
     ("registries", "needs a registry's server and a busybox, which the emulated host lacks"),
+    (
+        "snapshots::p2_p9_where_files_are_copied_by_reference_a_gigabyte_is_there_once",
+        "needs mkfs.xfs, which the emulated host's Debian lacks",
+    ),
     ("refusals::a_missing_qemu", "is about QEMU, whose place Firecracker takes"),
 ];
 
 /// So few that each is a decision.
-const ELSEWHERE_MAX: usize = 5;
+const ELSEWHERE_MAX: usize = 6;
 
 const _: () = assert!(ELSEWHERE.len() <= ELSEWHERE_MAX);
 
