@@ -134,8 +134,10 @@ pub async fn copy(
         }
     };
     let (copied, ()) = tokio::join!(copying, telling);
-    let ((), end): ((), CopyEnd) =
-        copied.map_err(|error| if context.cancel.is_cancelled() { cancelled() } else { error })?;
+    let ((), end): ((), CopyEnd) = copied.map_err(|error| match context.cancel.is_cancelled() {
+        true => cancelled(),
+        false => full(&file).unwrap_or(error),
+    })?;
     let bytes = size.mib << 20;
     let staging = blocking(move || {
         staging.adopt(&file, bytes)?;
@@ -171,6 +173,13 @@ impl Copied {
         };
         Ok((exported, bytes))
     }
+}
+
+/// That there is no room any more where a guest copies to. It only sees its disk
+/// fail.
+fn full(file: &Path) -> Option<Error> {
+    let directory = directory_of(file).ok()?;
+    Room::of(directory.as_fd(), Taker::Export).err()
 }
 
 fn directory_of(file: &Path) -> Result<File> {
