@@ -296,11 +296,15 @@ fn r13_an_export_that_there_is_no_room_for_leaves_nothing() {
 #[test]
 fn r9_an_export_is_there_or_not_however_its_caller_ends() {
     let (story, outside) = Story::stopped(Home::new());
-    for (format, how) in
-        [("ext4", Signal::INT), ("tar", Signal::INT), ("ext4", Signal::KILL), ("tar", Signal::KILL)]
-    {
+    // Only the last leaves some of an archive, for the one after to sweep.
+    let endings = [
+        ("tar", Signal::INT),
+        ("ext4", Signal::KILL),
+        ("ext4", Signal::INT),
+        ("tar", Signal::KILL),
+    ];
+    for (format, how) in endings.into_iter().take(scaled(4, 2) as usize) {
         let output = outside.join("w");
-        // What killed ones left is swept by the next.
         let mut caller = spawn(&story.home, &export(format, &output));
         until("an export", || story.exported(&outside) > 8 * MIB);
         signal(caller.id(), how);
