@@ -32,6 +32,8 @@ packages=(
 test_packages=(python3 python3-pip)
 # A registry to pull from, and a static program to put into an image.
 registry_packages=(docker-registry busybox-static)
+# A file system that copies by reference, for a home of a story's own.
+xfs_packages=(xfsprogs)
 kernel_packages=(make flex bison bc libelf-dev xz-utils perl)
 
 want_test=no
@@ -40,7 +42,7 @@ for word in "$@"; do
         kernel) packages+=("${kernel_packages[@]}") ;;
         test)
             want_test=yes
-            packages+=("${registry_packages[@]}")
+            packages+=("${registry_packages[@]}" "${xfs_packages[@]}")
             # Whoever has them from elsewhere keeps those.
             python3 -m pip --version >/dev/null 2>&1 || packages+=("${test_packages[@]}")
             python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)

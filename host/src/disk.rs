@@ -1,6 +1,7 @@
 //! Workspace disks: sparse ext4 files, formatted once per size and copied.
 
 pub mod copy;
+pub(crate) mod room;
 pub mod space;
 
 use crate::blocking::blocking;

@@ -27,6 +27,8 @@ mod attaching;
 mod boot;
 #[path = "operations/cancel.rs"]
 mod cancel;
+#[path = "operations/copying.rs"]
+mod copying;
 #[path = "operations/costs.rs"]
 mod costs;
 #[path = "operations/differing.rs"]

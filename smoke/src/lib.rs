@@ -7,7 +7,9 @@
 
 pub mod document;
 pub mod installed;
+pub mod mounted;
 
+use mounted::{FileSystem, Mounted};
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -58,6 +60,8 @@ pub fn is_vmm(line: &str) -> bool {
 
 /// A home of its own for `pyro`, removed at the end of the story.
 pub struct Home {
+    /// What its workspaces lie on; before what it is mounted in.
+    mounted: Option<Mounted>,
     directory: TempDir,
 }
 
@@ -105,12 +109,37 @@ impl Home {
     /// When there is no place for it.
     #[must_use]
     pub fn bare() -> Self {
-        Self {
-            directory: tempfile::Builder::new()
-                .prefix("pyro-story-")
-                .tempdir()
-                .expect("a temporary directory"),
+        let directory = tempfile::Builder::new().prefix("pyro-story-").tempdir();
+        Self { mounted: None, directory: directory.expect("a temporary directory") }
+    }
+
+    /// A home whose workspaces lie on a file system of its own; `None` and the
+    /// reason on standard error where the host cannot have it.
+    ///
+    /// # Panics
+    /// As [`Home::new`].
+    #[must_use]
+    pub fn on(file_system: FileSystem) -> Option<Self> {
+        let mut home = Self::new();
+        let state = home.path().join("state");
+        std::fs::create_dir(&state).expect("a new home is writable");
+        match Mounted::on(&state, file_system) {
+            Ok(mounted) => home.mounted = Some(mounted),
+            Err(why) => {
+                eprintln!("skipped: {why}");
+                return None;
+            }
         }
+        Some(home)
+    }
+
+    /// What its workspaces lie on.
+    ///
+    /// # Panics
+    /// When that is nothing of its own.
+    #[must_use]
+    pub fn mounted(&self) -> &Mounted {
+        self.mounted.as_ref().expect("a file system of its own")
     }
 
     /// Where it is.
@@ -309,6 +338,16 @@ pub fn ends_within(pid: u32, limit: Duration) -> bool {
     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return true };
     let limit = Timespec::try_from(limit).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
     poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)) == Ok(1)
+}
+
+/// A program, which may lie where an ordinary user's PATH does not lead.
+#[must_use]
+pub fn tool(name: &str) -> Option<Command> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut all: Vec<_> = std::env::split_paths(&path).collect();
+    all.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let found = all.into_iter().map(|directory| directory.join(name)).find(|path| path.is_file());
+    found.map(Command::new)
 }
 
 /// Standard output as text.

@@ -198,13 +198,8 @@ fn r5_an_image_is_whole_sparse_and_boots() {
     home.expect_clean_within(Duration::from_secs(5));
 }
 
-/// A program that lies where an ordinary user's PATH does not lead.
 fn tool(name: &str) -> Command {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut all: Vec<_> = std::env::split_paths(&path).collect();
-    all.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    let found = all.into_iter().map(|directory| directory.join(name)).find(|path| path.is_file());
-    Command::new(found.unwrap_or_else(|| panic!("{name} is missing")))
+    pyro_smoke::tool(name).unwrap_or_else(|| panic!("{name} is missing"))
 }
 
 /// What a machine says that has nothing but the image, as its root, and the tuned

@@ -1,5 +1,6 @@
 //! What cannot be done is said clearly, with the next step, and exit status 125.
 
+use pyro_smoke::mounted::FileSystem;
 use pyro_smoke::{Home, stderr, user_cache};
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -85,55 +86,22 @@ fn a_flipped_byte_in_an_image() {
 }
 
 /// A home whose workspaces have so much room and no more.
-fn home_with_room_for(size: &str) -> Option<(Home, SmallMount)> {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can mount a small file system");
-        return None;
-    }
-    let home = Home::new();
-    let state = home.path().join("state");
-    fs::create_dir(&state).expect("writable");
-    let mounted = SmallMount::on(&state, size);
-    Some((home, mounted))
+fn home_with_room_for(bytes: u64) -> Option<Home> {
+    Home::on(FileSystem::Small(bytes))
 }
 
 #[test]
 fn a_full_disk() {
-    let Some((home, mounted)) = home_with_room_for("64k") else { return };
-    let output = home.run(&["true"]);
-    drop(mounted);
-    refused(&output, "disk", "free some space");
+    let Some(home) = home_with_room_for(64 << 10) else { return };
+    refused(&home.run(&["true"]), "disk", "free some space");
 }
 
 /// QEMU's own default is to stop the machine, and nobody would start it again.
 #[test]
 fn a_disk_that_fills_under_a_guest_is_an_error_in_the_guest() {
-    let Some((home, mounted)) = home_with_room_for("48m") else { return };
+    let Some(home) = home_with_room_for(48 << 20) else { return };
     let output =
         home.run(&["sh", "-c", "dd if=/dev/zero of=/big bs=1M count=200 && sync /big; echo $?"]);
-    drop(mounted);
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.trim() != "0", "{said}: {}", stderr(&output));
-}
-
-/// A file system with hardly any room, unmounted when dropped.
-struct SmallMount(PathBuf);
-
-impl SmallMount {
-    fn on(path: &std::path::Path, size: &str) -> Self {
-        let status = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
-            .arg(path)
-            .status()
-            .expect("mount starts");
-        assert!(status.success());
-        Self(path.to_owned())
-    }
-}
-
-impl Drop for SmallMount {
-    fn drop(&mut self) {
-        let status = Command::new("umount").arg(&self.0).status();
-        assert!(status.is_ok_and(|status| status.success()), "{} stays mounted", self.0.display());
-    }
 }

@@ -1,6 +1,7 @@
 //! Snapshots: back to what a workspace was, and others made from it.
 
-use pyro_smoke::{Home, scaled, stdout};
+use pyro_smoke::mounted::FileSystem;
+use pyro_smoke::{Home, scaled, stdout, tool};
 use rustix::fs::{SeekFrom, seek};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -198,6 +199,54 @@ fn forks_go_their_own_way_and_know_no_secret() {
     assert!(with(&state, b"source\n").len() >= 2);
     assert_eq!(with(&state, b"canary-7d1f0c5b9e"), Vec::<PathBuf>::new());
     for name in all {
+        succeed(&home, &["workspace", "delete", name]);
+    }
+    home.expect_clean_within(Duration::from_secs(5));
+}
+
+/// The bytes of a file's blocks that others have as well, as its file system tells.
+fn shared(file: &Path) -> u64 {
+    let mut filefrag = tool("filefrag").expect("e2fsprogs is installed");
+    let told = stdout(&filefrag.args(["-v", "-b1"]).arg(file).output().expect("it starts"));
+    // `0: 0.. 4095: 8192.. 12287: 4096: 8192: last,shared,eof`
+    let extents = told.lines().filter(|line| line.contains("shared"));
+    let length = |line: &str| line.split(':').nth(3).and_then(|it| it.trim().parse::<u64>().ok());
+    extents.map(|line| length(line).unwrap_or_else(|| panic!("no extent: {line}"))).sum()
+}
+
+#[test]
+fn p2_p9_where_files_are_copied_by_reference_a_gigabyte_is_there_once() {
+    let Some(home) = Home::on(FileSystem::ByReference(8 << 30)) else { return };
+    let written = u64::from(scaled(1024, 256)) << 20;
+    let create = ["workspace", "create", "debian:12", "--disk-mib", "4096", "--id-only"];
+    let id = succeed(&home, &[&create[..], &["--name", "w"]].concat());
+    let write = format!("dd if=/dev/zero of=large bs=1M count={} status=none", written >> 20);
+    shell(&home, "w", &format!("{write}; echo then > note; sync"));
+    let before = home.mounted().used();
+    assert!(before > written, "{before}");
+    let taken = json(&home, &["workspace", "snapshot", "create", "w", "s"]);
+    let forked = ["workspace", "create", "--from", "w", "--name", "fork", "--id-only"];
+    let fork = succeed(&home, &forked);
+    let grown = home.mounted().used() - before;
+    assert!(grown < written / 10, "{grown} of {written} bytes are there twice");
+    let workspaces = home.path().join("state/workspaces");
+    let snapshot = workspaces.join(id.trim()).join("snapshots/s/disk.ext4");
+    for disk in [snapshot, workspaces.join(fork.trim()).join("disk-0.ext4")] {
+        let shared = shared(&disk);
+        assert!(shared > written / 10 * 9, "{shared} bytes of {}", disk.display());
+    }
+    // The answer says as much.
+    let bytes = |name: &str| taken["snapshot"][name].as_u64().expect("a number");
+    assert!(bytes("size_bytes") > written && bytes("exclusive_bytes") < written / 10, "{taken}");
+    // What one writes the others do not see.
+    shell(&home, "w", "echo now > note; rm large; sync");
+    let look = "cat note; stat -c %s large";
+    assert_eq!(shell(&home, "fork", look), format!("then\n{written}\n"));
+    succeed(&home, &["workspace", "reset", "w", "--snapshot", "s"]);
+    assert_eq!(shell(&home, "w", look), format!("then\n{written}\n"));
+    let grown = home.mounted().used() - before;
+    assert!(grown < written / 5, "{grown} of {written} bytes are there twice");
+    for name in ["w", "fork"] {
         succeed(&home, &["workspace", "delete", name]);
     }
     home.expect_clean_within(Duration::from_secs(5));

@@ -1,11 +1,14 @@
 //! Copies of disks: by reference where the file system can, else of all that was
 //! written. Holes stay holes.
 
+use super::room::{Room, Taker};
+use super::space;
 use crate::error::{Error, ErrorKind, Result};
 use rustix::fs::{SeekFrom, copy_file_range, seek};
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -21,36 +24,64 @@ pub enum Copied {
     InFull,
 }
 
-/// Copies a disk to a file that is not there yet.
+/// Copies a file that is small, but for its holes, to one that is not there yet.
 ///
 /// # Errors
 /// When the host's system refuses; then what there is of the copy is left.
 pub fn sparse(source: &Path, target: &Path) -> Result<Copied> {
-    sparse_while(source, target, &|| true)
+    let (from, to, length) = match open(source, target)? {
+        Opened::Copied => return Ok(Copied::ByReference),
+        Opened::Empty { from, to, length } => (from, to, length),
+    };
+    data(&from, &to, length, |_| Ok(()))?;
+    Ok(Copied::InFull)
 }
 
-/// The same for as long as it may go on.
+/// The same of a disk that guests have filled: if there is room for it, and for as
+/// long as there is and it may go on.
 ///
 /// # Errors
-/// As [`sparse`], and `Cancelled` when it may not.
+/// As [`sparse`], `DiskFull` when there is no room, and `Cancelled` when it may not
+/// go on.
 pub fn sparse_while(source: &Path, target: &Path, go_on: &dyn Fn() -> bool) -> Result<Copied> {
-    let failed = |error| Error::io(format!("cannot make the disk {}", target.display()), error);
+    let (from, to, length) = match open(source, target)? {
+        Opened::Copied => return Ok(Copied::ByReference),
+        Opened::Empty { from, to, length } => (from, to, length),
+    };
+    let taken = space::allocated(&from).map_err(|error| unmade(target, error))?;
+    let mut room = Room::for_bytes(to.as_fd(), Taker::DiskCopy, taken)?;
+    data(&from, &to, length, |bytes| match go_on() {
+        true => room.wrote(bytes),
+        false => Err(Error::new(ErrorKind::Cancelled, "the copy of a disk was given up")),
+    })?;
+    Ok(Copied::InFull)
+}
+
+/// A copy that was begun.
+enum Opened {
+    /// All of it is there, by reference.
+    Copied,
+    /// Nothing of it is.
+    Empty { from: File, to: File, length: u64 },
+}
+
+fn open(source: &Path, target: &Path) -> Result<Opened> {
     let opened = || {
         let from = File::open(source)?;
         let to = File::options().write(true).create_new(true).mode(0o600).open(target)?;
         to.set_permissions(fs::Permissions::from_mode(0o600))?;
         io::Result::Ok((from, to))
     };
-    let (from, to) = opened().map_err(failed)?;
+    let (from, to) = opened().map_err(|error| unmade(target, error))?;
     if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
-        return Ok(Copied::ByReference);
+        return Ok(Opened::Copied);
     }
-    let length = from.metadata().map_err(failed)?.len();
-    data(&from, &to, length, |_| match go_on() {
-        true => Ok(()),
-        false => Err(Error::new(ErrorKind::Cancelled, "the copy of a disk was given up")),
-    })?;
-    Ok(Copied::InFull)
+    let length = from.metadata().map_err(|error| unmade(target, error))?.len();
+    Ok(Opened::Empty { from, to, length })
+}
+
+fn unmade(target: &Path, error: io::Error) -> Error {
+    Error::io(format!("cannot make the disk {}", target.display()), error)
 }
 
 /// Copies what was written of a file's first bytes to another; `look` is told of

@@ -53,10 +53,15 @@ struct Extent {
 /// When the file cannot be opened.
 pub fn of(path: &Path) -> io::Result<Space> {
     let file = File::open(path)?;
-    // Linux counts blocks of 512 bytes, whatever the file system's own are.
-    let allocated = file.metadata()?.blocks() * 512;
+    let allocated = allocated(&file)?;
     let exclusive = allocated.saturating_sub(shared(&file).unwrap_or(0));
     Ok(Space { allocated, exclusive })
+}
+
+/// What the blocks take that a file has.
+pub(super) fn allocated(file: &File) -> io::Result<u64> {
+    // Linux counts blocks of 512 bytes, whatever the file system's own are.
+    Ok(file.metadata()?.blocks() * 512)
 }
 
 fn shared(file: &File) -> io::Result<u64> {

@@ -8,7 +8,6 @@
 //! by descriptors that follow no link; one rename puts it in place.
 
 pub mod image;
-mod room;
 mod staging;
 mod stream;
 mod streamed;
@@ -20,6 +19,7 @@ pub use stream::{ENTRIES_MAX, Limits};
 use crate::agent::transfer::blocking;
 use crate::agent::{AgentClient, Channel, Connection};
 use crate::context::Admitted;
+use crate::disk::room::{Room, Taker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, Stream};
 use crate::guest_text;
@@ -28,7 +28,6 @@ use pyro_protocol::export::{Export, ExportEnd, ExportEntry, Exporting};
 use pyro_protocol::file::FileType;
 use pyro_protocol::guest_path::PATH_MAX;
 use pyro_protocol::transfer::Incoming;
-use room::Room;
 use staging::Staging;
 use std::path::Path;
 use stream::Counts;
@@ -192,7 +191,7 @@ fn receive(
     incoming: Incoming,
 ) -> Result<Counts> {
     let pieces = incoming.pieces::<ExportEntry>();
-    let room = Room::of(staging.top())?;
+    let room = Room::of(staging.top(), Taker::Export)?;
     match format {
         Format::Tree => {
             let mut tree = tree::Tree::new(staging.top(), room)?;

@@ -16,11 +16,13 @@ use crate::vmm::Durability;
 use jiff::Timestamp;
 
 /// Gives a workspace a fresh disk over the same seed, or what its disk was, and
-/// starts it. The old disk is dropped only once a guest answers on the new one; if
-/// that fails, or the caller dies, the workspace is stopped and has its old disk.
+/// starts it. It runs until the new disk is made, and the old one is dropped only
+/// once a guest answers on that; if that fails, or the caller dies, the workspace
+/// has its old disk and may be stopped.
 ///
 /// # Errors
-/// `NotFound` when there is no such snapshot; then it runs on.
+/// `NotFound` when there is no such snapshot, and `DiskFull` when there is no room
+/// for a copy of it; then it runs on.
 pub async fn reset(
     pyro: &Pyro,
     place: &Place,
@@ -30,8 +32,6 @@ pub async fn reset(
     let _life = place.take_life(context).await?;
     let record = place.record()?;
     let snapshot = to.name().map(|name| snapshot::disk(place, name)).transpose()?;
-    stop_with(place, GRACE, context).await?;
-    let run = place.take_run(super::power::END_DEADLINE).await?;
     sweep_disks(place, &record);
     let name = format!("disk-{}.ext4", record.reset_count + 1);
     let fresh = place.path().join(&name);
@@ -40,6 +40,8 @@ pub async fn reset(
             None => disk::create(&pyro.config, &fresh, record.disk_mib, Durability::Kept).await?,
             Some(disk) => drop(copy_at_rest(disk, fresh.clone(), (), context).await?),
         }
+        stop_with(place, GRACE, context).await?;
+        let run = place.take_run(super::power::END_DEADLINE).await?;
         let (lease, written) = tokio::join!(
             boot(pyro, place, &record, &run, fresh.clone(), context),
             sync(vec![fresh.clone()])
@@ -54,9 +56,9 @@ pub async fn reset(
             record.renew_expired();
             Ok(())
         };
-        Ok((place.change(change).await?, lease))
+        Ok((place.change(change).await?, lease, run))
     };
-    let (record, lease) = match renewed.await {
+    let (record, lease, _run) = match renewed.await {
         Ok(renewed) => renewed,
         Err(error) => {
             // The record says which is whose, if it can be read.

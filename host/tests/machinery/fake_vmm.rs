@@ -48,6 +48,7 @@ type Behaviour = Arc<dyn Fn(Inside) -> BoxFuture<'static, String> + Send + Sync>
 pub struct FakeVmm {
     behaviour: Behaviour,
     started: Arc<AtomicUsize>,
+    stilled: Arc<AtomicUsize>,
     /// Whether it obeys nobody but who kills it.
     deaf: bool,
     /// Of the machine that was started last.
@@ -61,7 +62,8 @@ impl FakeVmm {
         F: Future<Output = String> + Send + 'static,
     {
         let behaviour: Behaviour = Arc::new(move |inside| Box::pin(behaviour(inside)));
-        Self { behaviour, started: Arc::default(), deaf: false, fate: Arc::default() }
+        let (started, stilled) = Default::default();
+        Self { behaviour, started, stilled, deaf: false, fate: Arc::default() }
     }
 
     /// Machines with the real agent in them, whose /workspace is this directory.
@@ -94,6 +96,11 @@ impl FakeVmm {
     pub fn started(&self) -> usize {
         self.started.load(Ordering::Relaxed)
     }
+
+    /// How many times a machine was made to stand still so far.
+    pub fn stilled(&self) -> usize {
+        self.stilled.load(Ordering::Relaxed)
+    }
 }
 
 impl Vmm for FakeVmm {
@@ -104,10 +111,10 @@ impl Vmm for FakeVmm {
     ) -> BoxFuture<'a, Result<Started>> {
         self.started.fetch_add(1, Ordering::Relaxed);
         let behaviour = Arc::clone(&self.behaviour);
-        let (verbose, deaf) = (machine.verbose, self.deaf);
+        let (verbose, deaf, stilled) = (machine.verbose, self.deaf, Arc::clone(&self.stilled));
         Box::pin(async move {
             let started = place.lock.try_clone();
-            let started = started.and_then(|lock| start(behaviour, verbose, deaf, lock));
+            let started = started.and_then(|lock| start(behaviour, verbose, deaf, stilled, lock));
             let (started, fate) =
                 started.map_err(|error| Error::io("cannot start a fake machine", error))?;
             *self.fate.lock().unwrap() = Some(fate);
@@ -120,6 +127,7 @@ fn start(
     behaviour: Behaviour,
     verbose: bool,
     deaf: bool,
+    stilled: Arc<AtomicUsize>,
     lock: File,
 ) -> std::io::Result<(Started, Fate)> {
     use std::os::unix::net::UnixStream as Pair;
@@ -128,7 +136,7 @@ fn start(
     let (tell, ended) = watch::channel(None);
     let kill = CancellationToken::new();
     let killed = kill.clone();
-    let (still, mut stilled) = tokio::sync::mpsc::unbounded_channel();
+    let (still, mut told) = tokio::sync::mpsc::unbounded_channel();
     let (go_on, gone_on) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -138,7 +146,7 @@ fn start(
             tokio::select! {
                 how = behaviour(Inside { channel, console: console_end, verbose }) => how,
                 () = killed.cancelled() => "was killed by signal 9".into(),
-                never = stand_still(&mut stilled, &gone_on) => match never {},
+                never = stand_still(&mut told, &gone_on) => match never {},
             }
         });
         // All that runs in the machine ends with it.
@@ -146,10 +154,16 @@ fn start(
         tell.send_replace(Some(how));
     });
     channel.set_nonblocking(true)?;
-    let stands_still = false;
-    let thread = Some(thread);
     let fate = Fate { kill, go_on };
-    let process = FakeProcess { fate: fate.clone(), ended, still, stands_still, deaf, thread };
+    let process = FakeProcess {
+        fate: fate.clone(),
+        ended,
+        still,
+        stilled,
+        stands_still: false,
+        deaf,
+        thread: Some(thread),
+    };
     let link = Link::Stream(UnixStream::from_std(channel)?);
     let console = vec![console.into()];
     Ok((Started { link, nic: None, console, process: Box::new(process) }, fate))
@@ -187,6 +201,7 @@ struct FakeProcess {
     fate: Fate,
     ended: watch::Receiver<Option<String>>,
     still: UnboundedSender<oneshot::Sender<()>>,
+    stilled: Arc<AtomicUsize>,
     stands_still: bool,
     deaf: bool,
     thread: Option<JoinHandle<()>>,
@@ -216,6 +231,7 @@ impl VmmProcess for FakeProcess {
                 drop(self.still.send(said));
                 self.stands_still = true;
                 drop(stands.await);
+                self.stilled.fetch_add(1, Ordering::Relaxed);
             }
             Ok(())
         })

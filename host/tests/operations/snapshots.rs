@@ -20,15 +20,15 @@ use std::sync::{Arc, Mutex};
 /// Where on its disk a guest of these tests writes.
 const AT: u64 = 40 << 20;
 
-struct Bench {
-    home: Home,
-    vmm: FakeVmm,
-    pyro: Pyro,
-    place: Place,
+pub struct Bench {
+    pub home: Home,
+    pub vmm: FakeVmm,
+    pub pyro: Pyro,
+    pub place: Place,
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let home = Home::new();
         fs::create_dir_all(home.path("guest")).unwrap();
         let vmm = FakeVmm::honest(home.path("guest"));
@@ -39,24 +39,24 @@ impl Bench {
         Self { home, vmm, pyro, place }
     }
 
-    async fn ask<O: Operation>(&self, more: Value) -> pyro::Result<O::Output> {
+    pub async fn ask<O: Operation>(&self, more: Value) -> pyro::Result<O::Output> {
         let mut asked = json!({ "workspace_id": "w" });
         asked.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         self.pyro.call(serde_json::from_value::<O>(asked).unwrap()).await
     }
 
-    async fn snapshot(&self, name: &str) -> pyro::Result<SnapshotReport> {
+    pub async fn snapshot(&self, name: &str) -> pyro::Result<SnapshotReport> {
         let answer = self.ask::<SnapshotCreate>(json!({ "snapshot_name": name })).await?;
         Ok(answer.snapshot)
     }
 
-    async fn create(&self, asked: Value) -> pyro::Result<Place> {
+    pub async fn create(&self, asked: Value) -> pyro::Result<Place> {
         let create: WorkspaceCreate = serde_json::from_value(asked).unwrap();
         let made = self.pyro.call(create).await?;
         Ok(pyro::workspace::find::find(&self.pyro.config, &made.workspace_id).unwrap())
     }
 
-    async fn listed(&self) -> Vec<(String, SnapshotState)> {
+    pub async fn listed(&self) -> Vec<(String, SnapshotState)> {
         let listed = self.ask::<SnapshotList>(json!({})).await.unwrap();
         assert_eq!(listed.count, listed.snapshots.len());
         let each = listed.snapshots.into_iter();

@@ -11,6 +11,7 @@ use crate::report::{Figure, Goal, Row};
 use crate::sample::{Pairs, Series};
 use crate::workspace::Workspace;
 use pyro_smoke::Home;
+use pyro_smoke::mounted::FileSystem;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -23,7 +24,7 @@ const BOOTS: usize = 7;
 const MIB: usize = 1024;
 
 /// Room for the disk, its copies where they are none, and a journal.
-const FILE_SYSTEM_MIB: u64 = 4096;
+const FILE_SYSTEM_BYTES: u64 = 4 << 30;
 
 /// Freezes and thaws the workspace's file system, and says how many milliseconds
 /// that took.
@@ -37,9 +38,9 @@ print((time.perf_counter() - begin) * 1e3)'; umount /run/disk";
 
 pub fn measure(home: &Home) -> Result<Vec<Figure>> {
     let mut figures = vec![in_full(home)?, reset(home)?];
-    match Xfs::mount() {
-        Ok(xfs) => figures.push(by_reference(&xfs)?),
-        Err(why) => eprintln!("==> not measured, snapshots by reference: {why}"),
+    // Else it has said why not.
+    if let Some(home) = Home::on(FileSystem::ByReference(FILE_SYSTEM_BYTES)) {
+        figures.push(by_reference(&home)?);
     }
     Ok(figures)
 }
@@ -102,9 +103,9 @@ fn in_full(home: &Home) -> Result<Figure> {
     })
 }
 
-fn by_reference(xfs: &Xfs) -> Result<Figure> {
-    let workspace = written(&xfs.home)?;
-    let disk = disk(&xfs.home, &workspace);
+fn by_reference(home: &Home) -> Result<Figure> {
+    let workspace = written(home)?;
+    let disk = disk(home, &workspace);
     let (mut ours, mut copies, mut freezes) =
         (Series::default(), Series::default(), Series::default());
     for round in 0..=PAIRS {
@@ -173,31 +174,4 @@ fn reset(home: &Home) -> Result<Figure> {
 fn run(command: &mut Command) -> Result<()> {
     let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
     if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}").into()) }
-}
-
-/// A home whose workspaces lie on a file system that copies by reference.
-struct Xfs {
-    home: Home,
-    _image: tempfile::NamedTempFile,
-}
-
-impl Xfs {
-    fn mount() -> Result<Self> {
-        let home = Home::new();
-        let image = tempfile::NamedTempFile::new()?;
-        image.as_file().set_len(FILE_SYSTEM_MIB << 20)?;
-        run(Command::new("mkfs.xfs").args(["-q", "-f", "-m", "reflink=1"]).arg(image.path()))?;
-        let state = home.path().join("state");
-        std::fs::create_dir_all(&state)?;
-        run(Command::new("mount").args(["-o", "loop"]).args([image.path(), &state]))?;
-        let mounted = Self { home, _image: image };
-        let owner = Command::new("chmod").arg("700").arg(&state).status()?;
-        if owner.success() { Ok(mounted) } else { Err("cannot use the file system".into()) }
-    }
-}
-
-impl Drop for Xfs {
-    fn drop(&mut self) {
-        drop(run(Command::new("umount").arg(self.home.path().join("state"))));
-    }
 }

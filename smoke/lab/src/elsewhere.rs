@@ -12,11 +12,15 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
         "registries::i8_a_pull_of_debian_that_is_killed_goes_on_where_it_was",
         "packs and fetches all of Debian, which takes an emulated host five minutes",
     ),
+    (
+        "snapshots::p2_p9_where_files_are_copied_by_reference_a_gigabyte_is_there_once",
+        "needs mkfs.xfs, which the emulated host's Debian lacks",
+    ),
     ("refusals::a_missing_qemu", "is about QEMU, whose place Firecracker takes"),
 ];
 
 /// So few that each is a decision.
-const ELSEWHERE_MAX: usize = 5;
+const ELSEWHERE_MAX: usize = 6;
 
 const _: () = assert!(ELSEWHERE.len() <= ELSEWHERE_MAX);
 

@@ -2,13 +2,13 @@
 //! guest copies it there: the host makes the empty file system, and puts the file
 //! in place as it is, without looking into it.
 
-use super::room::Room;
 use super::staging::Staging;
 use super::{Existing, Exported, cancelled, there_already};
 use crate::agent::transfer::blocking;
 use crate::config::Config;
 use crate::context::{Admitted, Context};
 use crate::disk;
+use crate::disk::room::{Room, Taker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::workspace::inspect::Inspection;
@@ -106,7 +106,9 @@ pub async fn copy(
     let measuring = agent.call(MeasureTree, MEASURING_MAX);
     let measured = context.unless_cancelled(measuring).await?;
     let size = Size::of(measured)?;
-    Room::of(directory_of(&file)?.as_fd())?.holds(measured.bytes)?;
+    // Where it is made, and where it is to be: a link, or one more copy.
+    Room::for_bytes(directory_of(&file)?.as_fd(), Taker::Export, measured.bytes)?;
+    staging.require_room(measured.bytes)?;
     disk::format_copy(config, &file, size.mib, size.inodes).await?;
     let beginning = agent.begin(CopyTree);
     let (mut connection, _) = context.unless_cancelled(beginning).await?;
@@ -114,7 +116,7 @@ pub async fn copy(
     let place = file.clone();
     let copying = connection.download(None, &context.cancel, move |incoming| {
         let directory = directory_of(&place)?;
-        let mut room = Room::of(directory.as_fd())?;
+        let mut room = Room::of(directory.as_fd(), Taker::Export)?;
         let mut pieces = incoming.pieces::<CopyProgress>();
         while let Some(piece) = pieces.piece().map_err(|_| no_copy())? {
             let Piece::Entry(progress) = piece else { return Err(no_copy()) };
@@ -132,8 +134,10 @@ pub async fn copy(
         }
     };
     let (copied, ()) = tokio::join!(copying, telling);
-    let ((), end): ((), CopyEnd) =
-        copied.map_err(|error| if context.cancel.is_cancelled() { cancelled() } else { error })?;
+    let ((), end): ((), CopyEnd) = copied.map_err(|error| match context.cancel.is_cancelled() {
+        true => cancelled(),
+        false => full(&file).unwrap_or(error),
+    })?;
     let bytes = size.mib << 20;
     let staging = blocking(move || {
         staging.adopt(&file, bytes)?;
@@ -169,6 +173,13 @@ impl Copied {
         };
         Ok((exported, bytes))
     }
+}
+
+/// That there is no room any more where a guest copies to. It only sees its disk
+/// fail.
+fn full(file: &Path) -> Option<Error> {
+    let directory = directory_of(file).ok()?;
+    Room::of(directory.as_fd(), Taker::Export).err()
 }
 
 fn directory_of(file: &Path) -> Result<File> {

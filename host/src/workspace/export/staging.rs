@@ -1,8 +1,8 @@
 //! A private directory beside the output, where it is made.
 
-use super::room::Room;
 use super::{Existing, there_already};
 use crate::context::Admitted;
+use crate::disk::room::{Room, Taker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::fill_random;
 use rustix::fs::{
@@ -79,6 +79,11 @@ impl Staging {
         openat(&self.top, ITEM, flags, mode).map(File::from).map_err(|errno| self.refused(errno))
     }
 
+    /// Refuses what has no room on the output's file system.
+    pub(super) fn require_room(&self, bytes: u64) -> Result<()> {
+        Room::for_bytes(self.top(), Taker::Export, bytes).map(drop)
+    }
+
     /// Makes a file of the same user's what is to become the output, without a
     /// copy where that can be; of that it has the first so many bytes.
     pub(super) fn adopt(&self, file: &Path, bytes: u64) -> Result<()> {
@@ -88,7 +93,7 @@ impl Staging {
             Err(Errno::XDEV | Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::MLINK) => {
                 let from = File::open(file)
                     .map_err(|error| Error::io(format!("cannot read {}", file.display()), error))?;
-                let mut room = Room::of(self.top())?;
+                let mut room = Room::of(self.top(), Taker::Export)?;
                 crate::disk::copy::data(&from, &self.create()?, bytes, |copied| room.wrote(copied))
             }
             Err(errno) => Err(self.refused(errno)),

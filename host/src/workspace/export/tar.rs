@@ -5,8 +5,8 @@
 //! whoever reads the archive, and holes of the archive itself where it can have
 //! them.
 
-use super::room::Room;
 use super::stream::Sink;
+use crate::disk::room::Room;
 use crate::error::{Error, Result};
 use pyro_protocol::export::{ExportEntry, ExportKind, Xattr};
 use std::fs::File;
@@ -221,8 +221,8 @@ fn refused(error: io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::room::tests::room_for;
     use super::*;
+    use crate::disk::room::tests::room_for;
     use pyro_protocol::ByteString;
     use pyro_protocol::file::FileTime;
     use std::cell::Cell;

@@ -5,9 +5,9 @@
 //! get their own mode and time. One that its owner cannot pass gets its mode at
 //! the very end: a later hard link may be to what is in it.
 
-use super::room::{Room, STEP};
 use super::staging::ITEM;
 use super::stream::{Sink, parent};
+use crate::disk::room::{Room, STEP};
 use crate::error::{Error, ErrorKind, Result};
 use pyro_protocol::export::{ExportEntry, ExportKind};
 use pyro_protocol::file::FileTime;
@@ -253,8 +253,9 @@ fn no_file() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::room::tests::room_for;
     use super::*;
+    use crate::disk::room::Taker;
+    use crate::disk::room::tests::room_for;
     use pyro_protocol::ByteString;
     use std::cell::Cell;
     use std::fs;
@@ -288,7 +289,8 @@ mod tests {
     fn r6_a_link_to_what_lies_in_a_closed_directory() {
         let home = tempfile::tempdir().expect("a directory");
         let top = File::open(home.path()).expect("there");
-        let mut tree = Tree::new(top.as_fd(), Room::of(top.as_fd()).expect("room")).expect("begun");
+        let mut tree = Tree::new(top.as_fd(), Room::of(top.as_fd(), Taker::Export).expect("room"))
+            .expect("begun");
         let file = ExportKind::File { size_bytes: 0 };
         tree.entry(&entry("", 0o555, ExportKind::Directory)).expect("made");
         tree.entry(&entry("a", 0o000, ExportKind::Directory)).expect("made");
