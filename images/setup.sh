@@ -30,8 +30,8 @@ packages=(
 # parts are above: QEMU, erofs-utils, e2fsprogs and what takes a kernel apart.
 # They also install pyro's wheel into an environment of its own.
 test_packages=(python3 python3-pip)
-# A registry to pull from, and a static program to put into an image.
-registry_packages=(docker-registry busybox-static)
+# A registry to pull from, with a certificate, and a static program for an image.
+registry_packages=(docker-registry busybox-static openssl)
 # A file system that copies by reference, for a home of a story's own.
 xfs_packages=(xfsprogs)
 kernel_packages=(make flex bison bc libelf-dev xz-utils perl)
