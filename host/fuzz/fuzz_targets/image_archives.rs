@@ -68,11 +68,11 @@ fuzz_target!(|input: (&[u8], &[u8], Vec<Member<'_>>, Vec<Member<'_>>)| {
         std::fs::remove_dir_all(&dir).expect("removed");
         std::fs::create_dir(&dir).expect("made");
     }
-    drop(merged.visit(|visit| {
+    let _ = merged.visit(|visit| {
         let path = visit.path.as_bytes();
         assert!(path.split(|byte| *byte == b'/').all(|name| !matches!(name, b"" | b"." | b"..")));
         Ok::<_, BadPath>(())
-    }));
+    });
 });
 
 fn merge(merged: &mut Merged, layer: &Layer) {
