@@ -26,7 +26,7 @@ const EPHEMERAL_NAME: &str = "ephemeral";
 /// A directory that is still being made carries this before its id.
 const NEW_PREFIX: &str = ".new-";
 
-/// How long its making may take before it counts as abandoned.
+/// How long one who makes a workspace waits for others.
 const MAKING_MAX: Duration = Duration::from_secs(60);
 
 /// The directory of a workspace that is being made or ends with its owner;
@@ -53,8 +53,8 @@ impl Directory {
     /// then it goes with its owner.
     pub fn stage(config: &Config) -> Result<Self> {
         let parent = parent(config);
-        private_dir(&parent)?;
         loop {
+            private_dir(&parent)?;
             // Somebody may have swept it away before it was locked: take another.
             if let Some(made) = Self::make(&parent, WorkspaceId::random())? {
                 return Ok(made);
@@ -66,6 +66,11 @@ impl Directory {
     fn make(parent: &Path, id: WorkspaceId) -> Result<Option<Self>> {
         let path = parent.join(format!("{NEW_PREFIX}{id}"));
         let failed = |error| Error::io(format!("cannot make {}", path.display()), error);
+        // Shared by all who make a directory that has no lock yet, so that a
+        // sweeper knows one without a lock for a dead maker's.
+        let Some(_making) = Lock::take_dir(parent, Mode::Shared, MAKING_MAX)? else {
+            return Ok(None);
+        };
         private_dir(&path)?;
         let lock = open_lock(&path, true).map_err(failed)?;
         // From here on no sweeper touches it, unless one was first.
@@ -180,25 +185,30 @@ pub fn sweep(config: &Config) {
 }
 
 fn sweep_if_abandoned(path: &Path) {
-    let abandoned = match open_lock(path, false) {
-        Ok(lock) => try_lock(&lock).is_ok_and(|locked| locked).then_some(Some(lock)),
-        // Its maker died between two system calls, or is between them now.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            is_older_than(path, MAKING_MAX).then_some(None)
-        }
+    match open_lock(path, false) {
+        Ok(lock) => sweep_if_free(path, &lock),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => sweep_if_unmade(path),
         // What cannot be looked at is not known to be abandoned.
-        Err(_) => None,
-    };
-    if let Some(held) = abandoned {
-        drop(discard_dir(path));
-        // Held until then, or its maker could take it for its own.
-        drop(held);
+        Err(_) => {}
     }
 }
 
-fn is_older_than(path: &Path, age: Duration) -> bool {
-    let made = path.metadata().and_then(|meta| meta.modified());
-    made.is_ok_and(|made| made.elapsed().is_ok_and(|elapsed| elapsed > age))
+fn sweep_if_free(path: &Path, lock: &File) {
+    // Held until it is gone, or its maker could take it for its own.
+    if try_lock(lock).is_ok_and(|locked| locked) {
+        drop(discard_dir(path));
+    }
+}
+
+/// Its maker died between making it and its lock, or is between them now.
+fn sweep_if_unmade(path: &Path) {
+    let Some(parent) = path.parent() else { return };
+    let Ok(Some(_nobody_makes)) = Lock::try_take_dir(parent, Mode::Exclusive) else { return };
+    match open_lock(path, false) {
+        Ok(lock) => sweep_if_free(path, &lock),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => drop(discard_dir(path)),
+        Err(_) => {}
+    }
 }
 
 #[cfg(test)]
@@ -279,6 +289,21 @@ mod tests {
         assert!(!making.exists());
         assert!(try_lock(&lock).expect("lockable"));
         assert!(!is_at(&lock, &making).expect("it says"));
+    }
+
+    /// Its maker may be killed after the first of two system calls.
+    #[test]
+    fn r9_one_without_a_lock_goes_when_nobody_makes_any() {
+        let home = tempfile::tempdir().expect("a directory");
+        let config = Config::within(home.path());
+        let making = parent(&config).join(".new-0123456789ab");
+        private_dir(&making).expect("it is made");
+        let maker = Lock::try_take_dir(&parent(&config), Mode::Shared).expect("lockable");
+        sweep(&config);
+        assert!(making.exists());
+        drop(maker);
+        sweep(&config);
+        assert!(!making.exists());
     }
 
     #[test]
