@@ -148,6 +148,34 @@ pub struct Machine {
     /// Whether the kernel is to tell on the console all it does; it boots
     /// slower.
     pub verbose: bool,
+    /// What it begins with.
+    #[serde(default)]
+    pub beginning: Beginning,
+}
+
+/// What a machine begins with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Beginning {
+    /// Its kernel.
+    #[default]
+    Boot,
+    /// Its kernel; [`VmmProcess::save`] then makes these files, which nobody may
+    /// have made before.
+    BootToSave(Saved),
+    /// What it was when it was saved, on a machine that was the same but for what
+    /// is on its disks. Many may begin with the same files, which stay as they
+    /// are.
+    Restore(Saved),
+}
+
+/// A machine that was saved, as two files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// What its processors and devices were.
+    pub state: PathBuf,
+    /// What its memory was; a hole where that was never written.
+    pub memory: PathBuf,
 }
 
 /// How bytes get in and out of the guest.
@@ -204,6 +232,15 @@ pub trait VmmProcess: Send {
         Box::pin(async { Err(unsupported("resume a guest")) })
     }
 
+    /// Saves a machine that began with [`Beginning::BootToSave`]. It stands still
+    /// from then on and is good for nothing but its end.
+    ///
+    /// # Errors
+    /// `Unsupported`; and when the VMM fails, or does not say in time.
+    fn save(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Err(unsupported("save a guest")) })
+    }
+
     /// What the VMM has counted so far.
     ///
     /// # Errors
@@ -232,6 +269,11 @@ pub struct Place<'a> {
 
 /// A virtual machine monitor.
 pub trait Vmm: Send + Sync {
+    /// Whether it can save machines, and restore them.
+    fn saves(&self) -> bool {
+        false
+    }
+
     /// Starts a machine. Returns once the VMM runs, long before the guest does.
     fn start<'a>(
         &'a self,

@@ -3,7 +3,7 @@
 mod command_line;
 mod qmp;
 
-use super::{Access, Link, Machine, Metrics, Place, Rung, Started, Vmm, VmmProcess};
+use super::{Access, Beginning, Link, Machine, Metrics, Place, Rung, Started, Vmm, VmmProcess};
 use crate::confine::{self, Confined, Confinement, Limits};
 use crate::error::{Error, ErrorKind, Result};
 use command_line::{CommandLine, Descriptors};
@@ -11,7 +11,8 @@ use futures::future::BoxFuture;
 use qmp::Monitor;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixStream;
 
@@ -78,13 +79,34 @@ pub struct Qemu {
 }
 
 impl Vmm for Qemu {
+    fn saves(&self) -> bool {
+        true
+    }
+
     fn start<'a>(
         &'a self,
         machine: &'a Machine,
         place: Place<'a>,
     ) -> BoxFuture<'a, Result<Started>> {
-        Box::pin(async move { self.spawn(machine, place) })
+        Box::pin(async move {
+            let Spawned { link, nic, console, mut process, restored } =
+                self.spawn(machine, place)?;
+            if let Some(state) = restored {
+                process.monitor.restore(state).await?;
+            }
+            Ok(Started { link, nic, console, process: Box::new(process) })
+        })
     }
+}
+
+/// A QEMU that runs.
+struct Spawned {
+    link: Link,
+    nic: Option<UnixStream>,
+    console: Vec<OwnedFd>,
+    process: QemuProcess,
+    /// What it waits to be restored from, by its number there.
+    restored: Option<RawFd>,
 }
 
 impl Qemu {
@@ -101,7 +123,7 @@ impl Qemu {
         }
     }
 
-    fn spawn(&self, machine: &Machine, place: Place<'_>) -> Result<Started> {
+    fn spawn(&self, machine: &Machine, place: Place<'_>) -> Result<Spawned> {
         let (channel, channel_end) = socket_pair()?;
         let (console, console_end) = socket_pair()?;
         let (monitor, monitor_end) = socket_pair()?;
@@ -124,6 +146,22 @@ impl Qemu {
         }
         if self.accelerator == Accelerator::Kvm {
             confinement.see_device(Path::new("/dev/kvm"), place.directory)?;
+        }
+        let (mut saved, mut restored) = (None, None);
+        match &machine.beginning {
+            Beginning::Boot => {}
+            Beginning::BootToSave(to) => {
+                let memory = make(&to.memory)?;
+                memory.set_len(u64::from(machine.mem_mib) << 20).map_err(|error| {
+                    Error::io(format!("cannot size {}", to.memory.display()), error)
+                })?;
+                confinement.see_writable(&to.memory, command_line::MEMORY)?;
+                saved = Some(make(&to.state)?);
+            }
+            Beginning::Restore(from) => {
+                confinement.see_writable(&from.memory, command_line::MEMORY)?;
+                restored = Some(confinement.pass(open(&from.state, false)?));
+            }
         }
         let descriptors = Descriptors {
             channel: confinement.pass(channel_end),
@@ -150,11 +188,13 @@ impl Qemu {
                 .and_then(|()| UnixStream::from_std(socket))
                 .map_err(|error| Error::io("cannot watch QEMU's sockets", error))
         };
-        Ok(Started {
+        let monitor = Monitor::new(watched(monitor)?);
+        Ok(Spawned {
             link: Link::Stream(watched(channel)?),
             nic: nic.map(watched).transpose()?,
             console: vec![console, errors],
-            process: Box::new(QemuProcess { process, monitor: Monitor::new(watched(monitor)?) }),
+            process: QemuProcess { process, monitor, saved },
+            restored,
         })
     }
 }
@@ -162,6 +202,8 @@ impl Qemu {
 struct QemuProcess {
     process: Confined,
     monitor: Monitor,
+    /// Where what its devices are is saved.
+    saved: Option<File>,
 }
 
 impl VmmProcess for QemuProcess {
@@ -170,7 +212,7 @@ impl VmmProcess for QemuProcess {
     }
 
     fn wait(&mut self) -> BoxFuture<'_, String> {
-        let Self { process, monitor } = self;
+        let Self { process, monitor, saved: _ } = self;
         Box::pin(async {
             tokio::select! {
                 how = process.wait() => how,
@@ -191,6 +233,16 @@ impl VmmProcess for QemuProcess {
         Box::pin(self.monitor.cont())
     }
 
+    fn save(&mut self) -> BoxFuture<'_, Result<()>> {
+        let Self { process: _, monitor, saved } = self;
+        Box::pin(async {
+            match saved {
+                Some(state) => monitor.save(state.as_fd()).await,
+                None => Err(super::unsupported("save a guest that it was not started to save")),
+            }
+        })
+    }
+
     fn metrics(&mut self) -> BoxFuture<'_, Result<Metrics>> {
         Box::pin(self.monitor.metrics())
     }
@@ -200,6 +252,16 @@ fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|error| Error::io("cannot make a pair of sockets", error.into()))
+}
+
+/// A file that nobody has made before.
+fn make(path: &Path) -> Result<File> {
+    File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| Error::io(format!("cannot make {}", path.display()), error))
 }
 
 fn open(path: &Path, write: bool) -> Result<OwnedFd> {

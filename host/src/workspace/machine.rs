@@ -15,7 +15,7 @@ use crate::id::WorkspaceId;
 use crate::pyro::Pyro;
 use crate::supervisor::launch::Lease;
 use crate::supervisor::{Assignment, Lifetime, Purpose, Ready};
-use crate::vmm::{self, Access, Durability, Machine, Rung};
+use crate::vmm::{self, Access, Beginning, Durability, Machine, Rung};
 use std::fs::File;
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
@@ -127,6 +127,7 @@ pub(super) async fn launch(pyro: &Pyro, plan: &Plan<'_>, rung: Rung) -> Result<L
             copy,
             networked: plan.network.policy != NetworkPolicy::Off,
             verbose: false,
+            beginning: Beginning::Boot,
         },
         vmm: vmm::find(&pyro.config, rung, gather(pyro).await?.tsc_khz)?,
         network: plan.network.clone(),

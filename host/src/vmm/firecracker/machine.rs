@@ -203,6 +203,7 @@ fn kernel_command_line(machine: &Machine) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::Beginning;
     use super::*;
     use serde_json::json;
 
@@ -222,6 +223,7 @@ mod tests {
             copy: None,
             networked: false,
             verbose: false,
+            beginning: Beginning::Boot,
         }
     }
 

@@ -1,7 +1,7 @@
 //! A machine as QEMU's arguments.
 
 use super::{Accelerator, Qemu};
-use crate::vmm::{Access, Durability, KernelFlavor, Machine, RateLimit};
+use crate::vmm::{Access, Beginning, Durability, KernelFlavor, Machine, RateLimit};
 use pyro_protocol::egress::{MTU_MAX, NIC};
 use std::os::fd::RawFd;
 
@@ -9,6 +9,9 @@ use std::os::fd::RawFd;
 pub const KERNEL: &str = "/kernel";
 /// Where the initial RAM disk is for a confined QEMU.
 pub const INITRD: &str = "/initrd";
+
+/// Where the memory of a machine that is saved, or was, is for a confined QEMU.
+pub const MEMORY: &str = "/memory";
 
 /// The name of the agent's virtio-serial port; the guest looks for it.
 const PORT_NAME: &str = "pyro.agent";
@@ -75,7 +78,14 @@ impl CommandLine<'_> {
             KernelFlavor::Stock => "on",
         };
         option("machine", format!("microvm,acpi={acpi},memory-backend=memory"));
-        option("object", format!("memory-backend-memfd,id=memory,size={mem_mib}M"));
+        let kind = match machine.beginning {
+            Beginning::Boot => "memfd".to_owned(),
+            // What the guest writes is written to the file.
+            Beginning::BootToSave(_) => format!("file,mem-path={MEMORY},share=on"),
+            // It is not: what is written is copied first.
+            Beginning::Restore(_) => format!("file,mem-path={MEMORY},share=off"),
+        };
+        option("object", format!("memory-backend-{kind},id=memory,size={mem_mib}M"));
         option("m", format!("{mem_mib}M"));
         option("smp", machine.vcpu_count.to_string());
         match self.qemu.accelerator {
@@ -148,6 +158,9 @@ impl CommandLine<'_> {
             "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into(),
         );
         words.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
+        if let Beginning::Restore(_) = machine.beginning {
+            words.extend(["-incoming", "defer"].map(String::from));
+        }
         words
     }
 
@@ -243,6 +256,7 @@ mod tests {
             copy: None,
             networked: false,
             verbose: false,
+            beginning: Beginning::Boot,
         }
     }
 
@@ -302,6 +316,28 @@ mod tests {
             line.is_some_and(|line| line.contains("read-only=on"))
         };
         assert_eq!(["root", "disk", "seed", "copy"].map(access), [true, true, true, false]);
+    }
+
+    #[test]
+    fn what_is_restored_differs_from_what_was_saved_in_where_its_memory_comes_from() {
+        let saved = crate::vmm::Saved { state: "/cache/state".into(), memory: "/cache/m".into() };
+        let [saving, restoring] = [Beginning::BootToSave, Beginning::Restore].map(|beginning| {
+            let beginning = beginning(saved.clone());
+            shown(Accelerator::Tcg, &Machine { beginning, ..machine(KernelFlavor::Tuned) })
+        });
+        let (saving, restoring): (Vec<_>, Vec<_>) =
+            (saving.lines().collect(), restoring.lines().collect());
+        let only = |these: &[&str], those: &[&str]| {
+            let only = these.iter().filter(|line| !those.contains(line));
+            only.map(|line| (*line).to_owned()).collect::<Vec<_>>()
+        };
+        let memory = |share| {
+            format!(
+                "-object memory-backend-file,mem-path=/memory,share={share},id=memory,size=512M"
+            )
+        };
+        assert_eq!(only(&saving, &restoring), [memory("on")]);
+        assert_eq!(only(&restoring, &saving), [memory("off"), "-incoming defer".to_owned()]);
     }
 
     #[test]

@@ -7,13 +7,17 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest_text;
 use crate::vmm::Metrics;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::future::pending;
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -26,6 +30,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long it may take to stop or go on: it waits for what its disks are doing,
 /// and writes out what it has not written.
 const CHANGE_MAX: Duration = Duration::from_secs(30);
+
+/// What QEMU calls the file that it saves a machine's state to.
+const STATE: &str = "state";
 
 /// The most of QEMU's own words that an error shows.
 const WORDS_MAX: usize = 200;
@@ -69,6 +76,15 @@ struct Status {
     running: bool,
 }
 
+/// How far saving or restoring a machine is.
+#[derive(Deserialize)]
+struct Migration {
+    #[serde(default)]
+    status: Option<String>,
+    #[serde(rename = "error-desc", default)]
+    error: Option<String>,
+}
+
 #[derive(Deserialize)]
 struct Disk {
     stats: DiskCounts,
@@ -97,6 +113,59 @@ impl Monitor {
     pub(super) async fn cont(&mut self) -> Result<()> {
         let Done {} = self.ask("cont", CHANGE_MAX).await?;
         self.expect_running(true).await
+    }
+
+    /// Saves what processors and devices are to a file, while the guest stands
+    /// still for good. Its memory is in a file of its own.
+    pub(super) async fn save(&mut self, state: BorrowedFd<'_>) -> Result<()> {
+        self.share_memory().await?;
+        let named = json!({ "fdname": STATE });
+        let Done {} = self.ask_with("getfd", &named, Some(state), ANSWER_MAX).await?;
+        let to = json!({ "uri": format!("fd:{STATE}") });
+        let Done {} = self.ask_with("migrate", &to, None, ANSWER_MAX).await?;
+        self.migrated().await
+    }
+
+    /// Restores a machine that waits for that, from a descriptor that QEMU
+    /// inherited. It goes on by itself.
+    pub(super) async fn restore(&mut self, state: RawFd) -> Result<()> {
+        self.share_memory().await?;
+        let from = json!({ "uri": format!("fd:{state}") });
+        let Done {} = self.ask_with("migrate-incoming", &from, None, ANSWER_MAX).await?;
+        self.migrated().await
+    }
+
+    /// Leaves memory out of what is saved and restored, and tells about either.
+    async fn share_memory(&mut self) -> Result<()> {
+        let on = |capability| json!({ "capability": capability, "state": true });
+        let wanted = json!({ "capabilities": [on("x-ignore-shared"), on("events")] });
+        let Done {} = self.ask_with("migrate-set-capabilities", &wanted, None, ANSWER_MAX).await?;
+        Ok(())
+    }
+
+    async fn migrated(&mut self) -> Result<()> {
+        let waiting = async {
+            loop {
+                let Migration { status, error } = self.ask("query-migrate", ANSWER_MAX).await?;
+                match status.as_deref() {
+                    Some("completed") => return Ok(()),
+                    Some("failed" | "cancelled") => {
+                        let why = error.as_deref().map_or(String::new(), |error| {
+                            format!(": {}", guest_text::escaped(error, WORDS_MAX))
+                        });
+                        let message = format!("QEMU could not move the machine's state{why}");
+                        return Err(Error::new(ErrorKind::Internal, message));
+                    }
+                    // It tells when that changes, which may be by now.
+                    Some(_) | None => self.next_line().await.map_err(lost)?,
+                }
+            }
+        };
+        timeout(CHANGE_MAX, waiting).await.unwrap_or_else(|_| {
+            let seconds = CHANGE_MAX.as_secs();
+            let message = format!("QEMU did not move the machine's state within {seconds} s");
+            Err(Error::new(ErrorKind::TimedOut, message))
+        })
     }
 
     async fn expect_running(&mut self, wanted: bool) -> Result<()> {
@@ -132,22 +201,35 @@ impl Monitor {
     }
 
     async fn ask<T: DeserializeOwned>(&mut self, command: &str, deadline: Duration) -> Result<T> {
-        timeout(deadline, self.converse(command)).await.unwrap_or_else(|_| {
+        self.ask_with(command, &Value::Null, None, deadline).await
+    }
+
+    /// With arguments, and a descriptor that they are about.
+    async fn ask_with<T: DeserializeOwned>(
+        &mut self,
+        command: &str,
+        arguments: &Value,
+        passed: Option<BorrowedFd<'_>>,
+        deadline: Duration,
+    ) -> Result<T> {
+        timeout(deadline, self.converse(command, arguments, passed)).await.unwrap_or_else(|_| {
             let message =
                 format!("QEMU did not answer {command:?} within {} s", deadline.as_secs());
             Err(Error::new(ErrorKind::TimedOut, message))
         })
     }
 
-    async fn converse<T: DeserializeOwned>(&mut self, command: &str) -> Result<T> {
-        let lost = |error: io::Error| {
-            Error::new(ErrorKind::GuestLost, "QEMU's monitor is lost").because(error)
-        };
+    async fn converse<T: DeserializeOwned>(
+        &mut self,
+        command: &str,
+        arguments: &Value,
+        passed: Option<BorrowedFd<'_>>,
+    ) -> Result<T> {
         let malformed = |error: serde_json::Error| {
             let message = format!("what QEMU answers to {command:?} makes no sense");
             Error::new(ErrorKind::Protocol, message).because(error)
         };
-        let id = self.send(command).await.map_err(lost)?;
+        let id = self.send(command, arguments, passed).await.map_err(lost)?;
         loop {
             self.next_line().await.map_err(lost)?;
             let head: Head = serde_json::from_slice(&self.line).map_err(malformed)?;
@@ -165,24 +247,29 @@ impl Monitor {
     }
 
     /// Gives a command, and its number.
-    async fn send(&mut self, command: &str) -> io::Result<u64> {
+    async fn send(
+        &mut self,
+        command: &str,
+        arguments: &Value,
+        passed: Option<BorrowedFd<'_>>,
+    ) -> io::Result<u64> {
         let id = self.count + 1;
         // The first command only ends QEMU's greeting, which nobody waits for.
         let greeting = if id == 1 { "{\"execute\":\"qmp_capabilities\"}\n" } else { "" };
-        let line = format!("{greeting}{{\"execute\":\"{command}\",\"id\":{id}}}\n");
+        let arguments = match arguments {
+            Value::Null => String::new(),
+            arguments => format!("\"arguments\":{arguments},"),
+        };
+        let line = format!("{greeting}{{\"execute\":\"{command}\",{arguments}\"id\":{id}}}\n");
         let stream = self.stream.get_ref();
-        loop {
-            stream.writable().await?;
-            // At once or not at all: half a command would spoil the next.
-            match stream.try_write(line.as_bytes()) {
-                Ok(written) if written == line.len() => {
-                    self.count = id;
-                    return Ok(id);
-                }
-                Ok(_) => return Err(io::Error::other("it takes no more commands")),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+        let write = || write_with(stream.as_fd(), line.as_bytes(), passed);
+        // At once or not at all: half a command would spoil the next.
+        match stream.async_io(Interest::WRITABLE, write).await? {
+            written if written == line.len() => {
+                self.count = id;
+                Ok(id)
             }
+            _ => Err(io::Error::other("it takes no more commands")),
         }
     }
 
@@ -201,6 +288,25 @@ impl Monitor {
             Err(io::Error::new(io::ErrorKind::InvalidData, "a line without end"))
         }
     }
+}
+
+fn lost(error: io::Error) -> Error {
+    Error::new(ErrorKind::GuestLost, "QEMU's monitor is lost").because(error)
+}
+
+/// Writes, with a descriptor that comes along.
+fn write_with(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    passed: Option<BorrowedFd<'_>>,
+) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let passed = passed.as_slice();
+    if !passed.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(passed)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok(sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?)
 }
 
 #[cfg(test)]
