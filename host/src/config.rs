@@ -50,6 +50,9 @@ pub mod variables {
     /// `firecracker`, `qemu-kvm` or `qemu-tcg`: run guests this way instead of the
     /// best proven one. `--vmm` goes before it.
     pub const PYRO_VMM: &str = "PYRO_VMM";
+    /// `off`: boot every guest's kernel instead of restoring a template. `--cold`
+    /// does so once.
+    pub const PYRO_TEMPLATES: &str = "PYRO_TEMPLATES";
     /// The DNS servers that resolve names for guests, `ADDRESS:PORT` with commas
     /// between them, instead of those of `/etc/resolv.conf`.
     pub const PYRO_RESOLVERS: &str = "PYRO_RESOLVERS";
@@ -96,6 +99,8 @@ pub struct Config {
     pub kernel: Option<String>,
     /// How to run guests, when the user said so.
     pub vmm: Option<String>,
+    /// Whether guests are restored from templates.
+    pub templates: bool,
     /// `PATH`, to look programs up in.
     pub path: Vec<PathBuf>,
     /// How servers are reached.
@@ -199,6 +204,7 @@ impl Config {
             kernel: variable(variables::PYRO_KERNEL)
                 .map(|name| name.to_string_lossy().into_owned()),
             vmm: variable(variables::PYRO_VMM).map(|name| name.to_string_lossy().into_owned()),
+            templates: templates()?,
             path: variable("PATH")
                 .map(|path| std::env::split_paths(&path).collect())
                 .unwrap_or_default(),
@@ -291,6 +297,19 @@ fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
+fn templates() -> Result<bool> {
+    match variable(variables::PYRO_TEMPLATES) {
+        None => Ok(true),
+        Some(word) if word == "on" => Ok(true),
+        Some(word) if word == "off" => Ok(false),
+        Some(word) => {
+            let message = format!("PYRO_TEMPLATES is {word:?}");
+            Err(Error::new(ErrorKind::InvalidInput, message)
+                .hint("set it to `on` or `off`, or unset it"))
+        }
+    }
+}
+
 fn resolvers() -> Result<Vec<SocketAddr>> {
     let Some(value) = variable(variables::PYRO_RESOLVERS) else { return Ok(Vec::new()) };
     let value = value.to_string_lossy();
@@ -366,6 +385,7 @@ impl Config {
             executable: PathBuf::new(),
             kernel: None,
             vmm: None,
+            templates: true,
             path: Vec::new(),
             network: Network::default(),
             resolvers: Vec::new(),

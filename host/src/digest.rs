@@ -1,7 +1,9 @@
 //! Content digests: BLAKE3, written `blake3:` and 64 hexadecimal digits.
 
+mod pages;
 mod sha256;
 
+pub use pages::{BadPagesDigest, PagesDigest};
 pub use sha256::{BadSha256, Sha256};
 
 use serde::de::DeserializeOwned;
@@ -28,6 +30,14 @@ pub trait Measured: Copy + Eq + fmt::Display + Serialize + DeserializeOwned {
     /// # Errors
     /// When reading fails.
     fn of_reader(reader: impl Read) -> io::Result<Self>;
+
+    /// The digest of a file's content.
+    ///
+    /// # Errors
+    /// When reading fails.
+    fn of_file(file: &File) -> io::Result<Self> {
+        Self::of_reader(file)
+    }
 
     /// Its first digits, for people.
     #[must_use]

@@ -68,6 +68,14 @@ pub enum Happening {
     Started {
         /// From starting the VMM to the mounted workspace.
         boot_ms: u64,
+        /// Whether a template was restored, in place of a boot.
+        #[serde(default)]
+        restored: bool,
+    },
+    /// A template that was to be restored was of no use; its kernel booted.
+    TemplateFailed {
+        /// What was wrong.
+        why: String,
     },
     /// Its guest was powered off in good order, or killed on request.
     Stopped {

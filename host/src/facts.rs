@@ -21,6 +21,8 @@ pub struct Facts {
     boot_id: String,
     /// The rate of the time stamp counter, in kHz.
     pub tsc_khz: u64,
+    /// What it is that runs guests: the processor and the kernel, in their words.
+    pub runs_on: String,
     /// What came of booting guests.
     tried: BTreeMap<Rung, Tried>,
 }
@@ -41,7 +43,7 @@ struct Tried {
 const FAILURE_MAX: SignedDuration = SignedDuration::from_mins(10);
 
 impl Record for Facts {
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 }
 
 /// Long enough for an error of some parts in a million, which the guest's clock
@@ -58,7 +60,8 @@ impl Facts {
         {
             return Ok(facts);
         }
-        let facts = Self { boot_id, tsc_khz: measure_tsc_khz(), tried: BTreeMap::new() };
+        let (tsc_khz, runs_on) = (measure_tsc_khz(), runs_on()?);
+        let facts = Self { boot_id, tsc_khz, runs_on, tried: BTreeMap::new() };
         facts.keep(config)?;
         Ok(facts)
     }
@@ -92,7 +95,7 @@ pub fn remember(config: &Config, rung: Rung, boots: bool) {
 
 /// What a rung stands on: the files of its programs, the device, who runs it. The
 /// kernel is the same for as long as these facts are kept.
-fn identity(config: &Config, rung: Rung) -> String {
+pub fn identity(config: &Config, rung: Rung) -> String {
     let mut files = vmm::programs(config, rung).unwrap_or_default();
     if rung.needs_kvm() {
         files.push(PathBuf::from(KVM));
@@ -117,6 +120,16 @@ fn path(config: &Config) -> PathBuf {
 
 fn read(path: &str) -> Result<String> {
     fs::read_to_string(path).map_err(|error| Error::io(format!("cannot read {path}"), error))
+}
+
+/// The first processor's own words but for its speed of the moment, and the
+/// kernel's release.
+fn runs_on() -> Result<String> {
+    let processors = read("/proc/cpuinfo")?;
+    let first = processors.lines().take_while(|line| !line.is_empty());
+    let steady = first.filter(|line| !line.starts_with("cpu MHz") && !line.starts_with("bogomips"));
+    let kernel = read("/proc/sys/kernel/osrelease")?;
+    Ok(steady.chain([kernel.trim()]).collect::<Vec<_>>().join("\n"))
 }
 
 fn measure_tsc_khz() -> u64 {

@@ -41,6 +41,7 @@ pub mod secret;
 pub mod seed;
 pub mod store;
 pub mod supervisor;
+pub mod template;
 pub mod vmm;
 pub mod vsock;
 pub mod workspace;

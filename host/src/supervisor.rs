@@ -114,6 +114,8 @@ pub enum Purpose {
     Work,
     /// A workspace's disk is looked at in it, and nothing else is done.
     Inspection,
+    /// Nothing is done in it: it is saved before it has a workspace.
+    Template,
 }
 
 /// How long a guest lives.
@@ -155,20 +157,42 @@ pub enum Report {
 }
 
 /// How a guest came up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
     /// The VMM's process.
     pub vmm_pid: Option<u32>,
+    /// From what.
+    #[serde(default)]
+    pub came: Came,
     /// From starting the VMM to the agent's announcement, in microseconds.
     pub boot_us: u64,
     /// From there to the mounted workspace, in microseconds.
     pub activate_us: u64,
 }
 
+/// What a guest came from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Came {
+    /// Its kernel booted.
+    #[default]
+    Booted,
+    /// A template was restored.
+    Restored,
+    /// A template was to be restored; its kernel booted, because of this.
+    BootedInstead(String),
+}
+
 impl Ready {
+    /// Whether a template was restored for it.
+    #[must_use]
+    pub fn is_restored(&self) -> bool {
+        self.came == Came::Restored
+    }
+
     /// How long it took altogether, in milliseconds.
     #[must_use]
-    pub const fn boot_ms(self) -> u64 {
+    pub const fn boot_ms(&self) -> u64 {
         self.boot_us.saturating_add(self.activate_us) / 1000
     }
 }
@@ -285,7 +309,7 @@ async fn hold(
         Lifetime::Lease => None,
         Lifetime::Made | Lifetime::Kept => Some(Control::open(&directory)?),
     };
-    send(reports, &Report::Ready(guest.ready)).await;
+    send(reports, &Report::Ready(guest.ready.clone())).await;
     let word = tokio::select! {
         how = guest.run_until_end() => {
             send(reports, &Report::Ended { how }).await;

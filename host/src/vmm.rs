@@ -269,9 +269,11 @@ pub struct Place<'a> {
 
 /// A virtual machine monitor.
 pub trait Vmm: Send + Sync {
-    /// Whether it can save machines, and restore them.
-    fn saves(&self) -> bool {
-        false
+    /// What a machine that is saved and all that are restored from it have in
+    /// common, in the VMM's own words, without a path of the host; `None` when it
+    /// cannot save such a machine.
+    fn likeness(&self, _machine: &Machine) -> Option<String> {
+        None
     }
 
     /// Starts a machine. Returns once the VMM runs, long before the guest does.

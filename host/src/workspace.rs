@@ -41,6 +41,7 @@ pub mod service;
 pub mod shape;
 pub mod shell;
 pub mod snapshot;
+pub mod template;
 pub mod update;
 
 mod admission;

@@ -71,6 +71,7 @@ impl Lab {
             executable: home.path().join("pyro"),
             kernel: None,
             vmm: None,
+            templates: true,
             path: vec![programs, "/usr/bin".into(), "/bin".into()],
             network: Default::default(),
             resolvers: Vec::new(),

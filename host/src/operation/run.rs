@@ -9,6 +9,7 @@ use super::{Answer, Context, Effect, Operation, Page, Streams};
 use crate::egress::NetworkPolicy;
 use crate::vmm::{RateLimit, Rung};
 use crate::workspace::history::exit_code;
+use crate::workspace::template::Start;
 use crate::workspace::{self, Program, Ran, RunRequest, Shape};
 use crate::{Pyro, Result, disk};
 use schemars::JsonSchema;
@@ -70,6 +71,10 @@ pub struct Run {
     #[serde(default)]
     #[schemars(with = "Rung")]
     pub vmm: Option<Rung>,
+    /// Boot the machine's kernel, instead of restoring a template: slower.
+    #[arg(long)]
+    #[serde(default)]
+    pub cold: bool,
     /// What its network may do. `egress`: it reaches the public Internet, or what
     /// `--allow` names; never the host or its network unless named.
     #[arg(long, value_name = "off|egress", default_value_t)]
@@ -144,6 +149,7 @@ impl Run {
             vcpu_count: VcpuCount::default(),
             mem_mib: MemMib::default(),
             vmm: None,
+            cold: false,
             network_policy: NetworkPolicy::default(),
             allow: Vec::new(),
             network_connections: NetworkConnections::default(),
@@ -175,6 +181,8 @@ pub struct RunAnswer {
     pub duration_ms: u64,
     /// How long the machine took until it could run anything, in milliseconds.
     pub boot_ms: u64,
+    /// Whether a template was restored, in place of a boot.
+    pub restored: bool,
     /// What its network was refused: to `connect`, `send` or `resolve` what, and by
     /// which rule; the first few, each once.
     pub network_refused: Vec<String>,
@@ -225,6 +233,7 @@ impl Operation for Run {
                 disk_limit: RateLimit::NONE,
             },
             vmm: self.vmm,
+            start: Start::unless(self.cold),
             network: network.resolve(&pyro.config)?,
             program: Program {
                 argv: self.command.clone().into_argv(),
@@ -285,6 +294,7 @@ impl RunAnswer {
             output,
             duration_ms: milliseconds(ran.took),
             boot_ms: milliseconds(ran.boot),
+            restored: ran.restored,
             network_refused: ran.refused,
             vm_id: ran.id.to_string(),
             cleanup: Cleanup {
@@ -315,6 +325,7 @@ mod tests {
             id: "0123456789ab".parse().unwrap(),
             outcome,
             boot: Duration::from_millis(412),
+            restored: true,
             took: Duration::from_micros(35_900),
         };
         RunAnswer::new("debian:12".into(), ["a", "b"].into(), ran, collected.finish())

@@ -4,13 +4,13 @@ use super::console::Console;
 use super::secrets::hand_over;
 use super::trunk::{Trunk, broken};
 use super::way::Way;
-use super::{Assignment, Endpoint, Guest, LAST_BREATH, Purpose, Ready};
+use super::{Assignment, Came, Endpoint, Guest, LAST_BREATH, Purpose, Ready};
 use crate::egress::gateway::wire::Cable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::fill_random;
 use crate::secret::{SecretStore, Secrets};
 use crate::store::lock::{Lock, Mode};
-use crate::vmm::{Link, Place, Vmm};
+use crate::vmm::{Beginning, Link, Place, Vmm};
 use futures::future::pending;
 use pyro_protocol::channel::ChannelError;
 use pyro_protocol::handshake::{Announcement, MAGIC};
@@ -26,6 +26,9 @@ use tokio::time::timeout;
 
 /// How long a boot that only has to explain itself may take.
 const VERBOSE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A guest that is restored may take this part of what it may take to boot.
+const RESTORES_PER_BOOT: u32 = 3;
 
 /// Held by the VMM itself, until it is gone.
 const VMM_LOCK: &str = "vmm.lock";
@@ -49,8 +52,9 @@ pub(super) struct Up {
     pub way: Way,
 }
 
-/// Boots, and when that fails without a word boots again with a kernel that
-/// tells all it does. Should the second try succeed, so much the better.
+/// Restores what there is to be restored, or boots. When a boot fails without a
+/// word boots again with a kernel that tells all it does; should the second try
+/// succeed, so much the better.
 pub(super) async fn boot_or_explain(
     assignment: &Assignment,
     vmm: &dyn Vmm,
@@ -60,9 +64,38 @@ pub(super) async fn boot_or_explain(
     let store = &assignment.directory;
     let store = SecretStore::new(assignment.secret_key.clone(), store, assignment.workspace);
     let secrets = store.read()?;
-    let booted = boot_twice(assignment, &secrets, vmm, directory).await;
+    let booted = match restore(assignment, &secrets, vmm, directory).await {
+        Some(Ok(guest)) => return Ok(guest),
+        Some(Err(failure)) => {
+            let why = secrets.redactor().error(failure.error).chain();
+            let mut instead = assignment.clone();
+            instead.machine.beginning = Beginning::Boot;
+            boot_twice(&instead, &secrets, vmm, directory).await.map(|mut guest| {
+                guest.ready.came = Came::BootedInstead(why);
+                guest
+            })
+        }
+        None => boot_twice(assignment, &secrets, vmm, directory).await,
+    };
     // What a guest says of its failure is the guest's.
     booted.map_err(|error| secrets.redactor().error(error))
+}
+
+/// Restores the template that there is, if there is one: that is quick, or it is
+/// no use.
+async fn restore(
+    assignment: &Assignment,
+    secrets: &Secrets,
+    vmm: &dyn Vmm,
+    directory: &File,
+) -> Option<Result<Guest, BootFailure>> {
+    let Beginning::Restore(_) = assignment.machine.beginning else { return None };
+    let boot_deadline = assignment.boot_deadline / RESTORES_PER_BOOT;
+    let assignment = Assignment { boot_deadline, ..assignment.clone() };
+    Some(boot(&assignment, secrets, vmm, directory).await.map(|mut guest| {
+        guest.ready.came = Came::Restored;
+        guest
+    }))
 }
 
 async fn boot_twice(
@@ -155,6 +188,10 @@ async fn boot(
     };
     match booted {
         Ok(up) => {
+            if assignment.purpose == Purpose::Template {
+                // What it is from here on is what others are restored to.
+                process.save().await?;
+            }
             process.came_up();
             Ok(Guest::new(process, up, cable, logging, console.discretion()))
         }
@@ -195,7 +232,10 @@ async fn come_up(
             };
             let (trunk, anew) = (Trunk::default(), assignment.deadlines.greeting);
             let way = Way::Trunk(trunk.clone());
-            let mut carrying = Box::pin(trunk.clone().carry(place, stream, announced, anew));
+            // A guest that was restored was spoken to before it was saved.
+            let spoken_to = matches!(assignment.machine.beginning, Beginning::Restore(_));
+            let carrying = trunk.clone().carry(place, stream, spoken_to, announced, anew);
+            let mut carrying = Box::pin(carrying);
             let ready = tokio::select! {
                 ready = greet_and_activate(assignment, secrets, &way, announcement, started_at) => ready?,
                 reason = &mut carrying => return Err(reason),
@@ -236,10 +276,13 @@ async fn greet_and_activate<S: AsyncRead + Unpin>(
         return Err(Error::new(ErrorKind::Protocol, "what runs in the guest is no pyro agent"));
     }
     let boot = started_at.elapsed();
-    activate(way, assignment, secrets).await?;
+    if assignment.purpose != Purpose::Template {
+        activate(way, assignment, secrets).await?;
+    }
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let activated = started_at.elapsed().saturating_sub(boot);
-    Ok(Ready { vmm_pid: None, boot_us: micros(boot), activate_us: micros(activated) })
+    let (boot_us, activate_us) = (micros(boot), micros(activated));
+    Ok(Ready { vmm_pid: None, came: Came::Booted, boot_us, activate_us })
 }
 
 /// Gives the guest its workspace, with all that it keeps to itself: whoever finds
@@ -260,6 +303,7 @@ async fn activate(way: &Way, assignment: &Assignment, secrets: &Secrets) -> Resu
                 let request = Activate { entropy, clock_offset_ns, hostname, machine_id, seeded };
                 connection.call(request, Duration::MAX).await.map_err(unfit)?;
             }
+            Purpose::Template => {}
             Purpose::Inspection => {
                 let request = Inspect { entropy, clock_offset_ns, seeded };
                 let inspecting = connection.call(request, Duration::MAX).await;

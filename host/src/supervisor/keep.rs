@@ -8,7 +8,7 @@ use super::order::{Became, ClaimId, Kill, Stop, Stopped};
 use super::pausing::{CLOCK_MAX, Told};
 use super::ports::Ports;
 use super::ttl::{self, Ttl, TtlAction};
-use super::{Guest, Ready, Terminate, alarm, renew};
+use super::{Came, Guest, Ready, Terminate, alarm, renew};
 use crate::error::{Error, Result};
 use crate::event_log::{EventLog, Happening, StoppedBy};
 use crate::secret::SecretStore;
@@ -117,13 +117,17 @@ pub(super) fn settle(
     let ports = Ports::new(guest.way.clone(), &handle)
         .map_err(|error| Error::io("cannot get ready to publish ports", error))?;
     let log = EventLog::within(&directory);
-    let (since, ready) = (Timestamp::now(), guest.ready);
+    let (since, ready) = (Timestamp::now(), guest.ready.clone());
     let running = Running { since, ready, rung: Some(rung), paused_at: None };
     let told = Told::new(&directory, running)?;
     if let Some(network) = &guest.network {
         network.settle(&directory)?;
     }
-    note(&log, Happening::Started { boot_ms: guest.ready.boot_ms() });
+    let ready = &guest.ready;
+    if let Came::BootedInstead(why) = &ready.came {
+        note(&log, Happening::TemplateFailed { why: why.clone() });
+    }
+    note(&log, Happening::Started { boot_ms: ready.boot_ms(), restored: ready.is_restored() });
     // What is written later is told: the socket is there.
     let ttl = ttl::read(&directory)?;
     let claimants = FuturesUnordered::new();

@@ -3,7 +3,7 @@
 use super::{ARGUMENT, Assignment, Keep, Ready, Report, serve_lease};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::vmm::Vmm;
+use crate::vmm::{Installed, Vmm};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -51,6 +51,15 @@ impl std::fmt::Debug for Launcher {
 }
 
 impl Launcher {
+    /// What will run machines that are to run with an installed VMM.
+    #[must_use]
+    pub fn vmm<'a>(&'a self, installed: &'a Installed) -> &'a dyn Vmm {
+        match self {
+            Self::Process => installed.as_ref(),
+            Self::InProcess(vmm) => vmm.as_ref(),
+        }
+    }
+
     /// Starts a supervisor on an assignment. `lock` is the workspace's, held
     /// by the supervisor from now on.
     pub async fn launch(

@@ -90,17 +90,19 @@ impl Trunk {
     }
 
     /// Serves the endpoint in a directory over a guest's only stream, while it is
-    /// polled; what the guest announces itself on goes to `announced`. Returns only
-    /// when it cannot go on: also when a guest that broke the channel does not begin
-    /// anew in time.
+    /// polled; what the guest announces itself on goes to `announced`. A guest that
+    /// was spoken to before hears where something new begins. Returns only when it
+    /// cannot go on: also when a guest that broke the channel does not begin anew in
+    /// time.
     pub(super) async fn carry(
         self,
         directory: File,
         stream: UnixStream,
+        spoken_to: bool,
         announced: mpsc::Sender<Stream>,
         anew: Duration,
     ) -> Error {
-        match self.carry_on(directory, stream, announced, anew).await {
+        match self.carry_on(directory, stream, spoken_to, announced, anew).await {
             Ok(never) => match never {},
             Err(error) => error,
         }
@@ -110,6 +112,7 @@ impl Trunk {
         &self,
         directory: File,
         stream: UnixStream,
+        spoken_to: bool,
         announced: mpsc::Sender<Stream>,
         anew: Duration,
     ) -> Result<Infallible> {
@@ -117,7 +120,7 @@ impl Trunk {
         let (mut listener, mut breach) = (None, None);
         let mut breaches = VecDeque::new();
         loop {
-            let connecting = channel::connect(&mut io, side(breach.is_some()));
+            let connecting = channel::connect(&mut io, side(spoken_to || breach.is_some()));
             let connected = match breach {
                 // That has the boot's deadline.
                 None => connecting.await,

@@ -6,11 +6,13 @@ mod qmp;
 use super::{Access, Beginning, Link, Machine, Metrics, Place, Rung, Started, Vmm, VmmProcess};
 use crate::confine::{self, Confined, Confinement, Limits};
 use crate::error::{Error, ErrorKind, Result};
+use crate::guest_text;
 use command_line::{CommandLine, Descriptors};
 use futures::future::BoxFuture;
 use qmp::Monitor;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -25,6 +27,9 @@ const OWN_MEMORY: u64 = 256 << 20;
 
 /// Code that was translated is kept, up to this.
 const TRANSLATED_MAX: u64 = 1 << 30;
+
+/// The most of its own words that an error has.
+const WORDS_MAX: u64 = 1024;
 
 /// Threads: one for each virtual processor; those that read and write disks, 64 at
 /// most; and some of its own.
@@ -79,8 +84,8 @@ pub struct Qemu {
 }
 
 impl Vmm for Qemu {
-    fn saves(&self) -> bool {
-        true
+    fn likeness(&self, machine: &Machine) -> Option<String> {
+        command_line::likeness(machine, self)
     }
 
     fn start<'a>(
@@ -89,12 +94,15 @@ impl Vmm for Qemu {
         place: Place<'a>,
     ) -> BoxFuture<'a, Result<Started>> {
         Box::pin(async move {
-            let Spawned { link, nic, console, mut process, restored } =
+            let Spawned { link, nic, console, errors, mut process, restored } =
                 self.spawn(machine, place)?;
             if let Some(state) = restored {
-                process.monitor.restore(state).await?;
+                let restoring = process.monitor.restore(state);
+                if let Err(error) = restoring.await {
+                    return Err(process.explain(error, errors).await);
+                }
             }
-            Ok(Started { link, nic, console, process: Box::new(process) })
+            Ok(Started { link, nic, console: vec![console, errors], process: Box::new(process) })
         })
     }
 }
@@ -103,7 +111,8 @@ impl Vmm for Qemu {
 struct Spawned {
     link: Link,
     nic: Option<UnixStream>,
-    console: Vec<OwnedFd>,
+    console: OwnedFd,
+    errors: OwnedFd,
     process: QemuProcess,
     /// What it waits to be restored from, by its number there.
     restored: Option<RawFd>,
@@ -159,7 +168,7 @@ impl Qemu {
                 saved = Some(make(&to.state)?);
             }
             Beginning::Restore(from) => {
-                confinement.see_writable(&from.memory, command_line::MEMORY)?;
+                confinement.see_shared(&from.memory, command_line::MEMORY);
                 restored = Some(confinement.pass(open(&from.state, false)?));
             }
         }
@@ -192,7 +201,8 @@ impl Qemu {
         Ok(Spawned {
             link: Link::Stream(watched(channel)?),
             nic: nic.map(watched).transpose()?,
-            console: vec![console, errors],
+            console,
+            errors,
             process: QemuProcess { process, monitor, saved },
             restored,
         })
@@ -204,6 +214,22 @@ struct QemuProcess {
     monitor: Monitor,
     /// Where what its devices are is saved.
     saved: Option<File>,
+}
+
+impl QemuProcess {
+    /// What QEMU itself has printed tells more than that its monitor is lost.
+    async fn explain(&mut self, error: Error, errors: OwnedFd) -> Error {
+        self.process.kill();
+        self.process.wait().await;
+        let mut words = Vec::new();
+        // It is gone: all that it printed is there.
+        drop(File::from(errors).take(WORDS_MAX).read_to_end(&mut words));
+        if words.is_empty() {
+            return error;
+        }
+        let words = guest_text::escaped(&String::from_utf8_lossy(&words), words.len());
+        Error::new(error.kind(), format!("QEMU says {words}")).because(error)
+    }
 }
 
 impl VmmProcess for QemuProcess {

@@ -10,6 +10,7 @@ use super::place::{Place, SEED_NAME};
 use super::power;
 use super::record::{self, Record, Seed, SeedMode, Ttl, TtlAction};
 use super::shape::Shape;
+use super::template::Start;
 use crate::blocking::blocking;
 use crate::context::Context;
 use crate::disk;
@@ -49,6 +50,8 @@ pub struct NewWorkspace {
     pub labels: BTreeMap<String, String>,
     /// Its network.
     pub network: Network,
+    /// How it comes up, this time.
+    pub start: Start,
     /// What it keeps to itself.
     pub secrets: Secrets,
     /// When it is to end by itself: seconds from its start, and how.
@@ -140,6 +143,7 @@ pub async fn create(pyro: &Pyro, wanted: NewWorkspace, context: &Context) -> Res
         lifetime: Lifetime::Made,
         network: wanted.network.clone(),
         form: Form::Work,
+        start: wanted.start,
     };
     // What the record names is to be on the host's disk before it is official.
     let (lease, written) = tokio::join!(

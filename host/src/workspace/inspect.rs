@@ -10,6 +10,7 @@ use super::place::{Place, SEED_NAME, State};
 use super::power::{GOING_DOWN, resolve};
 use super::record::Record;
 use super::shape::Shape;
+use super::template::Start;
 use crate::agent::AgentClient;
 use crate::context::Context;
 use crate::disk;
@@ -188,6 +189,7 @@ impl Inspection {
             lifetime: Lifetime::Lease,
             network: Network::default(),
             form: Form::Inspection { copy: copy.clone() },
+            start: Start::Cold,
         };
         let lease = machine::boot_best(pyro, &plan, attempt, &caller).await?;
         // From here on the directory is the supervisor's to remove.

@@ -4,6 +4,7 @@ use super::find::find;
 use super::place::{Place, State};
 use super::power::{GOING_DOWN, start_with, warn_of_crash};
 use super::record::Record;
+use super::template::Start;
 use crate::agent::AgentClient;
 use crate::context::Context;
 use crate::error::{ErrorKind, Result};
@@ -133,7 +134,7 @@ async fn bring_back(pyro: &Pyro, place: &Place, life: &Lock, context: &Context) 
     match place.state() {
         State::Running => Ok(()),
         State::Crashed => {
-            start_with(pyro, place, life, context).await?;
+            start_with(pyro, place, life, Start::Quick, context).await?;
             warn_of_crash(place, context).await;
             Ok(())
         }

@@ -3,6 +3,7 @@
 
 use super::admission;
 use super::shape::Shape;
+use super::template::{self, Start};
 use crate::blocking::blocking;
 use crate::context::{Context, unless_cancelled};
 use crate::disk;
@@ -37,6 +38,8 @@ pub(super) struct Plan<'a> {
     pub network: egress::Network,
     /// What is done in it.
     pub form: Form,
+    /// How it comes up.
+    pub start: Start,
 }
 
 /// What is done in a guest.
@@ -90,10 +93,9 @@ impl Caller<'_> {
     }
 }
 
-/// Starts a supervisor on a plan. Dropping the future midway leaves nothing.
-pub(super) async fn launch(pyro: &Pyro, plan: &Plan<'_>, rung: Rung) -> Result<Lease> {
+/// What a supervisor is to do to boot a plan.
+async fn assign(pyro: &Pyro, plan: &Plan<'_>, rung: Rung) -> Result<Assignment> {
     plan.shape.check()?;
-    admission::admit(&pyro.config, &plan.directory, plan.shape.mem_mib).await?;
     let (seed, seeded) = match &plan.seed {
         Some(seed) => (seed.clone(), true),
         None => (disk::no_seed(&pyro.config)?, false),
@@ -102,7 +104,7 @@ pub(super) async fn launch(pyro: &Pyro, plan: &Plan<'_>, rung: Rung) -> Result<L
         Form::Work => (Purpose::Work, Access::Write, None),
         Form::Inspection { copy } => (Purpose::Inspection, Access::Read, copy.clone()),
     };
-    let assignment = Assignment {
+    Ok(Assignment {
         workspace: plan.id,
         directory: plan.directory.clone(),
         secret_key: crate::secret::store::key_path(&pyro.config),
@@ -138,23 +140,36 @@ pub(super) async fn launch(pyro: &Pyro, plan: &Plan<'_>, rung: Rung) -> Result<L
             pyro.deadlines.tcg_boot
         },
         deadlines: pyro.deadlines,
-    };
-    pyro.launcher.launch(&pyro.config, &assignment, plan.lock).await
+    })
 }
 
-/// Boots a plan and waits until the guest serves calls. A lease that is given
-/// back has a guest that does.
+/// Starts a supervisor on a plan. Dropping the future midway leaves nothing.
+async fn launch(pyro: &Pyro, plan: &Plan<'_>, assignment: &Assignment) -> Result<Lease> {
+    admission::admit(&pyro.config, &plan.directory, plan.shape.mem_mib).await?;
+    pyro.launcher.launch(&pyro.config, assignment, plan.lock).await
+}
+
+/// Brings a plan's guest up, from a template or by a boot, and waits until it serves
+/// calls. A lease that is given back has a guest that does.
 pub(super) async fn boot(
     pyro: &Pyro,
     plan: &Plan<'_>,
     rung: Rung,
     caller: &Caller<'_>,
 ) -> Result<(Lease, Ready)> {
-    let mut lease = caller.unless_cancelled(launch(pyro, plan, rung)).await?;
+    let mut assignment = caller.unless_cancelled(assign(pyro, plan, rung)).await?;
+    let fitting = template::fitting(pyro, plan, rung, &assignment, caller).await?;
+    if let Some(fitting) = &fitting {
+        assignment.machine.beginning = fitting.beginning();
+    }
+    let mut lease = caller.unless_cancelled(launch(pyro, plan, &assignment)).await?;
     match caller.unless_cancelled(lease.ready()).await {
         Ok(ready) => {
             // Without it more counts as promised than is.
             drop(admission::taken_by(&plan.directory, plan.shape.mem_mib, ready.vmm_pid));
+            if let Some(fitting) = &fitting {
+                fitting.judge(pyro, &ready, caller).await;
+            }
             Ok((lease, ready))
         }
         Err(error) => {

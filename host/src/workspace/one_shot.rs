@@ -6,6 +6,7 @@ use super::directory::Directory;
 use super::machine::{self, Attempt, Caller, Form, Plan};
 use super::program::{Program, execute};
 use super::shape::Shape;
+use super::template::Start;
 use crate::agent::AgentClient;
 use crate::context::Context;
 use crate::disk;
@@ -42,6 +43,8 @@ pub struct RunRequest {
     pub vmm: Option<Rung>,
     /// Its network.
     pub network: Network,
+    /// How its machine comes up.
+    pub start: Start,
     /// What to run.
     pub program: Program,
 }
@@ -59,6 +62,8 @@ pub struct Ran {
     pub argv: Vec<Vec<u8>>,
     /// From starting the VMM to the mounted workspace.
     pub boot: Duration,
+    /// Whether a template was restored, in place of a boot.
+    pub restored: bool,
     /// From the program's start to its end, as the guest measured it.
     pub took: Duration,
     /// What its network was refused, each once.
@@ -83,8 +88,8 @@ pub async fn run(pyro: &Pyro, mut request: RunRequest, context: Context) -> Resu
     let mut attempt = Attempt::first(pyro, request.vmm).await?;
     let (mut guest, ready) = loop {
         let rung = attempt.rung();
-        let RunRequest { environment, shape, network, .. } = &request;
-        let up = bring_up(pyro, environment, *shape, network.clone(), rung, &caller).await;
+        let RunRequest { environment, shape, network, start, .. } = &request;
+        let up = bring_up(pyro, environment, *shape, network.clone(), *start, rung, &caller).await;
         if let Some(up) = attempt.judge(pyro, up, &events).await {
             break up?;
         }
@@ -105,6 +110,7 @@ pub async fn run(pyro: &Pyro, mut request: RunRequest, context: Context) -> Resu
         argv,
         outcome: exit.outcome,
         boot: Duration::from_micros(ready.boot_us + ready.activate_us),
+        restored: ready.is_restored(),
         took: Duration::from_micros(exit.took_us),
         refused,
     })
@@ -151,7 +157,8 @@ pub async fn trial<T>(
     look: impl FnOnce(&Ready) -> T,
 ) -> Result<(Ready, T)> {
     let caller = Caller { events: &crate::Events::discard(), cancel };
-    let trial = bring_up(pyro, environment, Shape::TRIAL, Network::default(), rung, &caller);
+    let network = Network::default();
+    let trial = bring_up(pyro, environment, Shape::TRIAL, network, Start::Cold, rung, &caller);
     let (guest, ready) = trial.await?;
     let seen = look(&ready);
     guest.lease.release().await?;
@@ -172,6 +179,7 @@ async fn bring_up(
     environment: &str,
     shape: Shape,
     network: Network,
+    start: Start,
     rung: Rung,
     caller: &Caller<'_>,
 ) -> Result<(OneShot, Ready)> {
@@ -191,6 +199,7 @@ async fn bring_up(
         lifetime: Lifetime::Lease,
         network,
         form: Form::Work,
+        start,
     };
     caller.stage("booting", environment).await;
     let (lease, ready) = machine::boot(pyro, &plan, rung, caller).await?;

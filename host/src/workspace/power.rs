@@ -3,6 +3,7 @@
 use super::machine::{self, Attempt, Caller, Form, Plan};
 use super::place::{Place, SEED_NAME, State};
 use super::record::Record;
+use super::template::Start;
 use crate::blocking::blocking;
 use crate::context::Context;
 use crate::environment::{Bootable, Environments};
@@ -50,9 +51,9 @@ pub enum Stopped {
 ///
 /// # Errors
 /// `Conflict` when it is paused: what it was doing would be taken up again.
-pub async fn start(pyro: &Pyro, place: &Place, context: &Context) -> Result<bool> {
+pub async fn start(pyro: &Pyro, place: &Place, start: Start, context: &Context) -> Result<bool> {
     let life = place.take_life(context).await?;
-    start_with(pyro, place, &life, context).await
+    start_with(pyro, place, &life, start, context).await
 }
 
 /// Starts a workspace whose life is held.
@@ -60,6 +61,7 @@ pub(super) async fn start_with(
     pyro: &Pyro,
     place: &Place,
     _life: &Lock,
+    start: Start,
     context: &Context,
 ) -> Result<bool> {
     match place.state() {
@@ -77,7 +79,7 @@ pub(super) async fn start_with(
     let record = place.change(renew).await?;
     let disk = place.path().join(&record.disk);
     sweep_disks(place, &record);
-    let lease = boot(pyro, place, &record, &run, disk, context).await?;
+    let lease = boot(pyro, place, &record, &run, disk, start, context).await?;
     keep(place, lease).await?;
     Ok(true)
 }
@@ -89,6 +91,7 @@ pub(super) async fn boot(
     record: &Record,
     run: &Lock,
     disk: PathBuf,
+    start: Start,
     context: &Context,
 ) -> Result<Lease> {
     let caller = Caller::from(context);
@@ -107,6 +110,7 @@ pub(super) async fn boot(
         lifetime: Lifetime::Kept,
         network: record.network(),
         form: Form::Work,
+        start,
     };
     machine::boot_best(pyro, &plan, attempt, &caller).await
 }

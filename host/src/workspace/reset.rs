@@ -6,6 +6,7 @@ use super::power::{boot, keep, stop_with, sweep_disks};
 use super::record::Record;
 use super::snapshot::take::copy_at_rest;
 use super::snapshot::{self, SnapshotRef};
+use super::template::Start;
 use crate::context::Context;
 use crate::disk;
 use crate::error::{Error, Result};
@@ -27,6 +28,7 @@ pub async fn reset(
     pyro: &Pyro,
     place: &Place,
     to: &SnapshotRef,
+    start: Start,
     context: &Context,
 ) -> Result<Record> {
     let _life = place.take_life(context).await?;
@@ -43,7 +45,7 @@ pub async fn reset(
         stop_with(place, GRACE, context).await?;
         let run = place.take_run(super::power::END_DEADLINE).await?;
         let (lease, written) = tokio::join!(
-            boot(pyro, place, &record, &run, fresh.clone(), context),
+            boot(pyro, place, &record, &run, fresh.clone(), start, context),
             sync(vec![fresh.clone()])
         );
         let lease = lease?;

@@ -82,6 +82,7 @@ impl Home {
             executable: self.path("no-pyro"),
             kernel: None,
             vmm: Some("qemu-tcg".into()),
+            templates: true,
             path: Vec::new(),
             network: Default::default(),
             resolvers: Vec::new(),

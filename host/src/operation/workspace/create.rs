@@ -15,6 +15,7 @@ use crate::workspace::create::{NewWorkspace, Origin};
 use crate::workspace::find::find;
 use crate::workspace::fork::Fork;
 use crate::workspace::record::{Record, TtlAction};
+use crate::workspace::template::Start;
 use crate::workspace::{self, Shape};
 use crate::{Error, ErrorKind, Pyro, Result};
 use schemars::JsonSchema;
@@ -101,6 +102,10 @@ pub struct WorkspaceCreate {
     #[serde(default)]
     #[schemars(with = "Rung")]
     pub vmm: Option<Rung>,
+    /// Boot the machine's kernel, instead of restoring a template: slower.
+    #[arg(long)]
+    #[serde(default)]
+    pub cold: bool,
     /// What its network may do; `off` if not given. `egress`: it reaches the public
     /// Internet, or what `--allow` names; never the host or its network unless named.
     #[arg(long, value_name = "off|egress|egress+published-ports")]
@@ -176,6 +181,7 @@ impl WorkspaceCreate {
             disk_mib_per_second: None,
             disk_ops_per_second: None,
             vmm: None,
+            cold: false,
             network_policy: None,
             allow: Vec::new(),
             network_connections: None,
@@ -310,6 +316,7 @@ impl Operation for WorkspaceCreate {
         let wanted = NewWorkspace {
             shape: self.shape(from),
             vmm: self.vmm.or(from.and_then(|from| from.vmm)),
+            start: Start::unless(self.cold),
             network: self.network(from, &pyro.config)?,
             name: self.name,
             labels: Labels::collect(self.labels),

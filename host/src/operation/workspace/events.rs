@@ -150,7 +150,11 @@ fn shown(line: &Line) -> String {
             format!("{operation}{what}: {result} after {duration_ms} ms, by {caller}")
         }
         Happening::Created => "created".into(),
-        Happening::Started { boot_ms } => format!("started within {boot_ms} ms"),
+        Happening::Started { boot_ms, restored } => {
+            let from = if *restored { ", from a template" } else { "" };
+            format!("started within {boot_ms} ms{from}")
+        }
+        Happening::TemplateFailed { why } => format!("its template was of no use: {why}"),
         Happening::Stopped { by, clean } => {
             let by = match by {
                 StoppedBy::Request => "on request",

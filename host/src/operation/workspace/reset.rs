@@ -5,6 +5,7 @@ use crate::operation::{Answer, Context, Effect, Operation, Page};
 use crate::workspace::find::find;
 use crate::workspace::reset;
 use crate::workspace::snapshot::{SnapshotName, SnapshotRef};
+use crate::workspace::template::Start;
 use crate::{Pyro, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,10 @@ pub struct WorkspaceReset {
     #[serde(default)]
     #[schemars(with = "SnapshotName")]
     pub snapshot: Option<SnapshotRef>,
+    /// Boot the machine's kernel, instead of restoring a template: slower.
+    #[arg(long)]
+    #[serde(default)]
+    pub cold: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -61,7 +66,7 @@ pub struct ResetTo {
 impl WorkspaceReset {
     /// Back to the baseline.
     pub fn new(workspace: impl Into<WorkspaceRef>) -> Self {
-        Self { workspace_id: workspace.into(), snapshot: None }
+        Self { workspace_id: workspace.into(), snapshot: None, cold: false }
     }
 }
 
@@ -82,7 +87,7 @@ impl Operation for WorkspaceReset {
     async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceResetAnswer> {
         let place = find(&pyro.config, self.workspace_id.as_str())?;
         let to = self.snapshot.unwrap_or(SnapshotRef::Baseline);
-        let record = reset::reset(pyro, &place, &to, &context).await?;
+        let record = reset::reset(pyro, &place, &to, Start::unless(self.cold), &context).await?;
         let workspace = WorkspaceSummary::new(&place, record);
         let seed = &workspace.workspace_seed;
         let workspace_reset = ResetTo {

@@ -3,6 +3,7 @@ use crate::operation::argument::WorkspaceRef;
 use crate::operation::{Context, Effect, Operation};
 use crate::workspace::find::find;
 use crate::workspace::power;
+use crate::workspace::template::Start;
 use crate::{Pyro, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -16,6 +17,10 @@ pub struct WorkspaceStart {
     /// The workspace: its id, a unique prefix of it, or its name.
     #[arg(value_name = "WORKSPACE")]
     pub workspace_id: WorkspaceRef,
+    /// Boot the machine's kernel, instead of restoring a template: slower.
+    #[arg(long)]
+    #[serde(default)]
+    pub cold: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -35,7 +40,7 @@ impl Operation for WorkspaceStart {
 
     async fn run(self, pyro: &Pyro, context: Context) -> Result<WorkspaceSummary> {
         let place = find(&pyro.config, self.workspace_id.as_str())?;
-        power::start(pyro, &place, &context).await?;
+        power::start(pyro, &place, Start::unless(self.cold), &context).await?;
         WorkspaceSummary::of(&place)
     }
 }

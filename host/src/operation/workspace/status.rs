@@ -64,6 +64,8 @@ pub struct MachineStatus {
     pub uptime_seconds: u64,
     /// How long it took until then, in milliseconds.
     pub boot_ms: u64,
+    /// Whether a template was restored, in place of a boot.
+    pub restored: bool,
     /// Since when it is paused, RFC 3339 in UTC; null when it is not.
     #[schemars(with = "Option<String>")]
     pub paused_at: Option<Timestamp>,
@@ -82,6 +84,7 @@ impl MachineStatus {
             // The host's clock may be set back.
             uptime_seconds: u64::try_from(uptime).unwrap_or(0),
             boot_ms: ready.boot_ms(),
+            restored: ready.is_restored(),
             paused_at: *paused_at,
             metrics,
         }

@@ -51,6 +51,26 @@ pub struct Descriptors {
     pub copy: Option<RawFd>,
 }
 
+/// The arguments of a machine that can be saved, whatever its descriptors are.
+pub fn likeness(machine: &Machine, qemu: &Qemu) -> Option<String> {
+    let Machine { disk_limit, copy, verbose, .. } = machine;
+    if *disk_limit != RateLimit::NONE || copy.is_some() || *verbose {
+        return None;
+    }
+    let machine = &Machine { beginning: Beginning::Boot, ..machine.clone() };
+    let descriptors = Descriptors {
+        channel: 0,
+        console: 0,
+        monitor: 0,
+        nic: machine.networked.then_some(0),
+        root_image: 0,
+        disk: 0,
+        seed: 0,
+        copy: None,
+    };
+    Some(CommandLine { machine, qemu, descriptors }.arguments().join(" "))
+}
+
 /// All that decides the arguments.
 #[derive(Debug, Clone, Copy)]
 pub struct CommandLine<'a> {
