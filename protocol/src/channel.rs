@@ -122,11 +122,33 @@ pub enum Side {
     Host {
         /// Fresh for every connection.
         nonce: u64,
-        /// Whether an earlier host connection may have been cut off.
-        reconnect: bool,
+        /// What the guest has heard before.
+        before: Before,
     },
     /// Hunts for SYNC and echoes it.
     Guest,
+}
+
+/// What a guest may have heard from a host before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// Nothing: it hunts.
+    Nothing,
+    /// Whole frames: it was saved between two of them.
+    WholeFrames,
+    /// Anything: an earlier host connection may have been cut off.
+    Anything,
+}
+
+impl Before {
+    /// How many [`FLUSH_BYTE`]s make the guest hunt.
+    const fn flush(self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::WholeFrames => HEADER_LEN,
+            Self::Anything => FLUSH,
+        }
+    }
 }
 
 /// Opens streams to the other side. Cheap to clone.
@@ -165,11 +187,10 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let (is_host, opened_max) = match side {
-        Side::Host { nonce, reconnect } => {
-            if reconnect {
-                interrupt(&mut io).await?;
-            }
-            io.write_all(&sync(nonce)).await?;
+        Side::Host { nonce, before } => {
+            let mut beginning = vec![FLUSH_BYTE; before.flush()];
+            beginning.extend(sync(nonce));
+            io.write_all(&beginning).await?;
             io.flush().await?;
             while hunt(&mut io).await? != nonce {}
             (true, OPENED_BY_HOST_MAX)

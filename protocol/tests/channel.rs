@@ -1,6 +1,6 @@
 //! The multiplexed channel over a byte stream that has no connection events.
 
-use pyro_protocol::channel::{Acceptor, ChannelError, Opener, Side, Stream, connect};
+use pyro_protocol::channel::{Acceptor, Before, ChannelError, Opener, Side, Stream, connect};
 use pyro_protocol::{ANNOUNCE_PORT, CALL_PORT, VsockPort};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -72,7 +72,7 @@ async fn is_echoed(opener: &Opener, bytes: &[u8]) {
 async fn streams_are_independent() {
     let (mut host, theirs) = duplex(PIPE);
     let _guest = guest(theirs);
-    let side = Side::Host { nonce: 1, reconnect: false };
+    let side = Side::Host { nonce: 1, before: Before::Nothing };
     let (opener, _acceptor, driver) =
         soon("SYNC", connect(&mut host, side)).await.expect("a channel");
     let work = async {
@@ -97,7 +97,7 @@ async fn streams_are_independent() {
 async fn a_port_without_a_listener_is_refused() {
     let (mut host, theirs) = duplex(PIPE);
     let _guest = guest(theirs);
-    let side = Side::Host { nonce: 1, reconnect: false };
+    let side = Side::Host { nonce: 1, before: Before::Nothing };
     let (opener, _acceptor, driver) =
         soon("SYNC", connect(&mut host, side)).await.expect("a channel");
     let work = async {
@@ -128,7 +128,7 @@ async fn the_guest_opens_streams_too() {
             _ended = async { tokio::join!(driver, announcing) } => {}
         }
     });
-    let side = Side::Host { nonce: 1, reconnect: false };
+    let side = Side::Host { nonce: 1, before: Before::Nothing };
     let (_opener, mut acceptor, driver) =
         soon("SYNC", connect(&mut host, side)).await.expect("a channel");
     let listening = async {
@@ -162,7 +162,10 @@ async fn a_guest_in_the_middle_of_anything_hears_the_next_host() {
     // In every byte of the header, and here and there in the body.
     let cuts = (0..=13).chain([100, 4096, 16 * 1024, frame.len()]);
     for (cut, nonce) in cuts.zip(1..) {
-        let side = Side::Host { nonce, reconnect: nonce > 1 };
+        let side = Side::Host {
+            nonce,
+            before: if nonce > 1 { Before::Anything } else { Before::Nothing },
+        };
         let (opener, acceptor, driver) =
             soon("SYNC", connect(&mut host, side)).await.expect("a channel");
         tokio::select! {
@@ -174,6 +177,23 @@ async fn a_guest_in_the_middle_of_anything_hears_the_next_host() {
     }
 }
 
+/// As one that was saved and is restored, again and again.
+#[tokio::test]
+async fn a_guest_that_was_left_between_two_frames_hears_the_next_host() {
+    let (mut host, theirs) = duplex(PIPE);
+    let _guest = guest(theirs);
+    for nonce in 1..=3 {
+        let before = if nonce == 1 { Before::Nothing } else { Before::WholeFrames };
+        let side = Side::Host { nonce, before };
+        let (opener, _acceptor, driver) =
+            soon("SYNC", connect(&mut host, side)).await.expect("a channel");
+        tokio::select! {
+            ended = driver => panic!("host {nonce}: {ended:?}"),
+            () = is_echoed(&opener, b"here") => {}
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_host_that_gave_up_before_the_answer_is_no_obstacle() {
     let (mut host, theirs) = duplex(PIPE);
@@ -181,7 +201,7 @@ async fn a_host_that_gave_up_before_the_answer_is_no_obstacle() {
     let mut stale = b"\xffpyrosyn".to_vec();
     stale.extend(7_u64.to_le_bytes());
     host.write_all(&stale).await.expect("the guest reads");
-    let side = Side::Host { nonce: 8, reconnect: true };
+    let side = Side::Host { nonce: 8, before: Before::Anything };
     let (opener, _acceptor, driver) =
         soon("SYNC", connect(&mut host, side)).await.expect("a channel");
     tokio::select! {

@@ -12,7 +12,7 @@ use crate::secret::{SecretStore, Secrets};
 use crate::store::lock::{Lock, Mode};
 use crate::vmm::{Beginning, Link, Place, Vmm};
 use futures::future::pending;
-use pyro_protocol::channel::ChannelError;
+use pyro_protocol::channel::{Before, ChannelError};
 use pyro_protocol::handshake::{Announcement, MAGIC};
 use pyro_protocol::inspect::Inspect;
 use pyro_protocol::power::{Activate, ENTROPY_LEN};
@@ -232,9 +232,12 @@ async fn come_up(
             };
             let (trunk, anew) = (Trunk::default(), assignment.deadlines.greeting);
             let way = Way::Trunk(trunk.clone());
-            // A guest that was restored was spoken to before it was saved.
-            let spoken_to = matches!(assignment.machine.beginning, Beginning::Restore(_));
-            let carrying = trunk.clone().carry(place, stream, spoken_to, announced, anew);
+            let before = match assignment.machine.beginning {
+                Beginning::Boot | Beginning::BootToSave(_) => Before::Nothing,
+                // Before it was saved; since then nothing was underway.
+                Beginning::Restore(_) => Before::WholeFrames,
+            };
+            let carrying = trunk.clone().carry(place, stream, before, announced, anew);
             let mut carrying = Box::pin(carrying);
             let ready = tokio::select! {
                 ready = greet_and_activate(assignment, secrets, &way, announcement, started_at) => ready?,

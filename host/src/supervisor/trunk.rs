@@ -11,7 +11,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::fill_random;
 use crate::vsock;
-use pyro_protocol::channel::{self, ChannelError, Opener, Side, Stream};
+use pyro_protocol::channel::{self, Before, ChannelError, Opener, Side, Stream};
 use pyro_protocol::{ANNOUNCE_PORT, VsockPort};
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -90,19 +90,18 @@ impl Trunk {
     }
 
     /// Serves the endpoint in a directory over a guest's only stream, while it is
-    /// polled; what the guest announces itself on goes to `announced`. A guest that
-    /// was spoken to before hears where something new begins. Returns only when it
-    /// cannot go on: also when a guest that broke the channel does not begin anew in
-    /// time.
+    /// polled; what the guest announces itself on goes to `announced`. Returns only
+    /// when it cannot go on: also when a guest that broke the channel does not begin
+    /// anew in time.
     pub(super) async fn carry(
         self,
         directory: File,
         stream: UnixStream,
-        spoken_to: bool,
+        before: Before,
         announced: mpsc::Sender<Stream>,
         anew: Duration,
     ) -> Error {
-        match self.carry_on(directory, stream, spoken_to, announced, anew).await {
+        match self.carry_on(directory, stream, before, announced, anew).await {
             Ok(never) => match never {},
             Err(error) => error,
         }
@@ -112,7 +111,7 @@ impl Trunk {
         &self,
         directory: File,
         stream: UnixStream,
-        spoken_to: bool,
+        before: Before,
         announced: mpsc::Sender<Stream>,
         anew: Duration,
     ) -> Result<Infallible> {
@@ -120,7 +119,8 @@ impl Trunk {
         let (mut listener, mut breach) = (None, None);
         let mut breaches = VecDeque::new();
         loop {
-            let connecting = channel::connect(&mut io, side(spoken_to || breach.is_some()));
+            let before = if breach.is_some() { Before::Anything } else { before };
+            let connecting = channel::connect(&mut io, side(before));
             let connected = match breach {
                 // That has the boot's deadline.
                 None => connecting.await,
@@ -153,10 +153,10 @@ impl Trunk {
     }
 }
 
-fn side(reconnect: bool) -> Side {
+fn side(before: Before) -> Side {
     let mut nonce = [0; 8];
     fill_random(&mut nonce);
-    Side::Host { nonce: u64::from_le_bytes(nonce), reconnect }
+    Side::Host { nonce: u64::from_le_bytes(nonce), before }
 }
 
 pub(super) fn broken(error: ChannelError) -> Error {

@@ -4,7 +4,7 @@ use crate::confinement::{PLAYING, copy_of_this};
 use futures::future::{join_all, pending};
 use pyro::vsock::{self, DIRECTORY, SOCKET_NAME};
 use pyro_protocol::VsockPort;
-use pyro_protocol::channel::{self, Side, Stream};
+use pyro_protocol::channel::{self, Before, Side, Stream};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs::File;
@@ -44,7 +44,7 @@ impl Endpoint {
     async fn new() -> Self {
         let place = tempfile::tempdir().unwrap();
         let (host, guest) = UnixStream::pair().unwrap();
-        let side = Side::Host { nonce: 7, reconnect: false };
+        let side = Side::Host { nonce: 7, before: Before::Nothing };
         let (host, guest) =
             tokio::join!(channel::connect(host, side), channel::connect(guest, Side::Guest));
         let (opener, acceptor, driver) = host.unwrap();

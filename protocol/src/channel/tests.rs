@@ -157,7 +157,7 @@ async fn read(mut from: Receiver, seed: usize, script: Script) {
 
 async fn all_at_once(pipe: usize, scripts: Vec<(Script, Script)>) {
     let (host, guest) = duplex(pipe);
-    let side = Side::Host { nonce: 1, reconnect: false };
+    let side = Side::Host { nonce: 1, before: Before::Nothing };
     let (host, guest) = tokio::join!(connect(host, side), connect(guest, Side::Guest));
     let (opener, _acceptor, driver) = host.expect("a channel");
     let (_opener, mut acceptor, guest_driver) = guest.expect("a channel");
@@ -213,7 +213,7 @@ proptest! {
 #[tokio::test]
 async fn a_flood_passes_by_nobody() {
     let (host, guest) = duplex(4096);
-    let side = Side::Host { nonce: 1, reconnect: false };
+    let side = Side::Host { nonce: 1, before: Before::Nothing };
     let (host, guest) = tokio::join!(connect(host, side), connect(guest, Side::Guest));
     let (opener, _acceptor, driver) = host.expect("a channel");
     let (_opener, mut acceptor, guest_driver) = guest.expect("a channel");
@@ -256,7 +256,7 @@ async fn a_flood_passes_by_nobody() {
 #[tokio::test]
 async fn more_streams_than_there_may_be_wait_their_turn() {
     let (host, guest) = duplex(64 * 1024);
-    let side = Side::Host { nonce: 1, reconnect: false };
+    let side = Side::Host { nonce: 1, before: Before::Nothing };
     let (host, guest) = tokio::join!(connect(host, side), connect(guest, Side::Guest));
     let (opener, mut listener, driver) = host.expect("a channel");
     let (guest_opener, mut acceptor, guest_driver) = guest.expect("a channel");

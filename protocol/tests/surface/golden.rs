@@ -4,7 +4,7 @@
 mod inspect;
 mod service;
 
-use pyro_protocol::channel::{Side, connect};
+use pyro_protocol::channel::{Before, Side, connect};
 use pyro_protocol::diff::{
     ApplyPatch, Artifact, Diff, DiffContent, DiffDetail, DiffEntry, DiffRecord, DiffScope,
     DiffStarted, DiffStatus, DiffSummary, PatchApplied, Patched,
@@ -482,7 +482,7 @@ fn replies_about_shells() {
 fn opening_of_a_channel() {
     crate::pieces::block_on(async {
         let (mut raw, mut io) = tokio::io::duplex(256 * 1024);
-        let side = Side::Host { nonce: 0x0102_0304_0506_0708, reconnect: false };
+        let side = Side::Host { nonce: 0x0102_0304_0506_0708, before: Before::Nothing };
         let opening = async {
             let mut sync = [0; 16];
             tokio::io::AsyncReadExt::read_exact(&mut raw, &mut sync).await.expect("SYNC");

@@ -13,7 +13,7 @@ use crate::children;
 use crate::guest::{self, Guest};
 use crate::report::{Figure, Goal, Row};
 use crate::sample::{Pairs, Series};
-use pyro_protocol::channel::{self, Side};
+use pyro_protocol::channel::{self, Before, Side};
 use pyro_protocol::handshake::{Announcement, MAGIC};
 use pyro_protocol::power::{PowerOff, PoweringOff};
 use pyro_protocol::{
@@ -235,7 +235,7 @@ fn come_and_go(channel: UnixStream) -> Result<Instant> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let life = async {
         let channel = tokio::net::UnixStream::from_std(channel)?;
-        let side = Side::Host { nonce: 1, reconnect: false };
+        let side = Side::Host { nonce: 1, before: Before::Nothing };
         let (opener, mut acceptor, driver) = channel::connect(channel, side).await?;
         tokio::pin!(driver);
         let talk = async {

@@ -22,7 +22,7 @@ use pyro::egress::gateway::host::Host;
 use pyro::egress::gateway::wire::Cable;
 use pyro::egress::policy::Policy;
 use pyro::egress::policy::name::DomainName;
-use pyro_protocol::channel::{self, Opener, Side};
+use pyro_protocol::channel::{self, Before, Opener, Side};
 use pyro_protocol::egress::{GatewayOpened, OpenGateway};
 use pyro_protocol::handshake::Announcement;
 use pyro_protocol::power::{Activate, Activated, ENTROPY_LEN};
@@ -276,7 +276,7 @@ async fn measure_in(channel: StdUnixStream, nic: StdUnixStream, port: u16) -> Re
     let channel = tokio::net::UnixStream::from_std(channel)?;
     // As the supervisor reads it.
     let channel = tokio::io::BufReader::with_capacity(4096, channel);
-    let side = Side::Host { nonce: 1, reconnect: false };
+    let side = Side::Host { nonce: 1, before: Before::Nothing };
     let (opener, mut acceptor, driver) = channel::connect(channel, side).await?;
     let work = async {
         let inbound = acceptor.accept().await.ok_or("the channel ended")?;
