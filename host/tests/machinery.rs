@@ -12,5 +12,7 @@ mod firecracker;
 mod given;
 #[path = "machinery/jail.rs"]
 mod jail;
+#[path = "machinery/lend.rs"]
+mod lend;
 #[path = "machinery/limits.rs"]
 mod limits;
