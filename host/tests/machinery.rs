@@ -16,3 +16,5 @@ mod jail;
 mod lend;
 #[path = "machinery/limits.rs"]
 mod limits;
+#[path = "machinery/memory.rs"]
+mod memory;
