@@ -11,8 +11,9 @@
 //!
 //! Either way: no capability, no new privileges, a user id of its own when pyro
 //! runs as root, a cgroup with limits where the host has cgroup v2 for us, and
-//! it dies with its supervisor. seccomp is the VMM's own. docs/security.md
-//! promises this, [`inspect`] reads it back from /proc.
+//! it dies with its supervisor. seccomp is the VMM's own, but for the filter by
+//! which a file is lent. docs/security.md promises this, [`inspect`] reads it back
+//! from /proc.
 
 mod cgroup;
 mod child;

@@ -119,7 +119,7 @@ pub fn existing(step: Step, returned: c_int) -> Outcome {
 pub enum Told {
     /// Whoever says this is about to become the VMM; the kernel tells who it is.
     Here,
-    /// It is about to become the VMM, and hands over what [`super::lend`] does.
+    /// It is about to become the VMM, and hands over the listener and what is lent.
     Lends,
     /// It will not be.
     Failed(Failure),
