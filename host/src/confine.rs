@@ -11,14 +11,16 @@
 //!
 //! Either way: no capability, no new privileges, a user id of its own when pyro
 //! runs as root, a cgroup with limits where the host has cgroup v2 for us, and
-//! it dies with its supervisor. seccomp is the VMM's own. docs/security.md
-//! promises this, [`inspect`] reads it back from /proc.
+//! it dies with its supervisor. seccomp is the VMM's own, but for the filter by
+//! which a file is lent. docs/security.md promises this, [`inspect`] reads it back
+//! from /proc.
 
 mod cgroup;
 mod child;
 mod confined;
 mod inspect;
 mod jail;
+mod lend;
 mod owner;
 mod start;
 
@@ -50,6 +52,7 @@ pub struct Confinement {
     jailer: Option<Jailer>,
     seen: Vec<Seen>,
     devices: Vec<Device>,
+    lent: Option<PathBuf>,
     passed: Vec<OwnedFd>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
@@ -94,6 +97,7 @@ impl Confinement {
             devices: ["/dev/null", "/dev/zero", "/dev/urandom"]
                 .map(|path| Device { path: PathBuf::from(path), scratch: None })
                 .into(),
+            lent: None,
             passed: Vec::new(),
             stdout: None,
             stderr: None,
@@ -120,6 +124,35 @@ impl Confinement {
     /// the VMM's user may not read makes [`spawn`] fail.
     pub fn see_as(&mut self, source: &Path, target: impl AsRef<Path>) {
         self.show(source, target.as_ref(), Access::Read);
+    }
+
+    /// Shows one file as [`Confinement::see_as`] does, for a program that opens it
+    /// for writing and need not write it: it maps it, say, for itself alone.
+    ///
+    /// The first time that it opens anything with exactly `O_RDWR` it gets the
+    /// file, open for reading, whatever it asked for. Later it gets nothing when
+    /// it opens that way (`ENOSYS`). Any other flag, such as `O_CLOEXEC`, makes
+    /// it an open like all others. So it has no more than it could have opened
+    /// by itself: the descriptor writes nothing, and the file's mount is
+    /// read-only.
+    ///
+    /// # Errors
+    /// When it is no ordinary file, or another one is lent already. [`spawn`]
+    /// fails where the host's kernel cannot do this, and where a jailer is named.
+    pub fn lend(&mut self, source: &Path, target: impl AsRef<Path>) -> Result<()> {
+        let meta = source
+            .metadata()
+            .map_err(|error| Error::io(format!("cannot look at {}", source.display()), error))?;
+        if !meta.is_file() {
+            let message = format!("{} is no ordinary file", source.display());
+            return Err(Error::new(ErrorKind::HostRequirement, message));
+        }
+        let target = target.as_ref();
+        if self.lent.replace(target.to_owned()).is_some() {
+            return Err(Error::new(ErrorKind::Internal, "a VMM is lent two files"));
+        }
+        self.see_as(source, target);
+        Ok(())
     }
 
     /// Shows one file for reading and writing, and makes it the VMM's own: it

@@ -12,5 +12,9 @@ mod firecracker;
 mod given;
 #[path = "machinery/jail.rs"]
 mod jail;
+#[path = "machinery/lend.rs"]
+mod lend;
 #[path = "machinery/limits.rs"]
 mod limits;
+#[path = "machinery/memory.rs"]
+mod memory;

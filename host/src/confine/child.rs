@@ -5,6 +5,7 @@
 //! wraps for all threads at once it asks the kernel for.
 
 mod command;
+mod lend;
 mod root;
 mod step;
 mod watcher;
@@ -12,13 +13,13 @@ mod watcher;
 pub use step::{Failure, Told};
 
 use super::owner::{has_user_for_vmm, readable_by_vmm};
-use super::{Access, Confinement, FIRST_PASSED, jail};
+use super::{Access, Confinement, FIRST_PASSED, c_string, jail};
 use crate::error::Result;
 use command::Command;
 use root::{DEVICE, Entry, READ_ONLY, mount_stage, set_attributes};
 use rustix::io::Errno;
 use rustix::process::Pid;
-use std::ffi::{OsStr, c_int, c_uint, c_ulong};
+use std::ffi::{CString, OsStr, c_int, c_uint, c_ulong};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::ptr::{null, null_mut};
@@ -58,6 +59,8 @@ enum Way {
     Namespaces {
         /// Whether groups can be given up.
         as_root: bool,
+        /// Where the program sees what it is lent.
+        lent: Option<CString>,
     },
     /// Below a watcher, with a root that the jailer completes.
     Jail(Jail),
@@ -94,12 +97,9 @@ impl Plan {
         }
         let words = id.iter().flatten().chain(arguments).map(OsStr::new);
         let command = Command::new(seen_as, words)?;
-        Ok(Self::new(
-            confinement,
-            command,
-            entries,
-            Way::Namespaces { as_root: has_user_for_vmm() },
-        ))
+        let lent = confinement.lent.as_ref().map(c_string).transpose()?;
+        let way = Way::Namespaces { as_root: has_user_for_vmm(), lent };
+        Ok(Self::new(confinement, command, entries, way))
     }
 
     /// A plan for the jailer, whose watcher tells the VMM's end to `ending`.
@@ -204,15 +204,18 @@ fn run(plan: &Plan, go: RawFd, telling: RawFd) -> Result<Never, Stumble> {
         }
         step(Step::Session, libc::setsid())?;
         match &plan.way {
-            Way::Namespaces { as_root } => {
+            Way::Namespaces { as_root, lent } => {
                 build_root(plan)?;
                 drop_privileges(*as_root)?;
                 limit()?;
                 renumber(plan, &plan.passed)?;
                 close_from(plan.passed.len(), libc::CLOSE_RANGE_CLOEXEC)?;
-                // Comes last: changes of user clear it.
+                // Comes after all changes of the user: they clear it.
                 die_with_parent(Step::Passing)?;
                 notice_orphanage(telling)?;
+                if let Some(path) = lent {
+                    lend::lend(path, telling)?;
+                }
                 Err(plan.command.exec())
             }
             Way::Jail(jail) => watcher::run(plan, jail, telling),

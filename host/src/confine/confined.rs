@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use tokio::io::unix::AsyncFd;
+use tokio_util::task::AbortOnDropHandle;
 
 /// How long the kernel may take to end one that got KILL.
 const DYING_MAX: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
@@ -24,6 +25,8 @@ pub struct Confined {
     /// Where a watcher says how the VMM ended.
     pub(super) ending: Option<File>,
     pub(super) ended: Option<String>,
+    /// Gives the program what it is lent. Nobody does any more without.
+    pub(super) _loan: Option<AbortOnDropHandle<()>>,
     /// Removed when all in it are gone.
     pub(super) _group: Option<Group>,
 }

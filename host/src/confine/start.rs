@@ -2,6 +2,7 @@
 
 use super::cgroup::{Group, Hierarchy};
 use super::child::{self, Ends, Failure, Plan, Told};
+use super::lend::Loan;
 use super::owner::{VMM_UID, has_user_for_vmm};
 use super::{Confined, Confinement, can_jail};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +33,9 @@ const STARTING_MAX: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 /// `Unsupported` when the host forbids what confinement needs, with what to do;
 /// pyro does not run an unconfined VMM.
 pub fn spawn(confinement: Confinement, arguments: &[String]) -> Result<Confined> {
+    if confinement.jailer.is_some() && confinement.lent.is_some() {
+        return Err(Error::new(ErrorKind::Internal, "nothing is lent to what a jailer starts"));
+    }
     match confinement.jailer.as_ref().filter(|_| can_jail()) {
         None => start(&Plan::for_namespaces(&confinement, arguments)?, &confinement, None),
         Some(jailer) => {
@@ -59,7 +63,8 @@ pub(super) fn begin(plan: &Plan) -> Result<Begun> {
         .map_err(|errno| Error::io("cannot learn who speaks", errno.into()))?;
     let others = [going.as_raw_fd(), listening.as_raw_fd()];
     let ends = Ends { go: &go, telling: &telling, others };
-    let pid = child::clone(plan, &ends).map_err(|errno| plan.refused("clone", errno))?;
+    let pid = child::clone(plan, &ends)
+        .map_err(|errno| plan.refused(&Failure { step: "clone", hint: None, errno }))?;
     Ok(Begun { pid, going: File::from(going), telling: listening })
 }
 
@@ -70,24 +75,34 @@ fn start(plan: &Plan, confinement: &Confinement, ending: Option<File>) -> Result
     // SAFETY: the descriptor is owned and stays the same.
     let pidfd = unsafe { AsyncFd::register(watched) }
         .map_err(|error| Error::io("cannot watch the VMM", error.into()))?;
-    let mut confined = Confined { pid, pidfd, ending, ended: None, _group: None };
+    let mut confined = Confined { pid, pidfd, ending, ended: None, _loan: None, _group: None };
     // From here on `confined` kills the child when an error drops it.
     if plan.has_user_namespace() {
         map_ids(pid)?;
     }
     confined._group = limit(confinement, pid, confined.is_jailed())?;
     going.write_all(&[1]).map_err(|error| Error::io("cannot start the VMM", error))?;
-    while let Some((told, speaker)) = listen(&telling)? {
+    let mut loan = None;
+    while let Some(Heard { told, speaker, handed }) = listen(&telling)? {
         match told {
             Told::Here => confined.pid = speaker.unwrap_or(pid),
-            Told::Failed(Failure { step, errno }) => return Err(plan.refused(step, errno)),
+            Told::Lends => loan = Some(Loan::new(handed)?),
+            Told::Failed(failure) => return Err(plan.refused(&failure)),
         }
     }
+    confined._loan = loan.map(|loan| loan.give_when_asked(confined.pid)).transpose()?;
     Ok(confined)
 }
 
-/// What the child tells next, and who it is that tells; `None` at the end.
-fn listen(telling: &OwnedFd) -> Result<Option<(Told, Option<Pid>)>> {
+/// What the child tells, who it is that tells, and what is handed over with it.
+struct Heard {
+    told: Told,
+    speaker: Option<Pid>,
+    handed: Vec<OwnedFd>,
+}
+
+/// What the child tells next; `None` at the end.
+fn listen(telling: &OwnedFd) -> Result<Option<Heard>> {
     let failed = |errno: Errno| Error::io("cannot learn whether the VMM started", errno.into());
     let mut ready = [PollFd::new(telling, PollFlags::IN)];
     if rustix::event::poll(&mut ready, Some(&STARTING_MAX)).map_err(failed)? == 0 {
@@ -95,15 +110,22 @@ fn listen(telling: &OwnedFd) -> Result<Option<(Told, Option<Pid>)>> {
         return Err(Error::new(ErrorKind::TimedOut, message));
     }
     let mut report = [0; 8];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+    let mut space =
+        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(Loan::HANDED))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut buffers = [IoSliceMut::new(&mut report)];
     let received =
         recvmsg(telling, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC).map_err(failed)?;
-    let speaker = ancillary.drain().find_map(|message| {
-        if let RecvAncillaryMessage::ScmCredentials(who) = message { Some(who.pid) } else { None }
-    });
-    Ok(Told::parse(&report[..received.bytes]).map(|told| (told, speaker)))
+    let (mut speaker, mut handed) = (None, Vec::new());
+    for message in ancillary.drain() {
+        match message {
+            RecvAncillaryMessage::ScmCredentials(who) => speaker = Some(who.pid),
+            RecvAncillaryMessage::ScmRights(descriptors) => handed.extend(descriptors),
+            _ => {}
+        }
+    }
+    let told = Told::parse(&report[..received.bytes]);
+    Ok(told.map(|told| Heard { told, speaker, handed }))
 }
 
 /// Puts the child into its cgroup, where the host has one for it.
@@ -116,20 +138,26 @@ fn limit(confinement: &Confinement, pid: Pid, watched: bool) -> Result<Option<Gr
 }
 
 impl Plan {
-    fn refused(&self, step: &str, errno: Errno) -> Error {
+    fn refused(&self, failure: &Failure) -> Error {
+        let Failure { step, hint, errno } = *failure;
         let message = format!("cannot confine the VMM: {step} failed");
-        let hint = if self.has_user_namespace() {
+        let unsupported = match errno {
+            Errno::PERM | Errno::ACCESS | Errno::NOSPC | Errno::INVAL | Errno::NOSYS => true,
+            // Somebody else's filter asks already.
+            Errno::BUSY => hint.is_some(),
+            _ => false,
+        };
+        let hint = hint.unwrap_or(if self.has_user_namespace() {
             "the host must allow user namespaces: see `sysctl user.max_user_namespaces \
              kernel.unprivileged_userns_clone kernel.apparmor_restrict_unprivileged_userns`"
         } else {
             "the host must let root make namespaces and mount in them; an ordinary user needs \
              no such right"
-        };
-        let error = match errno {
-            Errno::PERM | Errno::ACCESS | Errno::NOSPC | Errno::INVAL => {
-                Error::new(ErrorKind::Unsupported, message).hint(hint)
-            }
-            _ => Error::new(ErrorKind::Io, message),
+        });
+        let error = if unsupported {
+            Error::new(ErrorKind::Unsupported, message).hint(hint)
+        } else {
+            Error::new(ErrorKind::Io, message)
         };
         error.because(std::io::Error::from(errno))
     }

@@ -19,10 +19,11 @@ pub enum Step {
     Passing,
     Exec,
     Watcher,
+    Lending,
 }
 
 impl Step {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Waiting,
         Self::Session,
         Self::Mounting,
@@ -35,6 +36,7 @@ impl Step {
         Self::Passing,
         Self::Exec,
         Self::Watcher,
+        Self::Lending,
     ];
 
     fn as_str(self) -> &'static str {
@@ -51,6 +53,29 @@ impl Step {
             Self::Passing => "passing descriptors",
             Self::Exec => "exec",
             Self::Watcher => "starting the watcher",
+            Self::Lending => "lending a file",
+        }
+    }
+
+    /// What the host needs for it, if that is not what all the others need.
+    fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::Lending => Some(
+                "the host needs Linux 5.14 or newer, and must allow seccomp filters that ask: a \
+                 container may forbid them, or have one of its own",
+            ),
+            Self::Waiting
+            | Self::Session
+            | Self::Mounting
+            | Self::MakingRoot
+            | Self::Showing
+            | Self::PivotRoot
+            | Self::Capabilities
+            | Self::User
+            | Self::Limits
+            | Self::Passing
+            | Self::Exec
+            | Self::Watcher => None,
         }
     }
 }
@@ -94,6 +119,8 @@ pub fn existing(step: Step, returned: c_int) -> Outcome {
 pub enum Told {
     /// Whoever says this is about to become the VMM; the kernel tells who it is.
     Here,
+    /// It is about to become the VMM, and hands over the listener and what is lent.
+    Lends,
     /// It will not be.
     Failed(Failure),
 }
@@ -101,10 +128,14 @@ pub enum Told {
 /// What [`Told::Here`] is by itself.
 pub const HERE: [u8; 1] = [u8::MAX];
 
+/// What [`Told::Lends`] is by itself.
+pub const LENDS: [u8; 1] = [u8::MAX - 1];
+
 /// A step that failed, as its supervisor hears of it.
 #[derive(Debug)]
 pub struct Failure {
     pub step: &'static str,
+    pub hint: Option<&'static str>,
     pub errno: Errno,
 }
 
@@ -114,10 +145,15 @@ impl Told {
         if report == HERE {
             return Some(Self::Here);
         }
+        if report == LENDS {
+            return Some(Self::Lends);
+        }
         let (&step, errno) = report.split_first()?;
         let errno = errno.try_into().map_or(libc::EIO, i32::from_ne_bytes);
+        let step = Step::ALL.get(usize::from(step));
         Some(Self::Failed(Failure {
-            step: Step::ALL.get(usize::from(step)).map_or("starting it", |step| step.as_str()),
+            step: step.map_or("starting it", |step| step.as_str()),
+            hint: step.and_then(|step| step.hint()),
             errno: Errno::from_raw_os_error(errno),
         }))
     }
