@@ -168,11 +168,6 @@ impl Confinement {
         Ok(())
     }
 
-    /// HACK
-    pub fn see_shared(&mut self, source: &Path, target: impl AsRef<Path>) {
-        self.show(source, target.as_ref(), Access::Write);
-    }
-
     /// Shows a directory of the host in which the VMM makes its sockets. It is
     /// made anew here, private to the VMM's user: whatever an earlier VMM left
     /// is gone. The VMM can put there what it likes, so nobody on the host is

@@ -377,5 +377,5 @@ fn own(file: &Path, bytes: std::ops::RangeInclusive<u64>) -> Result<()> {
     if meta.uid() != user.as_raw() {
         fchown(&open, Some(user), Some(group)).map_err(|errno| refused(errno.into()))?;
     }
-    open.set_permissions(Permissions::from_mode(0o666)).map_err(refused)
+    open.set_permissions(Permissions::from_mode(0o444)).map_err(refused)
 }

@@ -168,7 +168,7 @@ impl Qemu {
                 saved = Some(make(&to.state)?);
             }
             Beginning::Restore(from) => {
-                confinement.see_shared(&from.memory, command_line::MEMORY);
+                confinement.lend(&from.memory, command_line::MEMORY)?;
                 restored = Some(confinement.pass(open(&from.state, false)?));
             }
         }

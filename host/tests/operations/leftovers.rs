@@ -5,7 +5,6 @@ use crate::home::{Home, run_shell};
 use pyro::{Context, Event, Events};
 use std::fs::{self, File};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 /// As a crash would leave it.
 fn leave(home: &Home, name: &str, files: &[&str]) -> std::path::PathBuf {
@@ -15,11 +14,6 @@ fn leave(home: &Home, name: &str, files: &[&str]) -> std::path::PathBuf {
         fs::write(path.join(file), "").unwrap();
     }
     path
-}
-
-fn make_old(path: &Path) {
-    let then = SystemTime::now() - Duration::from_secs(3600);
-    File::open(path).unwrap().set_modified(then).unwrap();
 }
 
 /// As the next command would.
@@ -33,7 +27,7 @@ async fn r9_the_next_run_removes_what_a_killed_one_left() {
     let home = Home::new();
     leave(&home, "0123456789ab", &["lock", "ephemeral", "disk.ext4", "console.log"]);
     leave(&home, ".new-0123456789ac", &["lock"]);
-    make_old(&leave(&home, ".new-0123456789ad", &[]));
+    leave(&home, ".new-0123456789ad", &[]);
     next_run(&home).await;
     home.assert_nothing_left();
 }
@@ -54,6 +48,9 @@ async fn what_is_no_leftover_stays() {
     let home = Home::new();
     let durable = leave(&home, "0123456789ab", &["lock", "record.json"]);
     let being_made = leave(&home, ".new-0123456789ac", &[]);
+    // As whoever makes one does until that has a lock.
+    let workspaces = std::fs::File::open(home.path("state/workspaces")).unwrap();
+    rustix::fs::flock(&workspaces, rustix::fs::FlockOperation::LockShared).unwrap();
     let strange = leave(&home, "somebody's notes", &["note"]);
     next_run(&home).await;
     assert!(durable.exists() && being_made.exists() && strange.exists());
