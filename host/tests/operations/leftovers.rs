@@ -3,8 +3,7 @@
 use crate::fake_vmm::FakeVmm;
 use crate::home::{Home, run_shell};
 use pyro::{Context, Event, Events};
-use std::fs::{self, File};
-use std::path::Path;
+use std::fs;
 
 /// As a crash would leave it.
 fn leave(home: &Home, name: &str, files: &[&str]) -> std::path::PathBuf {

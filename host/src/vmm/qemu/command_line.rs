@@ -178,6 +178,9 @@ impl CommandLine<'_> {
             "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into(),
         );
         words.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
+        // Whether it is in a saved state or not, it is to be the same in all: the
+        // state of devices alone has none.
+        words.extend(["-global", "migration.send-configuration=off"].map(String::from));
         if let Beginning::Restore(_) = machine.beginning {
             words.extend(["-incoming", "defer"].map(String::from));
         }
