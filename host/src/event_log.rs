@@ -71,11 +71,9 @@ pub enum Happening {
         /// Whether a template was restored, in place of a boot.
         #[serde(default)]
         restored: bool,
-    },
-    /// A template that was to be restored was of no use; its kernel booted.
-    TemplateFailed {
-        /// What was wrong.
-        why: String,
+        /// Why its kernel booted though there was a template.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        template_failure: Option<String>,
     },
     /// Its guest was powered off in good order, or killed on request.
     Stopped {

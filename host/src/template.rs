@@ -239,23 +239,32 @@ impl Templates {
         }
     }
 
-    /// Whether those of late were of no use, and why.
+    /// Whether those of late were of no use.
     #[must_use]
-    pub fn given_up(&self, wanted: &Wanted) -> Option<String> {
-        let failures: Failures = record::read(&self.failures_path(wanted)).ok()?;
-        let late = Timestamp::now().duration_since(failures.last_at).abs() < FAILURE_MAX;
-        (late && failures.count >= FAILURES_MAX).then_some(failures.why)
+    pub fn given_up(&self, wanted: &Wanted) -> bool {
+        self.failures_of_late(wanted) >= FAILURES_MAX
+    }
+
+    fn failures_of_late(&self, wanted: &Wanted) -> u32 {
+        let Ok(failures) = record::read::<Failures>(&self.failures_path(wanted)) else { return 0 };
+        let age = Timestamp::now().duration_since(failures.last_at).abs();
+        if age < FAILURE_MAX { failures.count } else { 0 }
     }
 
     /// Notes that one was of no use, and removes it.
     pub fn failed(&self, wanted: &Wanted, why: &str) {
         self.remove(wanted);
         let path = self.failures_path(wanted);
-        let before = record::read::<Failures>(&path).map_or(0, |failures| failures.count);
-        let failures =
-            Failures { count: before + 1, last_at: Timestamp::now(), why: why.to_owned() };
+        let count = self.failures_of_late(wanted).saturating_add(1);
+        let failures = Failures { count, last_at: Timestamp::now(), why: why.to_owned() };
         // Without it another is made in vain; that is all.
         drop(private_dir(&self.directory).map(|()| record::write(&path, &failures)));
+    }
+
+    /// Notes that one was restored: what was of no use before is made good.
+    pub fn served(&self, wanted: &Wanted) {
+        // Mostly there is nothing.
+        drop(fs::remove_file(self.failures_path(wanted)));
     }
 
     /// Whoever holds it still has it.
@@ -305,31 +314,45 @@ impl Templates {
         };
         record::write(&making.finished().join(RECORD), &description)?;
         let held = shelf::publish(&making.finished(), &self.shelf(wanted), Existing::Replace)?;
-        // That one was of no use once is made good.
-        drop(fs::remove_file(self.failures_path(wanted)));
         Ok(Template { held })
     }
 
-    /// Those that there are, each with what it is of in a few words, and whether it
-    /// may still fit a machine that boots one of these images.
+    /// What one is of, in a few words.
+    #[must_use]
+    pub fn describe(directory: &Path) -> String {
+        match record::read::<Description>(&directory.join(RECORD)) {
+            Ok(Description { environment, vmm, mem_mib, .. }) => {
+                format!("template of {environment} with {mem_mib} MiB on {vmm}")
+            }
+            Err(_) => "template".into(),
+        }
+    }
+
+    /// Whether one may still fit a machine that boots one of these images.
     ///
     /// # Errors
     /// When the host's facts cannot be had.
-    pub fn judge(
+    pub fn fits(
         &self,
         config: &Config,
         directory: &Path,
         has_image: impl FnOnce(Digest) -> bool,
-    ) -> Result<Judged> {
+    ) -> Result<bool> {
         let Ok(described) = record::read::<Description>(&directory.join(RECORD)) else {
-            return Ok(Judged { what: "template".into(), fits: false });
+            return Ok(false);
         };
-        let Description { environment, root_digest, vmm, basis: made_with, mem_mib, .. } =
-            described;
-        Ok(Judged {
-            what: format!("template of {environment} with {mem_mib} MiB on {vmm}"),
-            fits: made_with == basis(config, vmm)? && has_image(root_digest),
-        })
+        Ok(described.basis == basis(config, described.vmm)? && has_image(described.root_digest))
+    }
+
+    /// Forgets which were of no use: the next ones are made again.
+    pub fn forget_failures(&self) {
+        let Ok(entries) = fs::read_dir(&self.directory) else { return };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.extension().is_some_and(|extension| extension == "json") {
+                // One that stays is believed a while longer.
+                drop(fs::remove_file(path));
+            }
+        }
     }
 
     /// Where they are.
@@ -337,15 +360,6 @@ impl Templates {
     pub fn directory(&self) -> &Path {
         &self.directory
     }
-}
-
-/// What there is to say of a template.
-#[derive(Debug)]
-pub struct Judged {
-    /// What it is of, in a few words.
-    pub what: String,
-    /// Whether it may still fit a machine.
-    pub fits: bool,
 }
 
 /// What is wrong with a template's files.

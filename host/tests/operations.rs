@@ -73,6 +73,8 @@ mod shells;
 mod snapshots;
 #[path = "operations/streams.rs"]
 mod streams;
+#[path = "operations/templates.rs"]
+mod templates;
 #[path = "operations/told.rs"]
 mod told;
 #[path = "operations/workspaces.rs"]

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::store::record::{self, RecordError};
 use crate::store::staging::{self, Staging};
 use crate::store::{disk_usage, private_dir, shelf};
+use crate::template::Templates;
 use crate::vmm::KernelFlavor;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -97,8 +98,8 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>, RecordError> {
 
 impl Environments {
     /// Removes what nothing refers to: images that no environment boots and no
-    /// workspace pins, trees of other recipes, kernels that were replaced, what
-    /// crashed builders left. Never what a live process holds.
+    /// workspace pins, trees of other recipes, kernels that were replaced, templates
+    /// that fit nothing any more, what crashed builders left. Never what a live process holds.
     ///
     /// # Errors
     /// When the cache is not ours to change. What cannot be removed is reported
@@ -117,6 +118,7 @@ impl Environments {
         prune.blobs();
         prune.partials();
         prune.kernels(images_kept);
+        prune.templates();
         Ok(prune.pruned)
     }
 
@@ -320,6 +322,35 @@ impl Prune<'_> {
                 })
             },
         );
+    }
+
+    /// Templates stay as long as there is the image that they boot, and the VMM that
+    /// they were saved by.
+    fn templates(&mut self) {
+        let environments = self.environments;
+        let templates = Templates::new(&environments.config);
+        let gone: Vec<_> = self.pruned.removed.iter().map(|one| one.path.clone()).collect();
+        let all = self.options.all;
+        self.shelf(
+            templates.directory(),
+            |dir| Templates::describe(dir),
+            |dir| {
+                if digest_of(dir).is_none() {
+                    return Ok(Judgement::Needed);
+                }
+                let has_image = |image| {
+                    let image = environments.image_dir(image);
+                    image.exists() && !gone.contains(&image)
+                };
+                let fits = templates
+                    .fits(&environments.config, dir, has_image)
+                    .map_err(|error| error.chain())?;
+                Ok(if fits && !all { Judgement::Needed } else { Judgement::UNNEEDED })
+            },
+        );
+        if !self.options.dry_run {
+            templates.forget_failures();
+        }
     }
 
     /// Claims, judges and removes what lies in a directory. Returns whether

@@ -71,7 +71,7 @@ pub struct Run {
     #[serde(default)]
     #[schemars(with = "Rung")]
     pub vmm: Option<Rung>,
-    /// Boot the machine's kernel, instead of restoring a template: slower.
+    /// Boot instead of restoring a template.
     #[arg(long)]
     #[serde(default)]
     pub cold: bool,

@@ -124,10 +124,12 @@ pub(super) fn settle(
         network.settle(&directory)?;
     }
     let ready = &guest.ready;
-    if let Came::BootedInstead(why) = &ready.came {
-        note(&log, Happening::TemplateFailed { why: why.clone() });
-    }
-    note(&log, Happening::Started { boot_ms: ready.boot_ms(), restored: ready.is_restored() });
+    let template_failure = match &ready.came {
+        Came::BootedInstead(why) => Some(why.clone()),
+        Came::Booted | Came::Restored => None,
+    };
+    let (boot_ms, restored) = (ready.boot_ms(), ready.is_restored());
+    note(&log, Happening::Started { boot_ms, restored, template_failure });
     // What is written later is told: the socket is there.
     let ttl = ttl::read(&directory)?;
     let claimants = FuturesUnordered::new();

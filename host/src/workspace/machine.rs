@@ -167,7 +167,7 @@ pub(super) async fn boot(
         Ok(ready) => {
             // Without it more counts as promised than is.
             drop(admission::taken_by(&plan.directory, plan.shape.mem_mib, ready.vmm_pid));
-            if let Some(fitting) = &fitting {
+            if let Some(fitting) = fitting {
                 fitting.judge(pyro, &ready, caller).await;
             }
             Ok((lease, ready))

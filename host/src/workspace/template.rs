@@ -7,7 +7,7 @@ use super::machine::{Caller, Form, Plan};
 use crate::blocking::blocking;
 use crate::disk;
 use crate::egress;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::event::Event;
 use crate::pyro::Pyro;
 use crate::supervisor::{Assignment, Came, Lifetime, Purpose, Ready};
@@ -45,10 +45,15 @@ impl Fitting {
     }
 
     /// Tells when it came to nothing, and sees to it that another is made.
-    pub(super) async fn judge(&self, pyro: &Pyro, ready: &Ready, caller: &Caller<'_>) {
-        let Came::BootedInstead(why) = &ready.came else { return };
-        let (templates, wanted, why) =
-            (Templates::new(&pyro.config), self.wanted.clone(), why.clone());
+    pub(super) async fn judge(self, pyro: &Pyro, ready: &Ready, caller: &Caller<'_>) {
+        let Self { wanted, template } = self;
+        let templates = Templates::new(&pyro.config);
+        let why = match &ready.came {
+            Came::BootedInstead(why) => why.clone(),
+            Came::Restored | Came::Booted => return templates.served(&wanted),
+        };
+        // Held, it could not be removed.
+        drop(template);
         let told = format!("the template was of no use, so the kernel booted: {why}");
         let noted = blocking(move || {
             templates.failed(&wanted, &why);
@@ -75,7 +80,7 @@ pub(super) async fn fitting(
     if !is_work || plan.start == Start::Cold || !pyro.config.templates {
         return Ok(None);
     }
-    match caller.unless_cancelled(find_or_make(pyro, plan, rung, assignment, caller)).await {
+    match find_or_make(pyro, plan, rung, assignment, caller).await {
         Ok(fitting) => Ok(fitting),
         Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
         Err(error) => {
@@ -102,20 +107,21 @@ async fn find_or_make(
     let wanted = Wanted::of(&pyro.config, vmm, rung, &assignment.machine, content)?;
     let Some(wanted) = wanted else { return Ok(None) };
     let templates = Templates::new(&pyro.config);
+    if templates.given_up(&wanted) {
+        return Ok(None);
+    }
     if let Some(template) = find(&templates, &wanted, caller).await? {
         return Ok(Some(Fitting { wanted, template }));
     }
-    if templates.given_up(&wanted).is_some() {
-        return Ok(None);
-    }
-    let making = templates.make().await?;
+    let making = caller.unless_cancelled(templates.make()).await?;
     // While others made it, perhaps.
     if let Some(template) = find(&templates, &wanted, caller).await? {
         return Ok(Some(Fitting { wanted, template }));
     }
     caller.stage("making a template of", &wanted.environment).await;
-    match make(pyro, assignment, &templates, &wanted, making).await {
+    match make(pyro, assignment, &templates, &wanted, making, caller).await {
         Ok(template) => Ok(Some(Fitting { wanted, template })),
+        Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
         Err(error) => {
             templates.failed(&wanted, &error.chain());
             Err(error)
@@ -147,6 +153,7 @@ async fn make(
     templates: &Templates,
     wanted: &Wanted,
     making: Making,
+    caller: &Caller<'_>,
 ) -> Result<Template> {
     let directory = Directory::create(&pyro.config)?;
     let disk = directory.path().join("disk.ext4");
@@ -167,14 +174,13 @@ async fn make(
         ..like.clone()
     };
     admission::admit(&pyro.config, directory.path(), assignment.machine.mem_mib).await?;
-    let mut lease = pyro.launcher.launch(&pyro.config, &assignment, directory.lock()).await?;
-    let saved = lease.ready().await;
+    let launching = pyro.launcher.launch(&pyro.config, &assignment, directory.lock());
+    let mut lease = caller.unless_cancelled(launching).await?;
+    let saved = caller.unless_cancelled(lease.ready()).await;
     // It is to be gone before its memory is looked at.
     let released = lease.release().await;
-    let failed =
-        |error: Error| Error::new(ErrorKind::BootFailed, "cannot make a template").because(error);
-    saved.map_err(failed)?;
-    released.map_err(failed)?;
+    saved?;
+    released?;
     let (templates, wanted) = (templates.clone(), wanted.clone());
     blocking(move || templates.publish(&wanted, &making)).await
 }

@@ -102,7 +102,7 @@ pub struct WorkspaceCreate {
     #[serde(default)]
     #[schemars(with = "Rung")]
     pub vmm: Option<Rung>,
-    /// Boot the machine's kernel, instead of restoring a template: slower.
+    /// Boot instead of restoring a template.
     #[arg(long)]
     #[serde(default)]
     pub cold: bool,

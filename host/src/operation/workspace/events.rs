@@ -150,11 +150,14 @@ fn shown(line: &Line) -> String {
             format!("{operation}{what}: {result} after {duration_ms} ms, by {caller}")
         }
         Happening::Created => "created".into(),
-        Happening::Started { boot_ms, restored } => {
-            let from = if *restored { ", from a template" } else { "" };
+        Happening::Started { boot_ms, restored, template_failure } => {
+            let from = match (restored, template_failure) {
+                (true, _) => ", from a template".to_owned(),
+                (false, Some(why)) => format!("; its template was of no use: {why}"),
+                (false, None) => String::new(),
+            };
             format!("started within {boot_ms} ms{from}")
         }
-        Happening::TemplateFailed { why } => format!("its template was of no use: {why}"),
         Happening::Stopped { by, clean } => {
             let by = match by {
                 StoppedBy::Request => "on request",

@@ -27,7 +27,7 @@ pub struct WorkspaceReset {
     #[serde(default)]
     #[schemars(with = "SnapshotName")]
     pub snapshot: Option<SnapshotRef>,
-    /// Boot the machine's kernel, instead of restoring a template: slower.
+    /// Boot instead of restoring a template.
     #[arg(long)]
     #[serde(default)]
     pub cold: bool,

@@ -17,7 +17,7 @@ pub struct WorkspaceStart {
     /// The workspace: its id, a unique prefix of it, or its name.
     #[arg(value_name = "WORKSPACE")]
     pub workspace_id: WorkspaceRef,
-    /// Boot the machine's kernel, instead of restoring a template: slower.
+    /// Boot instead of restoring a template.
     #[arg(long)]
     #[serde(default)]
     pub cold: bool,
