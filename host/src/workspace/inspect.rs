@@ -189,7 +189,7 @@ impl Inspection {
             lifetime: Lifetime::Lease,
             network: Network::default(),
             form: Form::Inspection { copy: copy.clone() },
-            start: Start::Cold,
+            start: Start::Quick,
         };
         let lease = machine::boot_best(pyro, &plan, attempt, &caller).await?;
         // From here on the directory is the supervisor's to remove.

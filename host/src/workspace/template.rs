@@ -3,7 +3,7 @@
 
 use super::admission;
 use super::directory::Directory;
-use super::machine::{Caller, Form, Plan};
+use super::machine::{Caller, Plan};
 use crate::blocking::blocking;
 use crate::disk;
 use crate::egress;
@@ -76,8 +76,7 @@ pub(super) async fn fitting(
     assignment: &Assignment,
     caller: &Caller<'_>,
 ) -> Result<Option<Fitting>> {
-    let is_work = matches!(plan.form, Form::Work);
-    if !is_work || plan.start == Start::Cold || !pyro.config.templates {
+    if plan.start == Start::Cold || !pyro.config.templates {
         return Ok(None);
     }
     match find_or_make(pyro, plan, rung, assignment, caller).await {
