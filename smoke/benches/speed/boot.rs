@@ -1,4 +1,4 @@
-//! `pyro run debian:12 -- true` next to the same machine started barely.
+//! `pyro run --cold debian:12 -- true` next to the same machine started barely.
 //!
 //! The floor is what any program would have to do: start QEMU, connect the
 //! channel, read the agent's announcement, power the guest off and wait for
@@ -47,7 +47,7 @@ pub fn measure(home: &Home) -> Result<Vec<Figure>> {
     let (mut pairs, mut answers) = (Pairs::default(), Series::default());
     for _ in 0..PAIRS {
         let started = Instant::now();
-        let mut command = guest::run(home, &["true"]);
+        let mut command = guest::run_with(home, &["--cold"], &["true"]);
         command.stdout(Stdio::null());
         children::start(command, libc::SIGTERM)?.succeed()?;
         pairs.ours.push(started.elapsed().as_secs_f64() * 1e3);
@@ -58,10 +58,10 @@ pub fn measure(home: &Home) -> Result<Vec<Figure>> {
     let goal = Goal::at_most(pairs.ratio_of_medians(), 1.25, "");
     let note = format!("median of the {PAIRS} pairwise ratios: {:.3}", pairs.median_of_ratios());
     Ok(vec![Figure {
-        title: "A command in a fresh machine, against a bare QEMU",
+        title: "A command in a machine that boots, against a bare QEMU",
         goal,
         rows: vec![
-            Row::new("`pyro run debian:12 -- true`, the whole process", "ms", pairs.ours),
+            Row::new("`pyro run --cold debian:12 -- true`, the whole process", "ms", pairs.ours),
             Row::new(
                 "floor: bare QEMU, exec to the agent's first answer and power-off",
                 "ms",
@@ -92,10 +92,11 @@ pub struct Machine {
     pub channel: UnixStream,
     /// The cable of its NIC, if it has one.
     pub nic: Option<UnixStream>,
-    qemu: children::Kept,
-    /// The console says little, which stays in the socket, and the monitor has
-    /// nothing to do.
-    _others: [UnixStream; 2],
+    pub qemu: children::Kept,
+    /// What it is told on it.
+    pub monitor: UnixStream,
+    /// It says little, which stays in the socket.
+    _console: UnixStream,
 }
 
 /// How long a bare QEMU took.
@@ -107,9 +108,14 @@ struct Bare {
 }
 
 impl Blueprint {
-    /// Looks at a VMM that pyro started, with options of `pyro run`.
+    /// Looks at a VMM that pyro started to boot, with options of `pyro run`.
     pub fn of_a_guest(home: &Home, options: &[&str]) -> Result<Self> {
-        let guest = Guest::start_with(home, options, &["sh", "-c", "echo ready; cat"])?;
+        let options = [&["--cold"], options].concat();
+        Self::of(home, &Guest::start_with(home, &options, &["sh", "-c", "echo ready; cat"])?)
+    }
+
+    /// Looks at a VMM that pyro started.
+    pub fn of(home: &Home, guest: &Guest) -> Result<Self> {
         let process = PathBuf::from(format!("/proc/{}", guest.vmm));
         let words = fs::read_to_string(process.join("cmdline"))?;
         let mut words = words.trim_end_matches('\0').split('\0').map(str::to_owned);
@@ -144,6 +150,16 @@ impl Blueprint {
         Ok(Self { program, arguments, channel, console, monitor, nic, files, _scratch: scratch })
     }
 
+    /// Has it begin with a template, of which it has the state under a number.
+    pub fn begin_with(&mut self, memory: &Path, state: (File, RawFd)) -> Result<()> {
+        let path = memory.to_str().ok_or("not UTF-8")?;
+        for word in &mut self.arguments {
+            *word = word.replace("mem-path=/memory", &format!("mem-path={path}"));
+        }
+        self.files.push(state);
+        Ok(())
+    }
+
     /// Boots it once.
     fn boot(&self) -> Result<Bare> {
         let started = Instant::now();
@@ -175,7 +191,7 @@ impl Blueprint {
         pass(&mut command, sockets.into_iter().chain(files).collect());
         let qemu = children::start(command, libc::SIGKILL)?;
         let nic = nic.map(|((nic, _), _)| nic);
-        Ok(Machine { channel, nic, qemu, _others: [console, monitor] })
+        Ok(Machine { channel, nic, qemu, monitor, _console: console })
     }
 }
 

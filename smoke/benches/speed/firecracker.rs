@@ -83,8 +83,9 @@ pub fn inside() -> Result<()> {
 /// What pyro took for a boot, in milliseconds: a workspace's, which says so.
 fn boot(home: &Home) -> Result<f64> {
     let mem_mib = MEM_MIB.to_string();
-    let words = ["workspace", "create", "debian:12", "--vmm", "firecracker", "--mem-mib", &mem_mib];
-    let create = home.pyro(words.into_iter().chain(["--id-only"]));
+    let words = ["workspace", "create", "--cold", "debian:12", "--vmm", "firecracker"];
+    let words = words.into_iter().chain(["--mem-mib", &mem_mib]);
+    let create = home.pyro(words.chain(["--id-only"]));
     let id = children::output(create)?;
     let id = id.trim();
     let record = home.path().join("state/workspaces").join(id).join("running.json");

@@ -37,7 +37,8 @@ pub fn measure(home: &Home) -> Result<Vec<Figure>> {
     }])
 }
 
-fn mib(rollup: &str, name: &str) -> Result<f64> {
+/// A figure of `smaps_rollup`.
+pub fn mib(rollup: &str, name: &str) -> Result<f64> {
     let line = rollup.lines().find_map(|line| line.strip_prefix(name)).ok_or(name)?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib / 1024.0)

@@ -32,7 +32,8 @@ pub fn run(home: &Home, program: &[&str]) -> Command {
     run_with(home, &[], program)
 }
 
-fn run_with(home: &Home, options: &[&str], program: &[&str]) -> Command {
+/// The same, with options of `pyro run`.
+pub fn run_with(home: &Home, options: &[&str], program: &[&str]) -> Command {
     let limit = ["--timeout-seconds", TIMEOUT_SECONDS, ENVIRONMENT, "--"];
     pyro(home, &[&["run"], options, &limit, program].concat())
 }

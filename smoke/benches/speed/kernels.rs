@@ -36,7 +36,7 @@ pub fn measure(home: &Home) -> Result<Vec<Figure>> {
 
 /// How long a guest with this kernel takes, in milliseconds.
 fn boot(home: &Home, kernel: &str) -> Result<f64> {
-    let mut command = home.pyro(["run", "--json", "debian:12", "--", "true"]);
+    let mut command = home.pyro(["run", "--cold", "--json", "debian:12", "--", "true"]);
     command.env("PYRO_KERNEL", kernel);
     let answer: Value = serde_json::from_str(&children::output(command)?)?;
     Ok(answer["boot_ms"].as_f64().ok_or("the answer has no boot_ms")?)

@@ -29,6 +29,7 @@ mod sample;
 mod seed;
 mod shell;
 mod snapshot;
+mod template;
 mod throughput;
 mod tree;
 #[path = "../../../host/tests/support/tty.rs"]
@@ -50,6 +51,7 @@ type Part = (&'static str, fn(&Home) -> Result<Vec<Figure>>);
 const PARTS: &[Part] = &[
     ("boot", boot::measure),
     ("kernels", kernels::measure),
+    ("template", template::measure),
     ("firecracker", firecracker::measure),
     ("cost", cost::measure),
     ("throughput", throughput::measure),
