@@ -293,12 +293,15 @@ impl Guest {
 
     /// Calls are answered from here on, unless it is powering off already.
     pub(crate) fn activation_succeeded(&self, purpose: Purpose, disk: Option<Disk>) {
+        let is_fresh = disk.as_ref().is_some_and(Disk::is_fresh);
         let disk = disk.map(Arc::new);
         self.end_activation(match purpose {
             Purpose::Work => State::Activated(disk),
             Purpose::Inspection => State::Inspecting(disk),
         });
-        self.recover();
+        if !is_fresh {
+            self.recover();
+        }
     }
 
     /// It can be tried again.

@@ -50,6 +50,7 @@ mod power;
 mod process;
 mod push;
 mod readiness;
+mod rehearsal;
 mod room;
 mod scratch;
 mod secret;

@@ -11,7 +11,7 @@ use crate::guest::{Guest, Machine};
 use crate::init::Life;
 use crate::netlink::Events;
 use crate::server::serve_halves;
-use crate::{clock, log, power};
+use crate::{clock, log, power, rehearsal};
 use pyro_protocol::carry::{Carry, Fetch};
 use pyro_protocol::handshake::{Announcement, MAGIC};
 use pyro_protocol::{
@@ -90,6 +90,7 @@ impl Desk {
 /// Serves this machine's host until the machine is to go off, and sees to that;
 /// so it returns only if something is wrong with the machine.
 pub async fn serve_machine(guest: Arc<Guest>, life: Life, doors: &Doors) -> io::Error {
+    rehearsal::run();
     let desk = Desk::new(guest.clone());
     let served = async {
         match find_transport().await? {

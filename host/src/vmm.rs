@@ -23,6 +23,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use tokio::net::{UnixListener, UnixStream};
 
+/// The kernel's word by which the agent knows that its machine is to be saved, and
+/// does beforehand what others then need not.
+const REHEARSE: &str = "pyro.rehearse";
+
 /// The kernels that pyro boots; they need different treatment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]

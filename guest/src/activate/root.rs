@@ -94,6 +94,8 @@ pub(crate) struct Disk {
     /// The top of the seed's image; without one `/workspace` is a directory of
     /// the root.
     seed: Option<OwnedFd>,
+    /// Whether no guest had used it before.
+    is_fresh: bool,
 }
 
 impl Disk {
@@ -126,7 +128,7 @@ impl Disk {
             true => Some(open_mounted(SEED_DEVICE, SEED, "erofs", MountFlags::RDONLY, None)?),
             false => None,
         };
-        Ok(Self { top, base, seed })
+        Ok(Self { top, base, seed, is_fresh: false })
     }
 
     /// The top of the workspace's own file system.
@@ -137,6 +139,11 @@ impl Disk {
     /// The top of the environment's root image.
     pub(crate) fn base(&self) -> &OwnedFd {
         &self.base
+    }
+
+    /// Whether no guest had used it before: there is nothing to complete.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.is_fresh
     }
 
     /// The top of the seed's image.
@@ -192,7 +199,7 @@ pub(super) fn inspect(seeded: bool) -> io::Result<Disk> {
         true => Some(mount_workspace(is_fresh)?),
         false => None,
     };
-    Ok(Disk { top, base, seed })
+    Ok(Disk { top, base, seed, is_fresh })
 }
 
 /// Mounts the workspace's disk, and makes its root everybody's, PID 1's too.
@@ -223,7 +230,7 @@ pub(super) fn mount(who: &Identity) -> io::Result<Disk> {
     // A file in its place is the user's, and all else can be reached.
     make_directory(crate::guest::WORKSPACE)
         .unwrap_or_else(|error| log::warn(format_args!("{}: {error}", crate::guest::WORKSPACE)));
-    Ok(Disk { top, base, seed })
+    Ok(Disk { top, base, seed, is_fresh })
 }
 
 /// Mounts the workspace's own file system; gives its top, that of the base, and

@@ -83,6 +83,8 @@ pub struct Blueprint {
     nic: Option<RawFd>,
     /// Files, and their numbers in QEMU.
     files: Vec<(File, RawFd)>,
+    /// What it is restored from, read to its end each time.
+    state: Option<(PathBuf, RawFd)>,
     /// Goes with the copy of the disk.
     _scratch: tempfile::TempDir,
 }
@@ -147,16 +149,26 @@ impl Blueprint {
         files.push((File::open(home.path().join("cache/disks/no-seed"))?, *seed));
         let scratch = tempfile::tempdir()?;
         files.push((copy_disk(home, scratch.path())?, disk));
-        Ok(Self { program, arguments, channel, console, monitor, nic, files, _scratch: scratch })
+        Ok(Self {
+            program,
+            arguments,
+            channel,
+            console,
+            monitor,
+            nic,
+            files,
+            state: None,
+            _scratch: scratch,
+        })
     }
 
     /// Has it begin with a template, of which it has the state under a number.
-    pub fn begin_with(&mut self, memory: &Path, state: (File, RawFd)) -> Result<()> {
+    pub fn begin_with(&mut self, memory: &Path, state: PathBuf, number: RawFd) -> Result<()> {
         let path = memory.to_str().ok_or("not UTF-8")?;
         for word in &mut self.arguments {
             *word = word.replace("mem-path=/memory", &format!("mem-path={path}"));
         }
-        self.files.push(state);
+        self.state = Some((state, number));
         Ok(())
     }
 
@@ -188,7 +200,10 @@ impl Blueprint {
         let nic = nic.transpose()?;
         sockets.extend(nic.as_ref().map(|((_, end), number)| (end.as_raw_fd(), *number)));
         let files = self.files.iter().map(|(file, number)| (file.as_raw_fd(), *number));
-        pass(&mut command, sockets.into_iter().chain(files).collect());
+        let state = self.state.as_ref().map(|(path, number)| (File::open(path), *number));
+        let state = state.map(|(file, number)| file.map(|file| (file, number))).transpose()?;
+        let read = state.as_ref().map(|(file, number)| (file.as_raw_fd(), *number));
+        pass(&mut command, sockets.into_iter().chain(files).chain(read).collect());
         let qemu = children::start(command, libc::SIGKILL)?;
         let nic = nic.map(|((nic, _), _)| nic);
         Ok(Machine { channel, nic, qemu, monitor, _console: console })

@@ -24,7 +24,7 @@ use pyro_protocol::{
 };
 use pyro_smoke::Home;
 use serde::de::DeserializeOwned;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::os::fd::RawFd;
 use std::os::unix::fs::MetadataExt;
@@ -120,7 +120,7 @@ fn bare(home: &Home) -> Result<Blueprint> {
     let guest = Guest::start_with(home, &[], &["sh", "-c", "echo ready; cat"])?;
     let template = template_of(home, guest.vmm)?;
     let mut bare = Blueprint::of(home, &guest)?;
-    bare.begin_with(&template.join("memory"), (File::open(template.join("state"))?, STATE))?;
+    bare.begin_with(&template.join("memory"), template.join("state"), STATE)?;
     Ok(bare)
 }
 

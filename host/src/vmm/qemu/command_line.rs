@@ -1,7 +1,7 @@
 //! A machine as QEMU's arguments.
 
 use super::{Accelerator, Qemu};
-use crate::vmm::{Access, Beginning, Durability, KernelFlavor, Machine, RateLimit};
+use crate::vmm::{Access, Beginning, Durability, KernelFlavor, Machine, REHEARSE, RateLimit};
 use pyro_protocol::egress::{MTU_MAX, NIC};
 use std::os::fd::RawFd;
 
@@ -223,6 +223,9 @@ impl CommandLine<'_> {
                     words.push("noreplace-smp".into());
                 }
             }
+        }
+        if let Beginning::BootToSave(_) = machine.beginning {
+            words.push(REHEARSE.into());
         }
         if machine.verbose {
             words.extend(["console=ttyS0", "earlyprintk=ttyS0", "loglevel=7"].map(String::from));
