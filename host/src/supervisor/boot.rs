@@ -236,13 +236,13 @@ async fn greet_and_activate<S: AsyncRead + Unpin>(
     started_at: Instant,
 ) -> Result<Ready> {
     let heard = async {
-        let announced: Announcement =
-            FrameReader::new(announcement.await?).expect(FrameKind::Announcement).await.map_err(
-                |error| {
-                    let message = "the guest announced itself wrongly";
-                    Error::new(ErrorKind::Protocol, message).because(error)
-                },
-            )?;
+        let announced: Announcement = FrameReader::new(announcement.await?)
+            .expect(FrameKind::Announcement)
+            .await
+            .map_err(|error| {
+                let message = "the guest announced itself wrongly";
+                Error::new(ErrorKind::Protocol, message).because(error)
+            })?;
         if announced.magic == MAGIC {
             return Ok(());
         }
