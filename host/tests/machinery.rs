@@ -14,3 +14,5 @@ mod given;
 mod jail;
 #[path = "machinery/limits.rs"]
 mod limits;
+#[path = "machinery/restored.rs"]
+mod restored;
