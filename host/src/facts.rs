@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::lock::{Lock, Mode};
 use crate::store::private_dir;
 use crate::store::record::{self, Record};
 use crate::vmm::{self, Rung};
@@ -46,6 +47,9 @@ impl Record for Facts {
     const VERSION: u32 = 3;
 }
 
+/// How long others may take to measure.
+const MEASURING_MAX: Duration = Duration::from_secs(10);
+
 /// Long enough for an error of some parts in a million, which the guest's clock
 /// shares; short enough to go unnoticed once per boot.
 const MEASURE: Duration = Duration::from_millis(50);
@@ -55,9 +59,14 @@ impl Facts {
     pub fn gather(config: &Config) -> Result<Self> {
         let boot_id = read("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
         // Whatever is wrong with what was kept, measuring again is the cure.
-        if let Ok(facts) = record::read::<Self>(&path(config))
-            && facts.boot_id == boot_id
-        {
+        let kept = || record::read::<Self>(&path(config)).ok().filter(|it| it.boot_id == boot_id);
+        if let Some(facts) = kept() {
+            return Ok(facts);
+        }
+        // One measures, and others take what he got: no two get the very same.
+        private_dir(&config.cache_dir)?;
+        let _measuring = Lock::take_dir(&config.cache_dir, Mode::Exclusive, MEASURING_MAX)?;
+        if let Some(facts) = kept() {
             return Ok(facts);
         }
         let (tsc_khz, runs_on) = (measure_tsc_khz(), runs_on()?);

@@ -28,6 +28,7 @@ mod network;
 pub mod order;
 mod pausing;
 mod ports;
+mod proof;
 mod secrets;
 mod trunk;
 pub mod ttl;

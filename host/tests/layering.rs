@@ -231,6 +231,8 @@ const SLEEPS: &[(&str, &str)] = &[
     // A guest's own timers, and how fast it may send.
     ("host/src/egress/gateway.rs", "delay"),
     ("host/src/egress/gateway.rs", "wait"),
+    // Between bind and listen; nobody tells.
+    ("host/src/vmm/firecracker/api/arrival.rs", "NAMED"),
     // Out of descriptors; nobody tells when there are some.
     ("host/src/supervisor/keep.rs", "UNTOLD"),
     ("host/src/supervisor/alarm.rs", "UNWATCHED"),

@@ -18,3 +18,5 @@ mod lend;
 mod limits;
 #[path = "machinery/memory.rs"]
 mod memory;
+#[path = "machinery/restored.rs"]
+mod restored;

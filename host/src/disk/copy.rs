@@ -8,12 +8,18 @@ use rustix::fs::{SeekFrom, copy_file_range, seek};
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// What is copied at a time; between two of them a copy can be cut short.
 const CHUNK: usize = 8 << 20;
+
+/// What is looked at for being zeros only: a page of memory, a block of a disk.
+const BLOCK: usize = 4096;
+
+const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// How a copy was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +117,50 @@ pub fn data(
         }
     }
     Ok(())
+}
+
+/// The same where zeros were written too: they become holes.
+///
+/// # Errors
+/// As [`data`].
+pub fn dug(
+    from: &File,
+    to: &File,
+    length: u64,
+    mut look: impl FnMut(u64) -> Result<()>,
+) -> Result<()> {
+    let failed = |error| Error::io("cannot copy a file without its zeros", error);
+    to.set_len(length).map_err(failed)?;
+    let mut buffer = vec![0; CHUNK];
+    let written = |at| next(from, SeekFrom::Data(at)).map_err(failed);
+    let mut at = 0;
+    while let Some(start) = written(at)?.filter(|start| *start < length) {
+        let chunk = usize::try_from(length - start).map_or(CHUNK, |left| left.min(CHUNK));
+        let bytes = &mut buffer[..chunk];
+        from.read_exact_at(bytes, start).map_err(failed)?;
+        for run in filled(bytes) {
+            look(run.len() as u64)?;
+            to.write_all_at(&bytes[run.clone()], start + run.start as u64).map_err(failed)?;
+        }
+        // Also where there was nothing to write it may be time to stop.
+        look(0)?;
+        at = start + chunk as u64;
+    }
+    Ok(())
+}
+
+/// Where there is anything but zeros, in pieces as large as can be.
+fn filled(bytes: &[u8]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (place, block) in (0..).step_by(BLOCK).zip(bytes.chunks(BLOCK)) {
+        let end = place + block.len();
+        match runs.last_mut() {
+            _ if block == &ZEROS[..block.len()] => {}
+            Some(run) if run.end == place => run.end = end,
+            Some(_) | None => runs.push(place..end),
+        }
+    }
+    runs
 }
 
 /// Copies some of what comes next, and says how much.
@@ -213,6 +263,32 @@ mod tests {
             File::open(&target).and_then(|copy| copy.sync_all()).expect("ours");
             let blocks = |path: &Path| path.metadata().expect("there").blocks();
             prop_assert!(blocks(&target) <= blocks(&source) + 64, "holes were filled");
+        }
+
+        #[test]
+        fn zeros_that_were_written_become_holes((pieces, length) in pieces()) {
+            let home = tempfile::tempdir().expect("a directory");
+            let (source, target) = (home.path().join("source"), home.path().join("target"));
+            let file = File::create(&source).expect("ours");
+            // Nothing of it is a hole.
+            let length = length.max(1);
+            let mut bytes = vec![0; usize::try_from(length).expect("short")];
+            for (at, piece) in &pieces {
+                let at = usize::try_from(*at).expect("short").min(bytes.len());
+                let end = (at + piece.len()).min(bytes.len());
+                bytes[at..end].copy_from_slice(&piece[..end - at]);
+            }
+            file.write_all_at(&bytes, 0).expect("written");
+            let from = File::open(&source).expect("there");
+            let to = File::create_new(&target).expect("made");
+            let mut told = 0;
+            dug(&from, &to, length, |bytes| { told += bytes; Ok(()) }).expect("copied");
+            prop_assert_eq!(fs::read(&target).expect("there"), bytes);
+            let most: u64 = pieces.iter().map(|(_, piece)| piece.len() as u64 + 2 * 4096).sum();
+            prop_assert!(told <= most, "{told} bytes were written, {most} are not zero");
+            to.sync_all().expect("ours");
+            let taken = to.metadata().expect("there").blocks() * 512;
+            prop_assert!(taken <= most + 64 * 512, "{taken} bytes are taken of {most}");
         }
     }
 }

@@ -25,6 +25,8 @@ pub(crate) enum Taker {
     Export,
     /// A copy of a workspace's disk, among the workspaces.
     DiskCopy,
+    /// A guest's memory, to begin others with.
+    Template,
 }
 
 /// The room that a file system has.
@@ -116,6 +118,7 @@ impl Taker {
         match self {
             Self::Export => "cannot write the export on the host",
             Self::DiskCopy => "cannot copy the workspace's disk",
+            Self::Template => "cannot save a guest",
         }
     }
 
@@ -130,6 +133,7 @@ impl Taker {
                 "free some space, as with `pyro workspace snapshot delete` or `pyro env prune`; \
                  on XFS or Btrfs a copy takes next to none"
             }
+            Self::Template => "free some space, as with `pyro env prune`",
         })
     }
 }

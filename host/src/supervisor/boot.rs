@@ -1,6 +1,7 @@
 //! From an assignment to a guest that serves calls.
 
 use super::console::Console;
+use super::proof::prove;
 use super::secrets::hand_over;
 use super::trunk::{Trunk, broken};
 use super::way::Way;
@@ -247,6 +248,13 @@ async fn come_up(
             let endpoint: Endpoint = Box::pin(async move { drop(carrying.await) });
             Ok(Up { endpoint, ready, way })
         }
+        Link::Endpoint(_) if matches!(assignment.machine.beginning, Beginning::Restore(_)) => {
+            // It announced itself before it was saved.
+            let way = Way::endpoint(directory)?;
+            let proven = prove(&way);
+            let ready = activate_after(assignment, secrets, &way, proven, started_at).await?;
+            Ok(Up { endpoint: Box::pin(pending()), ready, way })
+        }
         Link::Endpoint(listener) => {
             let announcement = listener.accept().await.map(|(stream, _)| stream);
             let announcement = announcement
@@ -270,14 +278,31 @@ async fn greet_and_activate<S: AsyncRead + Unpin>(
     announcement: impl Future<Output = Result<S>>,
     started_at: Instant,
 ) -> Result<Ready> {
-    let stream = announcement.await?;
-    let announced: Announcement =
-        FrameReader::new(stream).expect(FrameKind::Announcement).await.map_err(|error| {
-            Error::new(ErrorKind::Protocol, "the guest announced itself wrongly").because(error)
-        })?;
-    if announced.magic != MAGIC {
-        return Err(Error::new(ErrorKind::Protocol, "what runs in the guest is no pyro agent"));
-    }
+    let heard = async {
+        let announced: Announcement = FrameReader::new(announcement.await?)
+            .expect(FrameKind::Announcement)
+            .await
+            .map_err(|error| {
+                let message = "the guest announced itself wrongly";
+                Error::new(ErrorKind::Protocol, message).because(error)
+            })?;
+        if announced.magic == MAGIC {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Protocol, "what runs in the guest is no pyro agent"))
+    };
+    activate_after(assignment, secrets, way, heard, started_at).await
+}
+
+/// Gives the guest its workspace, once it is known to be there.
+async fn activate_after(
+    assignment: &Assignment,
+    secrets: &Secrets,
+    way: &Way,
+    there: impl Future<Output = Result<()>>,
+    started_at: Instant,
+) -> Result<Ready> {
+    there.await?;
     let boot = started_at.elapsed();
     if assignment.purpose != Purpose::Template {
         activate(way, assignment, secrets).await?;

@@ -13,21 +13,24 @@ mod api;
 mod machine;
 mod metrics;
 pub mod release;
+mod saved;
 
-use super::{Access, Link, Machine, Metrics, Place, Started, Vmm, VmmProcess};
+use super::{Access, Beginning, Link, Machine, Metrics, Place, Started, Vmm, VmmProcess};
 use crate::config::Config;
 use crate::confine::{self, Confined, Confinement, Jailer, Limits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::vsock::{DIRECTORY, SOCKET_NAME, Socket, short_path};
 use api::Api;
+use api::arrival::Watch;
 use futures::future::BoxFuture;
 use machine::{Action, Configuration, VmState};
 use metrics::Counted;
 use pyro_protocol::ANNOUNCE_PORT;
+use saved::Saving;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
 
@@ -62,11 +65,15 @@ mod seen {
     pub const DISK: &str = "/disk.img";
     pub const SEED: &str = "/seed.img";
     pub const COPY: &str = "/copy.img";
+    pub const STATE: &str = "/state";
+    pub const MEMORY: &str = "/memory";
     pub const SOCKETS: &str = "/sockets";
     pub const API: &str = "/sockets/api.sock";
     pub const VSOCK: &str = "/sockets/vsock.sock";
     pub const METRICS: &str = "/sockets/metrics";
     pub const CONFIG: &str = "/sockets/config.json";
+    pub const SAVED_STATE: &str = "/sockets/state";
+    pub const SAVED_MEMORY: &str = "/sockets/memory";
 }
 
 /// Firecracker, as it is installed on this host.
@@ -79,17 +86,39 @@ pub struct Firecracker {
 }
 
 impl Vmm for Firecracker {
+    fn likeness(&self, machine: &Machine) -> Option<String> {
+        machine::likeness(machine)
+    }
+
     fn start<'a>(
         &'a self,
         machine: &'a Machine,
         place: Place<'a>,
     ) -> BoxFuture<'a, Result<Started>> {
-        Box::pin(async move { self.launch(machine, place) })
+        Box::pin(async move {
+            let Launched { listener, console, mut process, restored } =
+                self.launch(machine, place)?;
+            if let Some(watch) = restored {
+                process.restore(&watch, machine).await?;
+            }
+            let process = Box::new(process);
+            // Its NICs lead to devices of the host's, which take privileges to make.
+            Ok(Started { link: Link::Endpoint(listener), nic: None, console, process })
+        })
     }
 }
 
+/// A Firecracker that runs.
+struct Launched {
+    listener: UnixListener,
+    console: Vec<OwnedFd>,
+    process: FirecrackerProcess,
+    /// Where it will be told what to restore, if it is to restore something.
+    restored: Option<Watch>,
+}
+
 impl Firecracker {
-    fn launch(&self, machine: &Machine, place: Place<'_>) -> Result<Started> {
+    fn launch(&self, machine: &Machine, place: Place<'_>) -> Result<Launched> {
         let pipe = || {
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
                 .map_err(|error| Error::io("cannot make a pipe", error.into()))
@@ -104,17 +133,20 @@ impl Firecracker {
             .map_err(|error| Error::io("cannot open a workspace's directory", error))?;
         let listener = listen_for_announcement(place.directory)?;
         let counted = Counted::open(place.directory)?;
-        let configuration = configure(machine, place.directory)?;
-        let arguments =
-            ["--api-sock", seen::API, "--config-file", seen::CONFIG, "--level", "Error"];
-        let process = confine::spawn(confinement, &arguments.map(String::from))?;
-        Ok(Started {
-            link: Link::Endpoint(listener),
-            // Its NICs lead to devices of the host's, which take privileges to make.
-            nic: None,
-            console: vec![console, errors],
-            process: Box::new(FirecrackerProcess { process, directory, configuration, counted }),
-        })
+        confine::give(&place.directory.join(DIRECTORY).join(metrics::NAME))?;
+        let mut arguments = vec!["--api-sock", seen::API, "--level", "Error"];
+        let (configuration, restored) = match machine.beginning {
+            Beginning::Boot | Beginning::BootToSave(_) => {
+                arguments.extend(["--config-file", seen::CONFIG]);
+                (Some(configure(machine, place.directory)?), None)
+            }
+            Beginning::Restore(_) => (None, Some(Watch::of(place.directory)?)),
+        };
+        let arguments: Vec<_> = arguments.into_iter().map(String::from).collect();
+        let process = confine::spawn(confinement, &arguments)?;
+        let saving = Saving::of(machine);
+        let process = FirecrackerProcess { process, directory, configuration, saving, counted };
+        Ok(Launched { listener, console: vec![console, errors], process, restored })
     }
 
     /// What it may see and take.
@@ -127,9 +159,17 @@ impl Firecracker {
                 id: place.workspace,
             });
         }
-        confinement.see_as(&machine.kernel, seen::KERNEL);
-        if let Some(initrd) = &machine.initrd {
-            confinement.see_as(initrd, seen::INITRD);
+        match &machine.beginning {
+            Beginning::Boot | Beginning::BootToSave(_) => {
+                confinement.see_as(&machine.kernel, seen::KERNEL);
+                if let Some(initrd) = &machine.initrd {
+                    confinement.see_as(initrd, seen::INITRD);
+                }
+            }
+            Beginning::Restore(from) => {
+                confinement.see_as(&from.state, seen::STATE);
+                confinement.see_as(&from.memory, seen::MEMORY);
+            }
         }
         confinement.see_as(&machine.root_image, seen::ROOT_IMAGE);
         // Private to its owner, who is to be the VMM.
@@ -179,9 +219,7 @@ fn configure(machine: &Machine, directory: &Path) -> Result<Written> {
         let blanks = aligning.saturating_sub(length);
         std::io::copy(&mut std::io::repeat(b' ').take(blanks), &mut file).map_err(failed)?;
     }
-    // It reads the one and writes into the other.
     confine::give(&path)?;
-    confine::give(&place.join(metrics::NAME))?;
     Ok(Written { file, length })
 }
 
@@ -207,11 +245,31 @@ fn listen_for_announcement(directory: &Path) -> Result<UnixListener> {
 struct FirecrackerProcess {
     process: Confined,
     directory: File,
-    configuration: Written,
+    /// What it read before it booted a kernel.
+    configuration: Option<Written>,
+    saving: Option<Saving>,
     counted: Counted,
 }
 
 impl FirecrackerProcess {
+    /// Restores the machine, unless Firecracker ends before.
+    async fn restore(&mut self, watch: &Watch, machine: &Machine) -> Result<()> {
+        let Self { process, directory, .. } = self;
+        let restoring = async {
+            let api = watch.api(directory, API_NAME).await?;
+            saved::restore(api, machine).await
+        };
+        tokio::select! {
+            // What it says of its end tells more than that it ended.
+            biased;
+            restored = restoring => restored,
+            how = process.wait() => {
+                let message = format!("Firecracker {how} before it had restored the guest");
+                Err(Error::new(ErrorKind::BootFailed, message))
+            }
+        }
+    }
+
     async fn turn(&self, state: VmState) -> Result<()> {
         api(&self.directory).await?.patch("/vm", &state).await
     }
@@ -230,8 +288,9 @@ impl VmmProcess for FirecrackerProcess {
 
     fn came_up(&mut self) {
         // The blanks have done their work; what they take is of no use.
-        let Written { file, length } = &self.configuration;
-        drop(file.set_len(*length));
+        if let Some(Written { file, length }) = &self.configuration {
+            drop(file.set_len(*length));
+        }
     }
 
     fn wait(&mut self) -> BoxFuture<'_, String> {
@@ -248,6 +307,16 @@ impl VmmProcess for FirecrackerProcess {
 
     fn resume(&mut self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.turn(VmState::Resumed))
+    }
+
+    fn save(&mut self) -> BoxFuture<'_, Result<()>> {
+        let Self { directory, saving, .. } = self;
+        Box::pin(async {
+            match saving {
+                Some(saving) => saving.save(api(directory).await?, directory).await,
+                None => Err(super::unsupported("save a guest that it was not started to save")),
+            }
+        })
     }
 
     fn metrics(&mut self) -> BoxFuture<'_, Result<Metrics>> {

@@ -3,6 +3,8 @@
 //! What answers is to be taken for the guest, should it have broken out: answers
 //! are short, and late ones are none.
 
+pub(super) mod arrival;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest_text;
 use crate::vsock::Socket;
@@ -19,7 +21,7 @@ use tokio::time::timeout;
 
 /// How long an answer may take. Firecracker gives it when it is done, which is
 /// at once but for what has to do with a whole guest's memory.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The longest answer that is read: a fault has one sentence.
 const ANSWER_MAX: usize = 16 * 1024;
@@ -66,7 +68,20 @@ impl Api {
     /// # Errors
     /// What Firecracker says against it; `TimedOut` when it says nothing.
     pub(super) async fn put(&mut self, path: &str, body: &impl Serialize) -> Result<()> {
-        self.send(Method::PUT, path, body).await
+        self.send(Method::PUT, path, body, ANSWER_DEADLINE).await
+    }
+
+    /// The same of what takes longer.
+    ///
+    /// # Errors
+    /// As [`Api::put`].
+    pub(super) async fn put_within(
+        &mut self,
+        deadline: Duration,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<()> {
+        self.send(Method::PUT, path, body, deadline).await
     }
 
     /// Changes something.
@@ -74,16 +89,22 @@ impl Api {
     /// # Errors
     /// As [`Api::put`].
     pub(super) async fn patch(&mut self, path: &str, body: &impl Serialize) -> Result<()> {
-        self.send(Method::PATCH, path, body).await
+        self.send(Method::PATCH, path, body, ANSWER_DEADLINE).await
     }
 
-    async fn send(&mut self, method: Method, path: &str, body: &impl Serialize) -> Result<()> {
+    async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        deadline: Duration,
+    ) -> Result<()> {
         let what = format!("{method} {path}");
-        let answered = timeout(ANSWER_DEADLINE, self.exchange(method, path, body));
+        let answered = timeout(deadline, self.exchange(method, path, body));
         answered
             .await
             .unwrap_or_else(|_| {
-                let seconds = ANSWER_DEADLINE.as_secs();
+                let seconds = deadline.as_secs();
                 Err(Error::new(ErrorKind::TimedOut, format!("no answer within {seconds} s")))
             })
             .map_err(|error| {

@@ -1,6 +1,6 @@
 //! A machine as Firecracker's configuration file has it, and what its API takes.
 
-use super::super::{Access, Durability, KernelFlavor, Machine, RateLimit};
+use super::super::{Access, Beginning, Durability, KernelFlavor, Machine, REHEARSE, RateLimit};
 use super::seen;
 use serde::Serialize;
 
@@ -12,6 +12,9 @@ const GUEST_CID: u32 = 3;
 /// the processor has no deadline timer, finding it out takes a guest a quarter of
 /// a second.
 const KVM_TIMER_HZ: u32 = 1_000_000_000;
+
+/// What the workspace's disk is called.
+const DISK: &str = "disk";
 
 /// All that Firecracker is told before it starts: what its API would take at these
 /// paths.
@@ -83,13 +86,14 @@ struct Bucket {
     refill_time: u64,
 }
 
+/// `PUT /metrics`.
 #[derive(Debug, Serialize)]
-struct MetricsSink {
+pub(super) struct MetricsSink {
     metrics_path: &'static str,
 }
 
 impl MetricsSink {
-    const OURS: Self = Self { metrics_path: seen::METRICS };
+    pub(super) const OURS: Self = Self { metrics_path: seen::METRICS };
 }
 
 impl RateLimiter {
@@ -98,6 +102,26 @@ impl RateLimiter {
         let bandwidth = limit.bytes_per_second().map(|bytes| bucket(bytes.get()));
         let ops = limit.operations_per_second.map(|count| bucket(count.get().into()));
         (bandwidth.is_some() || ops.is_some()).then_some(Self { bandwidth, ops })
+    }
+}
+
+/// What a machine that is restored gets, which was saved without: the same is
+/// restored for guests with other limits.
+#[derive(Debug, Serialize)]
+pub(super) struct DiskLimit {
+    drive_id: &'static str,
+    rate_limiter: RateLimiter,
+}
+
+impl DiskLimit {
+    /// Where it is told.
+    pub(super) const PATH: &'static str = "/drives/disk";
+
+    /// If it has one.
+    pub(super) fn of(machine: &Machine) -> Option<Self> {
+        let writes = machine.disk_access == Access::Write;
+        let rate_limiter = RateLimiter::of(machine.disk_limit).filter(|_| writes)?;
+        Some(Self { drive_id: DISK, rate_limiter })
     }
 }
 
@@ -151,18 +175,22 @@ impl Drive {
             Durability::Scratch => "Unsafe",
             Durability::Kept => "Writeback",
         };
+        let limit = match machine.beginning {
+            Beginning::Boot => machine.disk_limit,
+            Beginning::BootToSave(_) | Beginning::Restore(_) => RateLimit::NONE,
+        };
         let drive = |drive_id, path_on_host, is_read_only, cache_type| Self {
             drive_id,
             path_on_host,
             is_root_device: false,
             is_read_only,
             cache_type,
-            rate_limiter: (!is_read_only).then(|| RateLimiter::of(machine.disk_limit)).flatten(),
+            rate_limiter: (!is_read_only).then(|| RateLimiter::of(limit)).flatten(),
         };
         let is_read_only = machine.disk_access == Access::Read;
         let mut drives = vec![
             drive("root", seen::ROOT_IMAGE, true, "Unsafe"),
-            drive("disk", seen::DISK, is_read_only, written_out),
+            drive(DISK, seen::DISK, is_read_only, written_out),
             drive("seed", seen::SEED, true, "Unsafe"),
         ];
         if machine.copy.is_some() {
@@ -174,6 +202,17 @@ impl Drive {
 
 impl Vsock {
     const OURS: Self = Self { guest_cid: GUEST_CID, uds_path: seen::VSOCK };
+}
+
+/// All that Firecracker is told of a machine that can be saved. Limits are set when
+/// it is restored.
+pub(super) fn likeness(machine: &Machine) -> Option<String> {
+    if machine.copy.is_some() || machine.verbose {
+        return None;
+    }
+    let (disk_limit, beginning) = (RateLimit::NONE, Beginning::Boot);
+    let machine = Machine { disk_limit, beginning, ..machine.clone() };
+    serde_json::to_string(&Configuration::of(&machine)).ok()
 }
 
 fn kernel_command_line(machine: &Machine) -> String {
@@ -193,6 +232,9 @@ fn kernel_command_line(machine: &Machine) -> String {
     if machine.kernel_flavor == KernelFlavor::Tuned {
         words.push(format!("lapic_timer_hz={KVM_TIMER_HZ}"));
     }
+    if let Beginning::BootToSave(_) = machine.beginning {
+        words.push(REHEARSE.into());
+    }
     if machine.verbose {
         words.extend(["console=ttyS0", "earlyprintk=ttyS0", "loglevel=7"].map(String::from));
     } else {
@@ -203,7 +245,7 @@ fn kernel_command_line(machine: &Machine) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::Beginning;
+    use super::super::super::Saved;
     use super::*;
     use serde_json::json;
 
@@ -276,6 +318,24 @@ mod tests {
             "ops": { "size": 100, "refill_time": 1000 },
         });
         assert_eq!(limiters, [json!(null), disk, json!(null)]);
+    }
+
+    #[test]
+    fn what_is_saved_has_no_limit_and_gets_it_when_it_is_restored() {
+        let operations_per_second = std::num::NonZeroU32::new(100);
+        let disk_limit = RateLimit { mib_per_second: None, operations_per_second };
+        let limited = Machine { disk_limit, ..machine(KernelFlavor::Tuned) };
+        let saved = Saved { state: "/cache/state".into(), memory: "/cache/memory".into() };
+        let beginning = Beginning::BootToSave(saved);
+        let drives = Drive::all(&Machine { beginning, ..limited.clone() });
+        assert!(drives.iter().all(|drive| drive.rate_limiter.is_none()));
+        let ops = json!({ "size": 100, "refill_time": 1000 });
+        let told = json!({ "drive_id": "disk", "rate_limiter": { "ops": ops } });
+        assert_eq!(json!(DiskLimit::of(&limited)), told);
+        let looked_at = Machine { disk_access: Access::Read, ..limited.clone() };
+        assert!(DiskLimit::of(&looked_at).is_none(), "nothing is limited that is read only");
+        let unlimited = Machine { disk_limit: RateLimit::NONE, ..limited };
+        assert!(DiskLimit::of(&unlimited).is_none());
     }
 
     #[test]
