@@ -2,7 +2,7 @@
 //! only for what it was made of.
 
 use pyro_smoke::templates::{Ran, Template};
-use pyro_smoke::{Home, on_path, stderr, stdout};
+use pyro_smoke::{Home, on_path, stdout};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,8 +39,9 @@ fn who_asks_for_a_boot_gets_one() {
     assert!(!ran(&mut off("off")));
     assert!(ran(&mut off("on")));
     let refused = off("nonsense").output().expect("pyro starts");
-    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
-    assert!(stderr(&refused).contains("PYRO_TEMPLATES"), "{}", stderr(&refused));
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let told = String::from_utf8_lossy(&refused.stdout);
+    assert!(told.contains("PYRO_TEMPLATES"), "{told}");
     assert_eq!(home.templates(), [made]);
     home.expect_clean_within(Duration::from_secs(2));
 }
