@@ -128,6 +128,9 @@ fn many_at_once_make_one_template_and_are_different_machines() {
         assert_eq!(canary::in_file(&made.file(name)), BTreeSet::new(), "{name} of the template");
     }
     assert_eq!(home.template(), made);
+    // Had one been of no use to anybody, it would say so.
+    let noted = made.0.with_extension("json");
+    assert!(!noted.exists(), "{:?}", std::fs::read_to_string(&noted));
     assert_eq!(home.staged(), Vec::<PathBuf>::new());
 }
 
