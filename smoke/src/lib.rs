@@ -5,9 +5,12 @@
 //! every home borrows the cache of the user who runs the tests; `make test`
 //! fills it first.
 
+pub mod clock;
+pub mod dice;
 pub mod document;
 pub mod installed;
 pub mod mounted;
+pub mod templates;
 
 use mounted::{FileSystem, Mounted};
 use std::collections::HashSet;

@@ -1,26 +1,20 @@
 //! Many at once on a small host.
 
+use pyro_smoke::clock::{ANSWERING, CLOCK_TOLERANCE, clock_error};
 use pyro_smoke::{Home, scaled, stderr};
 use std::process::Stdio;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 const CROWD: u32 = 20;
-
-/// How far a guest's clock may be off.
-const CLOCK_TOLERANCE: f64 = 0.1;
-
-fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64()
-}
 
 #[test]
 fn twenty_runs_at_once_all_succeed_and_know_the_time() {
     let home = Home::new();
     let children: Vec<_> = (0..scaled(CROWD, 4))
         .map(|number| {
-            // The guest is asked for the time when it is up; the host's is taken
-            // when the answer arrives, by a thread that waits for it.
-            let script = format!("echo {number}; head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \\n'; echo; cat /etc/machine-id; while read x; do date +%s.%N; done");
+            // The guest is asked for the time when it is up, by a thread that waits
+            // for the answer.
+            let script = format!("echo {number}; head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \\n'; echo; cat /etc/machine-id; {ANSWERING}");
             home.pyro(["run", "--mem-mib", "256", "debian:12", "--", "bash", "-c"])
                 .arg(script)
                 .stdin(Stdio::piped())
@@ -57,23 +51,14 @@ struct Answer {
 }
 
 fn ask(mut child: std::process::Child) -> Answer {
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::{BufRead, BufReader};
     let mut stdin = child.stdin.take().expect("piped");
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let mut line = || lines.next().expect("a line").expect("UTF-8");
     let (number, random, machine) = (line(), line(), line());
-    // Each reading lies between the asking and the answer; on a crowded host
-    // these are far apart, so several are intersected.
-    let (mut low, mut high) = (f64::MIN, f64::MAX);
-    for _ in 0..20 {
-        let asked = now();
-        stdin.write_all(b"x\n").expect("the guest reads");
-        let guest: f64 = line().parse().expect("a time");
-        let answered = now();
-        (low, high) = (low.max(guest - answered), high.min(guest - asked));
-    }
+    let clock_error = clock_error(&mut stdin, line);
     drop(stdin);
     let output = child.wait_with_output().expect("pyro ends");
     assert!(output.status.success(), "{}", stderr(&output));
-    Answer { number, random, machine, clock_error: low.max(-high).max(0.0) }
+    Answer { number, random, machine, clock_error }
 }

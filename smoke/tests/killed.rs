@@ -4,6 +4,7 @@
 //! One hundred and two injections in all, at full scale. Where a moment falls is up to the
 //! host; `PYRO_STORY_SEED` repeats the sequence of waits of an earlier telling.
 
+use pyro_smoke::dice::Dice;
 use pyro_smoke::{Home, is_vmm, patient, scaled, stderr, stdout};
 use serde_json::Value;
 use std::fs;
@@ -15,31 +16,6 @@ use std::time::{Duration, Instant};
 /// Injections for each operation.
 fn times() -> u32 {
     scaled(17, 3)
-}
-
-/// A sequence of waits that looks random and can be had again.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let seed = std::env::var("PYRO_STORY_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            now.map_or(1, |now| u64::from(now.subsec_nanos()) | 1)
-        });
-        eprintln!("PYRO_STORY_SEED={seed}");
-        Self(seed)
-    }
-
-    /// Any part of a duration.
-    fn part_of(&mut self, whole: Duration) -> Duration {
-        // xorshift64
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        let micros = u64::try_from(whole.as_micros()).unwrap_or(u64::MAX).max(1);
-        Duration::from_micros(self.0 % micros)
-    }
 }
 
 /// `pyro` with these words, which must succeed.

@@ -45,6 +45,8 @@ pub(super) struct Monitor {
     line: Vec<u8>,
     /// How many commands were given.
     count: u64,
+    /// How many lines came before an answer that were none.
+    skipped: u64,
 }
 
 /// The part of a line that says what it answers. Events and the greeting answer
@@ -100,7 +102,7 @@ struct DiskCounts {
 
 impl Monitor {
     pub(super) fn new(stream: UnixStream) -> Self {
-        Self { stream: BufReader::new(stream), line: Vec::new(), count: 0 }
+        Self { stream: BufReader::new(stream), line: Vec::new(), count: 0, skipped: 0 }
     }
 
     /// Makes the guest stand still.
@@ -146,6 +148,7 @@ impl Monitor {
     async fn migrated(&mut self) -> Result<()> {
         let waiting = async {
             loop {
+                let skipped = self.skipped;
                 let Migration { status, error } = self.ask("query-migrate", ANSWER_MAX).await?;
                 match status.as_deref() {
                     Some("completed") => return Ok(()),
@@ -156,7 +159,9 @@ impl Monitor {
                         let message = format!("QEMU could not move the machine's state{why}");
                         return Err(Error::new(ErrorKind::Internal, message));
                     }
-                    // It tells when that changes, which may be by now.
+                    // What it told before it answered may be newer than the answer.
+                    Some(_) | None if self.skipped != skipped => {}
+                    // It tells when that changes.
                     Some(_) | None => self.next_line().await.map_err(lost)?,
                 }
             }
@@ -236,6 +241,7 @@ impl Monitor {
             if head.id == Some(id) {
                 break;
             }
+            self.skipped += 1;
         }
         let Answer { value, error } = serde_json::from_slice(&self.line).map_err(malformed)?;
         if let Some(Refusal { desc }) = error {
@@ -256,10 +262,8 @@ impl Monitor {
         let id = self.count + 1;
         // The first command only ends QEMU's greeting, which nobody waits for.
         let greeting = if id == 1 { "{\"execute\":\"qmp_capabilities\"}\n" } else { "" };
-        let arguments = match arguments {
-            Value::Null => String::new(),
-            arguments => format!("\"arguments\":{arguments},"),
-        };
+        let arguments =
+            if arguments.is_null() { String::new() } else { format!("\"arguments\":{arguments},") };
         let line = format!("{greeting}{{\"execute\":\"{command}\",{arguments}\"id\":{id}}}\n");
         let stream = self.stream.get_ref();
         let write = || write_with(stream.as_fd(), line.as_bytes(), passed);

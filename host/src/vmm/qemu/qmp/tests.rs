@@ -107,6 +107,20 @@ async fn events_that_nobody_asked_for_do_not_pile_up() {
     }
 }
 
+/// QEMU looks up what it answers, and tells what has changed since before it has
+/// answered; then it tells nothing more.
+#[tokio::test(start_paused = true)]
+async fn that_a_machine_is_restored_is_heard_also_before_a_late_answer() {
+    let (mut monitor, mut qemu) = monitor();
+    let (restored, ()) = tokio::join!(monitor.restore(7), async {
+        let completed = r#"{"event": "MIGRATION", "data": {"status": "completed"}}"#;
+        qemu.lines(&[GREETING, r#"{"return": {}, "id": 1}"#, r#"{"return": {}, "id": 2}"#]).await;
+        qemu.lines(&[completed, r#"{"return": {"status": "active"}, "id": 3}"#]).await;
+        qemu.lines(&[r#"{"return": {"status": "completed"}, "id": 4}"#]).await;
+    });
+    restored.expect("it goes on");
+}
+
 /// What becomes of a question that this is the answer to, and QEMU's end.
 async fn told(bytes: &[u8]) -> Result<Metrics> {
     let (mut monitor, mut qemu) = monitor();
