@@ -92,10 +92,6 @@ fn different<T: Eq + Hash + Debug>(all: impl IntoIterator<Item = T>) {
 #[test]
 fn many_at_once_make_one_template_and_are_different_machines() {
     let home = Home::with_templates_of_its_own();
-    // What the host is like is measured first: those who measure it at once may
-    // differ, and then so do their templates.
-    let first = ["run", "--cold", "debian:12", "--", "true"];
-    drop(stdout(&home.pyro(first).output().expect("pyro starts")));
     let mut dice = Dice::new();
     let canaries: Vec<_> = (0..scaled(CROWD, 4)).map(|_| canary::new(&mut dice)).collect();
     let script = KEEP.to_owned() + ANSWERING;
