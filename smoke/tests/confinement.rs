@@ -7,8 +7,19 @@ use std::process::{Child, Stdio};
 
 /// What a VMM may see besides devices, its program and libraries. QEMU is passed
 /// its disks, Firecracker opens them.
-const SEEN: &[&str] =
-    &["/", "/kernel", "/initrd", "/root.img", "/disk.img", "/seed.img", "/sockets", "/firecracker"];
+const SEEN: &[&str] = &[
+    "/",
+    "/kernel",
+    "/initrd",
+    "/root.img",
+    "/disk.img",
+    "/seed.img",
+    "/sockets",
+    "/firecracker",
+    // The template's.
+    "/memory",
+    "/state",
+];
 
 /// What of it a VMM may write.
 const WRITABLE: &[&str] = &["/disk.img", "/sockets"];

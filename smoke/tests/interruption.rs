@@ -1,7 +1,8 @@
 //! However a run ends, nothing of it stays.
 
-use pyro_smoke::{Home, is_vmm, patient, scaled};
+use pyro_smoke::{Home, patient, scaled};
 use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -90,18 +91,16 @@ fn r9_a_killed_run_is_gone_by_the_next_start() {
 fn r9_a_killed_supervisor_takes_the_vmm_along_and_the_caller_is_told() {
     let home = Home::new();
     let mut child = home
-        .pyro(["run", "debian:12", "--", "sleep", "1000"])
+        .pyro(["run", "debian:12", "--", "sh", "-c", "echo up; sleep 1000"])
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("pyro starts");
-    let supervisor = loop {
-        let processes = home.processes();
-        let vmm = processes.iter().any(|(_, words)| is_vmm(words));
-        match processes.into_iter().find(|(_, words)| words.contains("__supervise")) {
-            Some((pid, _)) if vmm => break pid,
-            _ => sleep(Duration::from_millis(20)),
-        }
-    };
+    // A supervisor that makes a template has ended by then.
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+    assert_eq!(line, "up\n");
+    let supervisor = home.supervisor();
     kill_process(Pid::from_raw(supervisor.cast_signed()).expect("a pid"), Signal::KILL)
         .expect("it lives");
     let status = child.wait().expect("pyro ends");
