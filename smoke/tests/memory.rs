@@ -25,7 +25,8 @@ fn misplaced(home: &Home) -> Option<String> {
     let size = MEM_MIB << 20;
     let mem_mib = MEM_MIB.to_string();
     let mut run = home
-        .pyro(["run", "--mem-mib", &mem_mib, "debian:12", "--", "sh", "-c", "echo up; read line"])
+        .pyro(["run", "--cold", "--mem-mib", &mem_mib, "debian:12"])
+        .args(["--", "sh", "-c", "echo up; read line"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -106,8 +106,6 @@ fn a_template_is_only_for_what_it_was_made_of() {
     new_one(&mut command(&home, &["--mem-mib", SMALL]), "the first");
     new_one(&mut command(&home, &["--mem-mib", "192"]), "another size");
     new_one(&mut command(&home, &["--mem-mib", SMALL, "--vcpu-count", "2"]), "two processors");
-    let network = ["--mem-mib", SMALL, "--network-policy", "egress"];
-    new_one(&mut command(&home, &network), "a network");
     let mut stock = command(&home, &["--mem-mib", SMALL]);
     new_one(stock.env("PYRO_KERNEL", "stock"), "another kernel");
     let mut base = home.pyro(["run", "--json", "--mem-mib", SMALL, "debian:12-base", "--"]);

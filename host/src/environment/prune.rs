@@ -333,7 +333,7 @@ impl Prune<'_> {
         let all = self.options.all;
         self.shelf(
             templates.directory(),
-            |dir| Templates::describe(dir),
+            Templates::describe,
             |dir| {
                 if digest_of(dir).is_none() {
                     return Ok(Judgement::Needed);
