@@ -331,23 +331,19 @@ impl Prune<'_> {
         let templates = Templates::new(&environments.config);
         let gone: Vec<_> = self.pruned.removed.iter().map(|one| one.path.clone()).collect();
         let all = self.options.all;
-        self.shelf(
-            templates.directory(),
-            Templates::describe,
-            |dir| {
-                if digest_of(dir).is_none() {
-                    return Ok(Judgement::Needed);
-                }
-                let has_image = |image| {
-                    let image = environments.image_dir(image);
-                    image.exists() && !gone.contains(&image)
-                };
-                let fits = templates
-                    .fits(&environments.config, dir, has_image)
-                    .map_err(|error| error.chain())?;
-                Ok(if fits && !all { Judgement::Needed } else { Judgement::UNNEEDED })
-            },
-        );
+        self.shelf(templates.directory(), Templates::describe, |dir| {
+            if digest_of(dir).is_none() {
+                return Ok(Judgement::Needed);
+            }
+            let has_image = |image| {
+                let image = environments.image_dir(image);
+                image.exists() && !gone.contains(&image)
+            };
+            let fits = templates
+                .fits(&environments.config, dir, has_image)
+                .map_err(|error| error.chain())?;
+            Ok(if fits && !all { Judgement::Needed } else { Judgement::UNNEEDED })
+        });
         if !self.options.dry_run {
             templates.forget_failures();
         }

@@ -330,11 +330,11 @@ async fn a_workspace_is_restored_whenever_it_starts() {
         .newest(100)
         .unwrap()
         .into_iter()
-        .filter_map(|line| match line.happening {
-            Happening::Started { restored, template_failure, .. } => {
-                Some((restored, template_failure.is_some()))
-            }
-            _ => None,
+        .filter_map(|line| {
+            let Happening::Started { restored, template_failure, .. } = line.happening else {
+                return None;
+            };
+            Some((restored, template_failure.is_some()))
         })
         .collect();
     let (quick, cold, failed) = ((true, false), (false, false), (false, true));
